@@ -1,0 +1,3 @@
+setup:
+	@scripts/setup.sh
+.PHONY: setup

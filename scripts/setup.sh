@@ -1,0 +1,110 @@
+#!/bin/bash
+# Makes this machine ready to run virtward's demo and tests: system packages, the guest kernel, .venv.
+# Idempotent; starts, enables and boots nothing. What it knows: Debian's packages and our lock file.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=/usr/bin/python3 # the distribution's, whatever comes first in PATH
+CACHE_DIR="${VIRTWARD_CACHE_DIR:-/var/cache/virtward}"
+KERNEL_DIR="$CACHE_DIR/kernel"
+KERNEL_META=linux-image-cloud-amd64
+STAMP=.venv/.setup-stamp
+export DEBIAN_FRONTEND=noninteractive
+# Behind a mirror with a certificate of its own, uv must ask the system's store (both names: older and newer uv).
+export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+wanted_packages() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' scripts/packages.txt; }
+
+missing_packages() {
+    local installed
+    installed="$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^ii  *//p' | sort -u)"
+    comm -23 <(wanted_packages | sort -u) <(printf '%s\n' "$installed")
+}
+
+# The start links a package's installation made: systemd's and sysvinit's.
+start_links() { find /etc/systemd/system /etc/rc?.d -type l \( -path '*.wants/*' -o -path '*.requires/*' -o -name 'S*' \) 2>/dev/null | sort; }
+
+disable_new_links() { # $1: file with the links that were there before
+    local link
+    comm -13 "$1" <(start_links) | while read -r link; do
+        case "$link" in
+            /etc/systemd/system/*) deb-systemd-helper disable "$(basename "$link")" >/dev/null ;;
+            *) update-rc.d "$(basename "$link" | sed 's/^S[0-9]*//')" disable >/dev/null 2>&1 || true ;;
+        esac
+    done
+}
+
+install_packages() {
+    local policy=/usr/sbin/policy-rc.d kept="" before
+    [ "$(id -u)" = 0 ] || fail "these packages are missing and only root can install them: $*"
+    before="$(mktemp)"
+    start_links >"$before"
+    # Services that packages would start are held for the time of the installation.
+    if [ -e "$policy" ] || [ -L "$policy" ]; then kept="$(mktemp -d)" && mv "$policy" "$kept/policy-rc.d"; fi
+    # shellcheck disable=SC2064 # expanded now: the values are needed when the shell ends, from anywhere
+    trap "rm -f '$policy' '$before'; [ -z '$kept' ] || mv '$kept/policy-rc.d' '$policy'" EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    say "installing $# system packages and what they need"
+    apt-get update -qq || fail "apt-get update failed: look at /etc/apt/sources.list and the network"
+    apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/tmp/virtward-setup-apt.log 2>&1 ||
+        { tail -n 20 /tmp/virtward-setup-apt.log >&2; fail "apt-get could not install the packages; the whole log is /tmp/virtward-setup-apt.log"; }
+    disable_new_links "$before"
+    rm -f "$policy" "$before"
+    [ -z "$kept" ] || mv "$kept/policy-rc.d" "$policy"
+    trap - EXIT
+}
+
+# Debian's cloud kernel for the linux guest: unpacked, never installed.
+# Left behind: $KERNEL_DIR/release (one line, the version), boot/vmlinuz-VERSION, lib/modules/VERSION.
+unpack_kernel() {
+    local image work
+    [ "$(id -u)" = 0 ] || fail "the guest kernel is missing in $KERNEL_DIR and only root can put it there"
+    [ -n "$(apt-cache search --names-only "^$KERNEL_META\$")" ] || apt-get update -qq
+    image="$(apt-cache depends --important "$KERNEL_META" | sed -n 's/^ *Depends: \(linux-image-.*\)$/\1/p' | head -n 1)"
+    [ -n "$image" ] || fail "the package mirror does not offer $KERNEL_META; check /etc/apt/sources.list"
+    say "unpacking the guest kernel $image"
+    mkdir -p "$CACHE_DIR"
+    work="$(mktemp -d "$CACHE_DIR/kernel-XXXXXX")"
+    chmod 755 "$work"
+    (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$image") || { rm -rf "$work"; fail "apt-get could not download $image"; }
+    dpkg-deb -x "$work"/*.deb "$work"
+    rm -f "$work"/*.deb
+    basename "$(echo "$work"/boot/vmlinuz-*)" | sed 's/^vmlinuz-//' >"$work/release"
+    rm -rf "$KERNEL_DIR"
+    mv "$work" "$KERNEL_DIR"
+}
+
+make_environment() {
+    if ! cmp -s scripts/tools.lock .tools/tools.lock; then
+        say "installing uv"
+        rm -rf .tools
+        "$PYTHON" -m venv .tools
+        .tools/bin/pip install -q --disable-pip-version-check --require-hashes --no-deps -r scripts/tools.lock ||
+            fail "pip could not install uv; check the network, or PIP_INDEX_URL and the certificates if you use a mirror"
+        cp scripts/tools.lock .tools/tools.lock
+    fi
+    say "installing the Python packages of requirements.lock"
+    [ -x .venv/bin/python ] || .tools/bin/uv venv -q --allow-existing --python "$PYTHON" .venv
+    .tools/bin/uv pip sync -q --python .venv/bin/python --require-hashes --build-constraints requirements.lock requirements.lock ||
+        fail "uv could not install the packages of requirements.lock; check the network, or UV_DEFAULT_INDEX if you use a mirror"
+    .tools/bin/uv pip install -q --python .venv/bin/python --no-deps --no-build-isolation --offline -e .
+    inputs_hash >"$STAMP"
+}
+
+inputs_hash() { { echo "$PWD"; cat pyproject.toml requirements.lock scripts/tools.lock scripts/setup.sh; } | sha256sum; }
+
+main() {
+    local missing
+    [ -x /usr/bin/dpkg-query ] || fail "this machine is no Debian: only Debian 12 is supported for now"
+    mapfile -t missing < <(missing_packages)
+    [ "${#missing[@]}" = 0 ] || install_packages "${missing[@]}"
+    [ -s "$KERNEL_DIR/release" ] || unpack_kernel
+    [ -e "$STAMP" ] && [ "$(cat "$STAMP")" = "$(inputs_hash)" ] || make_environment
+    say "ready"
+}
+
+main
