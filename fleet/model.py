@@ -1,0 +1,206 @@
+"""The nouns both daemons use when they talk about nodes, VMs and runs.
+
+Knows the words and nothing else: no clock, no I/O, no decisions. The objects people
+write (VirtualMachine, Node, …) live in aggregator.core.objects; these here travel on
+the wire and lie in ledger and journal.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class RunStrategy(StrEnum):
+    """What happens when a run ends (product.md, run strategies)."""
+
+    ALWAYS = "Always"
+    RERUN_ON_FAILURE = "RerunOnFailure"
+    MANUAL = "Manual"
+    HALTED = "Halted"
+    ONCE = "Once"
+
+
+class EvictionStrategy(StrEnum):
+    """How a VM leaves a node that is drained."""
+
+    LIVE_MIGRATE = "LiveMigrate"
+    LIVE_MIGRATE_IF_POSSIBLE = "LiveMigrateIfPossible"
+    NONE = "None"
+    EXTERNAL = "External"
+
+
+class IsolationPolicy(StrEnum):
+    """What the agent does with a VM when the node has lost its lease."""
+
+    KEEP = "Keep"
+    SHUTDOWN = "Shutdown"
+    DESTROY = "Destroy"
+
+
+class QemuState(StrEnum):
+    """What an agent sees of a VM on its own node.
+
+    RUNNING and PAUSED: a QEMU whose CPUs run, or are stopped but may be resumed.
+    INCOMING: the target half of a migration that is not complete.
+    ARRIVED: a complete target copy that has never run; it waits for its resume order.
+    FINISHED: the source half after its last pass; its CPUs must not run again.
+    GONE: no QEMU of this VM on the node (pidfd or /proc read, not only libvirt's word).
+    UNKNOWN: the agent cannot tell (libvirtd is silent, /proc and libvirt disagree).
+    """
+
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    INCOMING = "Incoming"
+    ARRIVED = "Arrived"
+    FINISHED = "Finished"
+    GONE = "Gone"
+    UNKNOWN = "Unknown"
+
+
+class EndReason(StrEnum):
+    """Why a run ended, as far as the node can tell."""
+
+    NOT_ENDED = ""
+    POWEROFF = "PowerOff"  # the guest shut itself down
+    CRASHED = "Crashed"  # QEMU died or was killed, panic, failed to start
+    DESTROYED = "Destroyed"  # a person's virsh destroy or shutdown
+    ORDERED = "Ordered"  # ended by an order of virtward
+    MIGRATED = "Migrated"  # handed over to another node
+
+
+class Plane(StrEnum):
+    """The networks of a fleet; two of them silent is stronger evidence than one."""
+
+    CONTROL = "control"
+    MIGRATION = "migration"
+    STORAGE = "storage"
+    BMC = "bmc"
+
+
+class SessionKey(Struct, frozen=True, order=True, array_like=True):
+    """Names one session of one agent: nothing ordered under another one may begin.
+
+    number rises within the ledger's life, across agent starts and boots.
+    """
+
+    boot_id: str
+    agent_start: str
+    number: int
+
+
+class Leadership(Struct, frozen=True, array_like=True):
+    """Who gives orders: the term of an aggregator, its instance and its journal position.
+
+    Compared by (term, position); instance tells two processes of one term apart.
+    """
+
+    term: int
+    instance: str
+    position: int
+
+
+class Disk(Struct, frozen=True):
+    """One disk of a VM by what it is, not by where it is mounted (safety.md, S15 and S16).
+
+    identity: e.g. "nbd://10.1.3.9:10809/web-1", "file:kvm2:/srv/a.img" (local: the node is in it).
+    """
+
+    target: str
+    identity: str
+    writable: bool = True
+    shareable: bool = False
+    shared: bool = False  # the same identity may be reached from other nodes
+
+
+class VmReport(Struct, frozen=True):
+    """What one agent says about one VM on its node.
+
+    epoch and run are the ledger's: the highest epoch this node accepted for the VM (0: none).
+    released: QEMU is gone *and* the ledger holds, synced, that this node will not start the VM
+    again without a new order; it speaks of that epoch.
+    """
+
+    uuid: str
+    name: str
+    state: QemuState
+    reason: str = ""
+    end: EndReason = EndReason.NOT_ENDED
+    epoch: int = 0
+    run: int = 0
+    released: bool = False
+    managed: bool = False
+    paused_on_io_error: bool = False
+    definition_hash: str = ""
+    cpu_m: int = 0  # millicores the domain was given
+    memory_bytes: int = 0
+    busy: str = ""  # libvirt job or order in progress, for people
+    not_migratable: str = ""  # why it cannot be live-migrated; empty: nothing known against it
+
+
+class Definition(Struct, frozen=True):
+    """A VM's XML as libvirt completed it on the node that owns it, and the disks in it."""
+
+    uuid: str
+    name: str
+    xml: str
+    hash: str
+    disks: tuple[Disk, ...] = ()
+    chain_changing: bool = False  # a block job or snapshot is altering the disk chain
+
+
+class Condition(Struct, frozen=True):
+    """One condition of a node as its agent sees it."""
+
+    type: str
+    status: str  # True | False | Unknown
+    reason: str = ""
+    message: str = ""
+
+
+class BmcIdentity(Struct, frozen=True):
+    """The node's own management controller, read in-band on the node."""
+
+    address: str = ""
+    guid: str = ""
+
+
+class NodeFacts(Struct, frozen=True):
+    """What a node is and can do, as its own agent reports it."""
+
+    machine_id: str
+    host_uuid: str
+    hostname: str = ""
+    arch: str = ""
+    cpu_m: int = 0  # millicores in all
+    memory_bytes: int = 0
+    addresses: dict[str, str] = {}  # plane -> address
+    agent_port: int = 8422
+    libvirt_port: int = 16514
+    peer_uri: str = ""  # how another node's libvirt reaches this one's
+    labels: dict[str, str] = {}
+    versions: dict[str, str] = {}  # agent, libvirt, qemu
+    conditions: tuple[Condition, ...] = ()
+    bmc: BmcIdentity | None = None
+
+
+class OrderOutcome(StrEnum):
+    """What became of an order, as its executor tells it.
+
+    REFUSED: nothing was begun (old epoch, other session, …). FAILED: begun and did not succeed;
+    what is true now is in the VM's report, not here.
+    """
+
+    ACCEPTED = "Accepted"
+    REFUSED = "Refused"
+    DONE = "Done"
+    FAILED = "Failed"
+
+
+class LedgerState(StrEnum):
+    """Whether the agent remembers what it promised."""
+
+    SOUND = "Sound"
+    NEW = "New"  # first start on this machine's boot, nothing promised before
+    LOST = "Lost"  # it was there on this boot and is gone: report only, until re-seeded
