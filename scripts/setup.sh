@@ -58,6 +58,20 @@ install_packages() {
     trap - EXIT
 }
 
+# libvirtd refuses to start without the account that libvirt-daemon-system would make, even if qemu.conf says root.
+# Same names, numbers and home as that package's, which keeps an account it finds.
+qemu_account_exists() { getent passwd libvirt-qemu >/dev/null && getent group libvirt-qemu >/dev/null; }
+
+make_qemu_account() {
+    [ "$(id -u)" = 0 ] || fail "the system account libvirt-qemu is missing and only root can make it"
+    say "making the system account libvirt-qemu"
+    getent group kvm >/dev/null || groupadd --system kvm
+    getent group libvirt-qemu >/dev/null || groupadd --system --gid 64055 libvirt-qemu
+    getent passwd libvirt-qemu >/dev/null ||
+        useradd --system --uid 64055 --gid kvm --groups libvirt-qemu --home-dir /var/lib/libvirt --no-create-home -K SYS_UID_MAX=65000 \
+            --shell /usr/sbin/nologin --comment "Libvirt Qemu,,," libvirt-qemu
+}
+
 # Debian's cloud kernel for the linux guest: unpacked, never installed.
 # Left behind: $KERNEL_DIR/release (one line, the version), boot/vmlinuz-VERSION, lib/modules/VERSION.
 unpack_kernel() {
@@ -102,6 +116,7 @@ main() {
     [ -x /usr/bin/dpkg-query ] || fail "this machine is no Debian: only Debian 12 is supported for now"
     mapfile -t missing < <(missing_packages)
     [ "${#missing[@]}" = 0 ] || install_packages "${missing[@]}"
+    qemu_account_exists || make_qemu_account
     [ -s "$KERNEL_DIR/release" ] || unpack_kernel
     [ -e "$STAMP" ] && [ "$(cat "$STAMP")" = "$(inputs_hash)" ] || make_environment
     say "ready"
