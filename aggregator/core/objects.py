@@ -1,0 +1,309 @@
+"""The objects people write and read: VirtualMachine, Node, Migration, Drain, Incident, Event.
+
+Field names follow Kubernetes and KubeVirt; on the wire they are camelCase. Knows shapes
+only: reading text and refusing bad input is manifest.py's, rendering is views.py's work.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct, field
+
+from fleet.model import EvictionStrategy, IsolationPolicy, RunStrategy
+
+API_VERSION = "virtward/v1"
+
+
+class ApiStruct(
+    Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True
+):
+    """Base of everything a person may write: unknown fields are an error."""
+
+
+class TaintEffect(StrEnum):
+    """What a taint does to VMs that do not tolerate it."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Taint(ApiStruct):
+    """A mark on a node that keeps VMs away. time_added: fleet seconds, set by the system."""
+
+    key: str
+    value: str = ""
+    effect: TaintEffect
+    time_added: str | None = None
+
+
+class Toleration(ApiStruct):
+    """Lets a VM onto tainted nodes. An empty key with Exists matches every taint."""
+
+    key: str = ""
+    operator: str = "Equal"  # Equal | Exists
+    value: str = ""
+    effect: str = ""
+    toleration_seconds: float | None = None
+
+
+class SelectorRequirement(ApiStruct):
+    """One expression of a selector."""
+
+    key: str
+    operator: str  # In | NotIn | Exists | DoesNotExist | Gt | Lt
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(ApiStruct):
+    """Selects by labels; both parts must hold. Empty selects everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[SelectorRequirement, ...] = ()
+
+
+class NodeSelectorTerm(ApiStruct):
+    """All of its expressions must hold; a term without any matches nothing."""
+
+    match_expressions: tuple[SelectorRequirement, ...] = ()
+    match_fields: tuple[SelectorRequirement, ...] = ()
+
+
+class NodeSelector(ApiStruct):
+    """Terms are ORed."""
+
+    node_selector_terms: tuple[NodeSelectorTerm, ...] = ()
+
+
+class PreferredNodeTerm(ApiStruct):
+    """A node preference with its weight, 1..100."""
+
+    weight: int
+    preference: NodeSelectorTerm
+
+
+class NodeAffinity(ApiStruct):
+    """Where a VM may and would rather run."""
+
+    required: NodeSelector | None = field(
+        default=None, name="requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    preferred: tuple[PreferredNodeTerm, ...] = field(
+        default=(), name="preferredDuringSchedulingIgnoredDuringExecution"
+    )
+
+
+class VmAffinityTerm(ApiStruct):
+    """VMs chosen by the selector, on nodes that share the topology key's value."""
+
+    topology_key: str
+    label_selector: LabelSelector | None = None
+
+
+class WeightedVmAffinityTerm(ApiStruct):
+    """A VM preference with its weight, 1..100."""
+
+    weight: int
+    vm_affinity_term: VmAffinityTerm
+
+
+class VmAffinity(ApiStruct):
+    """Affinity or anti-affinity towards other VMs."""
+
+    required: tuple[VmAffinityTerm, ...] = field(
+        default=(), name="requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    preferred: tuple[WeightedVmAffinityTerm, ...] = field(
+        default=(), name="preferredDuringSchedulingIgnoredDuringExecution"
+    )
+
+
+class Affinity(ApiStruct):
+    """All affinity rules of a VM."""
+
+    node_affinity: NodeAffinity | None = None
+    vm_affinity: VmAffinity | None = None
+    vm_anti_affinity: VmAffinity | None = None
+
+
+class TopologySpreadConstraint(ApiStruct):
+    """Keeps matching VMs evenly spread over a topology key."""
+
+    max_skew: int
+    topology_key: str
+    when_unsatisfiable: str = "DoNotSchedule"  # | ScheduleAnyway
+    label_selector: LabelSelector | None = None
+
+
+class Resources(ApiStruct):
+    """Requests as quantities: cpu, memory."""
+
+    requests: dict[str, str] = {}
+
+
+class Dependency(ApiStruct):
+    """Another VM that has to reach a condition first."""
+
+    vm: str
+    condition: str = "Running"  # | GuestAgent | Ready
+    timeout: str = "300s"
+
+
+class MigrationSettings(ApiStruct):
+    """How a VM is live-migrated; None: the cluster's setting."""
+
+    bandwidth_per_migration: int | str | None = None
+    completion_timeout_per_gib: int | None = field(default=None, name="completionTimeoutPerGiB")
+    progress_timeout: int | None = None
+    max_downtime_ms: int | None = None
+    allow_auto_converge: bool | None = None
+    allow_post_copy: bool | None = None
+    parallel_connections: int | None = None
+
+
+class Probe(ApiStruct):
+    """A check of the guest; exactly one of the three ways."""
+
+    guest_agent_ping: dict[str, str] | None = None
+    tcp_socket: dict[str, int | str] | None = None
+    http_get: dict[str, int | str] | None = None
+    initial_delay_seconds: int = 0
+    period_seconds: int = 10
+    timeout_seconds: int = 1
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+class VmSpec(ApiStruct):
+    """What a person orders of a VM (product.md, objects)."""
+
+    run_strategy: RunStrategy = RunStrategy.ALWAYS
+    eviction_strategy: EvictionStrategy | None = None
+    restart_priority: int = 500
+    depends_on: tuple[Dependency, ...] = ()
+    node_selector: dict[str, str] = {}
+    affinity: Affinity | None = None
+    tolerations: tuple[Toleration, ...] = ()
+    topology_spread_constraints: tuple[TopologySpreadConstraint, ...] = ()
+    resources: Resources | None = None
+    termination_grace_period_seconds: int | None = None
+    isolation_policy: IsolationPolicy = IsolationPolicy.KEEP
+    host_state: str = "Require"  # | Recreate
+    boot_policy: str | None = None  # LastOwner
+    migration: MigrationSettings | None = None
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    domain_xml: str = field(default="", name="domainXML")
+
+
+class Metadata(ApiStruct):
+    """Names and labels an object. uid and resourceVersion are the system's."""
+
+    name: str
+    uid: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str = ""
+
+
+class ApiCondition(ApiStruct):
+    """A condition in a status."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str = ""
+
+
+class BindingView(ApiStruct):
+    """One node that a VM is bound to, and why."""
+
+    node: str
+    boot_id: str = field(default="", name="bootID")
+    why: str = ""
+
+
+class VmStatus(ApiStruct):
+    """What is true of a VM now."""
+
+    phase: str = "Pending"
+    node: str | None = None
+    epoch: int = 0
+    run: int = 0
+    restarts: int = 0
+    reason: str = ""
+    message: str = ""
+    since: str = ""
+    bound: tuple[BindingView, ...] = ()
+    migration: str | None = None
+    rejected: dict[str, tuple[str, ...]] = {}  # node -> rules, while it cannot be placed
+    conditions: tuple[ApiCondition, ...] = ()
+
+
+class VirtualMachine(ApiStruct):
+    """A VM under virtward's care."""
+
+    api_version: str = field(default=API_VERSION)
+    kind: str = "VirtualMachine"
+    metadata: Metadata
+    spec: VmSpec
+    status: VmStatus | None = None
+
+
+class FencingRung(ApiStruct):
+    """One rung of a node's fencing ladder: a fence_* program and its parameters.
+
+    params go to the program's stdin; `<name>_file` params are read by the aggregator.
+    identity `Operator`: a person vouches that the device is this node's own.
+    """
+
+    agent: str
+    params: dict[str, str] = {}
+    timeout: str = "30s"
+    tries: int = 2
+    identity: str = "InBand"  # | Operator
+    guid: str = ""
+
+
+class NodeSpec(ApiStruct):
+    """What a person orders of a node."""
+
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+    fencing: tuple[FencingRung, ...] = ()
+    after_fence: str = "On"  # | StayOff
+    self_fence: str = "none"
+    migration_address: str = ""
+    migration_bandwidth: int | str | None = None
+
+
+class NodeStatus(ApiStruct):
+    """What is true of a node now."""
+
+    state: str = "Joining"
+    since: str = ""
+    reason: str = ""
+    approved: bool = False
+    capacity: dict[str, str] = {}
+    allocatable: dict[str, str] = {}
+    conditions: tuple[ApiCondition, ...] = ()
+    taints: tuple[Taint, ...] = ()  # the system's; the operator's are in spec
+    boot_id: str = field(default="", name="bootID")
+    addresses: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    vms: int = 0
+    last_beat_ago: float | None = None
+
+
+class Node(ApiStruct):
+    """A KVM host."""
+
+    api_version: str = field(default=API_VERSION)
+    kind: str = "Node"
+    metadata: Metadata
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus | None = None
