@@ -1,0 +1,470 @@
+"""The words between the keeper and whoever carries out its effects.
+
+The keeper is the whole protocol behaviour of an agent without a clock and without I/O. Two
+programs drive it: the daemon (agent.main) and the simulator. Both give it one fact at a time
+with the time it was learnt, and perform the effects it returns.
+
+The contract of the driver:
+
+1. Effects are performed strictly in order, across steps too: one queue. A `Persist` is synced
+   to disk before anything behind it is performed. A crash loses every effect not yet performed
+   and everything the keeper remembered but for the records persisted so far.
+2. `Call` and `TellPeer`, `Probe`, `LookNow` only *begin* work. Their ends come back as facts.
+3. A `Send` or `CloseLink` for a link that is no longer open is dropped silently.
+4. `LookAgainAt` asks for a `Tick` at that time at the latest; the newest one replaces the others.
+5. Times are seconds of one monotonic clock of the node, never a wall clock.
+
+Knows no libvirt, no sockets, no files.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from fleet.messages import (
+    FromAgent,
+    FromAggregator,
+    Order,
+    ProbeAddress,
+    ProbeResult,
+    ReleasedNotice,
+    ReleasedReceipt,
+)
+from fleet.model import (
+    Definition,
+    EndReason,
+    Leadership,
+    LedgerState,
+    NodeFacts,
+    OrderOutcome,
+    QemuState,
+    SessionKey,
+)
+
+# --- what the hypervisor sees ---------------------------------------------------------------
+
+
+class VmObservation(Struct, frozen=True):
+    """One VM as libvirt and /proc show it, nothing of the ledger in it.
+
+    qemu: an opaque name of the QEMU *process* (pid and start time); empty when there is none or
+    it cannot be told. Two processes never share one.
+    state: RUNNING, PAUSED, INCOMING, FINISHED, GONE or UNKNOWN. A driver that cannot tell an
+    arrived copy from one that a person paused says PAUSED: the keeper knows its permits.
+    end: for GONE, why the last QEMU ended, where libvirt still says so.
+    defined: a persistent definition lies on the node.
+    """
+
+    uuid: str
+    name: str
+    state: QemuState
+    qemu: str = ""
+    reason: str = ""
+    end: EndReason = EndReason.NOT_ENDED
+    defined: bool = False
+    paused_on_io_error: bool = False
+    definition_hash: str = ""
+    cpu_m: int = 0
+    memory_bytes: int = 0
+    busy: str = ""
+    not_migratable: str = ""
+
+
+# --- the ledger -----------------------------------------------------------------------------
+
+
+class LedgerRecord(Struct, frozen=True, tag_field="r", tag=str.lower):
+    """Base of what is kept on disk; the tag `r` is the lower-cased type name."""
+
+
+class SessionOpened(LedgerRecord):
+    """A session number that is used up: the next one is higher."""
+
+    session: SessionKey
+
+
+class LeadershipSeen(LedgerRecord):
+    """The highest leadership this node ever obeyed."""
+
+    leader: Leadership
+
+
+class OrderBegun(LedgerRecord):
+    """An order was accepted; synced before its deed begins. Without its XML, which is large."""
+
+    order: Order
+
+
+class OrderEnded(LedgerRecord):
+    """The final answer to an order, repeated when the order is repeated."""
+
+    order_id: str
+    outcome: OrderOutcome
+    code: str = ""
+    message: str = ""
+
+
+class RunBegan(LedgerRecord):
+    """CPUs of this run may have run here from now on: written before create or resume is called."""
+
+    uuid: str
+    name: str
+    epoch: int
+    run: int
+
+
+class VmReleased(LedgerRecord):
+    """The QEMU of this epoch is gone and this node will not start the VM without a new order."""
+
+    uuid: str
+    name: str
+    epoch: int
+    run: int
+    end: EndReason
+    ran: bool  # false: its CPUs never ran here (a start that failed, a discarded copy)
+
+
+class NoticeTaken(LedgerRecord):
+    """The source told this target, with the right secret, that it is Released: resume may follow."""
+
+    uuid: str
+    migration: str
+
+
+class VmForgotten(LedgerRecord):
+    """A released VM the ledger had no more room for."""
+
+    uuid: str
+
+
+AnyLedgerRecord = (
+    SessionOpened
+    | LeadershipSeen
+    | OrderBegun
+    | OrderEnded
+    | RunBegan
+    | VmReleased
+    | NoticeTaken
+    | VmForgotten
+)
+
+# --- what the keeper asks of the hypervisor (the deeds of a Call) ----------------------------
+
+
+class Deed(Struct, frozen=True, tag_field="d", tag=str.lower):
+    """Base of what a `Call` does to the VM `Call.uuid`."""
+
+
+class Define(Deed):
+    """Define the XML, autostart off. Returns the completed definition."""
+
+    xml: str
+
+
+class Create(Deed):
+    """Start the defined VM."""
+
+    force_boot: bool = True
+
+
+class AskShutdown(Deed):
+    """Ask the guest to power off; returns when it was asked, not when it is off."""
+
+
+class Destroy(Deed):
+    """End the QEMU at once."""
+
+
+class DestroyIncoming(Deed):
+    """End the QEMU only if, looked at right before, its CPUs do not run."""
+
+
+class Suspend(Deed):
+    """Stop the CPUs."""
+
+
+class Resume(Deed):
+    """Let the CPUs run."""
+
+
+class Migrate(Deed):
+    """Peer-to-peer, live, PAUSED at the target, PERSIST_DEST, UNDEFINE_SOURCE."""
+
+    peer_uri: str
+    migration_address: str
+    bandwidth_bytes_per_s: int = 0
+    downtime_ms_max: int = 300
+
+
+class AbortJob(Deed):
+    """Abort the migration job of a VM that is the source of one."""
+
+
+class Undefine(Deed):
+    """Remove the definition (keeping disks, NVRAM, TPM state).
+
+    Also the barrier after a `Create` whose end is unknown: once it has returned, no create that
+    was still on its way can succeed.
+    """
+
+
+AnyDeed = (
+    Define
+    | Create
+    | AskShutdown
+    | Destroy
+    | DestroyIncoming
+    | Suspend
+    | Resume
+    | Migrate
+    | AbortJob
+    | Undefine
+)
+
+# Codes of a failed call that the keeper treats specially; all others are the driver's own words.
+CODE_NOT_FOUND = "NOT_FOUND"  # the hypervisor knows no such VM
+CODE_NOT_RUNNING = "NOT_RUNNING"  # there is no QEMU to do it to
+CODE_UNKNOWN = "RESULT_UNKNOWN"  # time-out or connection lost: it may yet happen
+CODE_NOT_PAUSED = "NOT_PAUSED"  # DestroyIncoming found running CPUs
+
+# --- facts ----------------------------------------------------------------------------------
+
+
+class LinkOpened(Struct, frozen=True):
+    """A connection to an aggregator stands; nothing was sent yet. `link` rises."""
+
+    link: int
+
+
+class LinkClosed(Struct, frozen=True):
+    """The connection is over, whoever ended it."""
+
+    link: int
+
+
+class MessageReceived(Struct, frozen=True):
+    """A decoded message of that connection."""
+
+    link: int
+    message: FromAggregator
+
+
+class DomainsListed(Struct, frozen=True):
+    """Every VM on the node. complete: libvirt and /proc were both read.
+
+    asked_s: when the reading began; what was ordered later is not contradicted by it.
+    """
+
+    vms: tuple[VmObservation, ...]
+    complete: bool
+    asked_s: float
+
+
+class DomainChanged(Struct, frozen=True):
+    """One VM looked at anew (after an event). asked_s as in DomainsListed."""
+
+    vm: VmObservation
+    asked_s: float
+
+
+class DefinitionRead(Struct, frozen=True):
+    """A definition was read that is new or changed."""
+
+    definition: Definition
+
+
+class PidGone(Struct, frozen=True):
+    """The QEMU process is gone: pidfd readable, or Z with exactly one task. The only proof."""
+
+    uuid: str
+    qemu: str
+    end: EndReason = EndReason.NOT_ENDED
+    reason: str = ""
+
+
+class CallReturned(Struct, frozen=True):
+    """A `Call` ended. definition: for Define, the XML as the hypervisor completed it."""
+
+    call_id: int
+    ok: bool
+    code: str = ""
+    message: str = ""
+    definition: Definition | None = None
+
+
+class MigrationMoved(Struct, frozen=True):
+    """Progress of the job of a VM that is being migrated away."""
+
+    uuid: str
+    percent: float
+    remaining_bytes: int = 0
+    rate_bytes_per_s: int = 0
+
+
+class PeerNoticeReceived(Struct, frozen=True):
+    """Another agent told us that it released a VM. Answer with AnswerPeer(request, …)."""
+
+    request: int
+    notice: ReleasedNotice
+
+
+class PeerAnswered(Struct, frozen=True):
+    """End of a TellPeer; receipt None: no address answered."""
+
+    uuid: str
+    migration: str
+    receipt: ReleasedReceipt | None
+    detail: str = ""
+
+
+class ProbeReturned(Struct, frozen=True):
+    """End of a Probe. asked_s: when the questions were sent (asked_ago_s is filled in later)."""
+
+    probe_id: str
+    target: str
+    results: tuple[ProbeResult, ...]
+    asked_s: float
+
+
+class FactsRead(Struct, frozen=True):
+    """The node's facts were read anew."""
+
+    facts: NodeFacts
+
+
+class Stopping(Struct, frozen=True):
+    """The agent is asked to end; guests live on."""
+
+    reason: str
+
+
+class Tick(Struct, frozen=True):
+    """Time has passed; see LookAgainAt."""
+
+
+Fact = (
+    LinkOpened
+    | LinkClosed
+    | MessageReceived
+    | DomainsListed
+    | DomainChanged
+    | DefinitionRead
+    | PidGone
+    | CallReturned
+    | MigrationMoved
+    | PeerNoticeReceived
+    | PeerAnswered
+    | ProbeReturned
+    | FactsRead
+    | Stopping
+    | Tick
+)
+
+# --- effects --------------------------------------------------------------------------------
+
+
+class Persist(Struct, frozen=True):
+    """Append to the ledger and sync, before any later effect."""
+
+    record: AnyLedgerRecord
+
+
+class Send(Struct, frozen=True):
+    """Send a message on that connection if it is still open."""
+
+    link: int
+    message: FromAgent
+
+
+class CloseLink(Struct, frozen=True):
+    """End that connection; connect again no sooner than wait_s from now."""
+
+    link: int
+    reason: str
+    wait_s: float = 0.0
+
+
+class Call(Struct, frozen=True):
+    """Begin a deed; CallReturned(call_id) follows, at timeout_s with RESULT_UNKNOWN at the latest."""
+
+    call_id: int
+    uuid: str
+    deed: AnyDeed
+    timeout_s: float
+
+
+class TellPeer(Struct, frozen=True):
+    """Try the addresses (host:port) in order, 1 s each; PeerAnswered follows."""
+
+    addresses: tuple[str, ...]
+    notice: ReleasedNotice
+
+
+class AnswerPeer(Struct, frozen=True):
+    """The answer to PeerNoticeReceived(request)."""
+
+    request: int
+    receipt: ReleasedReceipt
+
+
+class Probe(Struct, frozen=True):
+    """Ask all addresses side by side, 1 s each; ProbeReturned follows."""
+
+    probe_id: str
+    target: str
+    addresses: tuple[ProbeAddress, ...]
+
+
+class LookNow(Struct, frozen=True):
+    """Read everything anew; DomainsListed follows (complete or not), within 2 s."""
+
+
+class LookAgainAt(Struct, frozen=True):
+    """Give a Tick at that monotonic time at the latest."""
+
+    at_s: float
+
+
+class Note(Struct, frozen=True):
+    """One line for the log: a state change and its reason. Never acted upon."""
+
+    event: str
+    uuid: str = ""
+    detail: str = ""
+    warning: bool = False
+
+
+Effect = (
+    Persist
+    | Send
+    | CloseLink
+    | Call
+    | TellPeer
+    | AnswerPeer
+    | Probe
+    | LookNow
+    | LookAgainAt
+    | Note
+)
+
+# --- settings -------------------------------------------------------------------------------
+
+
+class KeeperSettings(Struct, frozen=True):
+    """Who this agent is, and the keeper's own limits. agent_start differs at every start."""
+
+    node: str
+    boot_id: str
+    agent_start: str
+    facts: NodeFacts
+    ledger: LedgerState
+    first_list_wait_s_max: float = 2.0  # then FullState says complete=False
+    call_timeout_s: float = 60.0
+    destroy_tries_max: int = 3
+    destroy_again_after_s: float = 5.0
+    tell_peer_every_s: float = 0.5
+    tell_peer_s_max: float = 60.0
+    resume_tries_max: int = 3
+    resume_again_after_s: float = 1.0
+    probes_in_flight_max: int = 16
+    frame_xml_bytes_max: int = 1024 * 1024

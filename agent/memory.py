@@ -1,0 +1,144 @@
+"""What the ledger says: the fold of its records. Pure.
+
+Knows promises and orders; knows nothing of files (agent.ledger) or of what to do (agent.keeper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from msgspec import Struct, field, structs
+
+from agent.keeper_types import (
+    AnyLedgerRecord,
+    LeadershipSeen,
+    NoticeTaken,
+    OrderBegun,
+    OrderEnded,
+    RunBegan,
+    SessionOpened,
+    VmForgotten,
+    VmReleased,
+)
+from fleet.messages import Order, ReceiveVm, StartVm
+from fleet.model import EndReason, Leadership, SessionKey
+
+ORDERS_DONE_MAX = 1000
+PROMISES_MAX = 4000
+
+
+class Standing(StrEnum):
+    """What this node may do with a VM under the epoch it holds.
+
+    PERMITTED: a start or an incoming copy is allowed, its CPUs have not been let run yet.
+    RUNS: its CPUs may run or have run. RELEASED: they do not, and will not without a new order.
+    """
+
+    PERMITTED = "Permitted"
+    RUNS = "Runs"
+    RELEASED = "Released"
+
+
+class Promise(Struct, frozen=True):
+    """What this node has promised about one VM. epoch and run are the highest it accepted."""
+
+    uuid: str
+    name: str
+    epoch: int
+    run: int
+    standing: Standing
+    end: EndReason = EndReason.NOT_ENDED
+    ran: bool = False  # CPUs of this (epoch, run) may have run here
+    receive: ReceiveVm | None = None  # the permit for an incoming copy
+    notice_taken: bool = False
+
+
+class OrderEntry(Struct, frozen=True):
+    """An order that was begun, and its end if it has one."""
+
+    order: Order
+    ended: OrderEnded | None = None
+
+
+class Memory(Struct):
+    """Everything the ledger holds. Changed by `fold` alone."""
+
+    session: SessionKey | None = None
+    highest: Leadership | None = None
+    promises: dict[str, Promise] = field(default_factory=dict)
+    orders: dict[str, OrderEntry] = field(default_factory=dict)
+
+    def in_hand(self) -> list[Order]:
+        """Return the orders begun and not ended, oldest first."""
+        return [entry.order for entry in self.orders.values() if entry.ended is None]
+
+
+def fold(memory: Memory, record: AnyLedgerRecord) -> None:
+    """Apply one record; the order of records is the order they were written in."""
+    match record:
+        case SessionOpened(session=session):
+            memory.session = session
+        case LeadershipSeen(leader=leader):
+            memory.highest = leader
+        case OrderBegun(order=order):
+            _begin(memory, order)
+        case OrderEnded(order_id=order_id):
+            entry = memory.orders.get(order_id)
+            if entry is not None:
+                memory.orders[order_id] = structs.replace(entry, ended=record)
+        case RunBegan():
+            old = memory.promises.get(record.uuid)
+            memory.promises[record.uuid] = Promise(
+                uuid=record.uuid,
+                name=record.name,
+                epoch=record.epoch,
+                run=record.run,
+                standing=Standing.RUNS,
+                ran=True,
+                receive=old.receive if old else None,
+                notice_taken=old.notice_taken if old else False,
+            )
+        case VmReleased():
+            memory.promises[record.uuid] = Promise(
+                uuid=record.uuid,
+                name=record.name,
+                epoch=record.epoch,
+                run=record.run,
+                standing=Standing.RELEASED,
+                end=record.end,
+                ran=record.ran,
+            )
+        case NoticeTaken(uuid=uuid):
+            if uuid in memory.promises:
+                memory.promises[uuid] = structs.replace(memory.promises[uuid], notice_taken=True)
+        case VmForgotten(uuid=uuid):
+            memory.promises.pop(uuid, None)
+
+
+def _begin(memory: Memory, order: Order) -> None:
+    body = order.body
+    if isinstance(body, StartVm):
+        body = structs.replace(body, xml="")
+        order = structs.replace(order, body=body)
+    memory.orders[order.order_id] = OrderEntry(order=order)
+    done = [key for key, entry in memory.orders.items() if entry.ended is not None]
+    for key in done[: max(0, len(memory.orders) - ORDERS_DONE_MAX)]:
+        del memory.orders[key]
+    if isinstance(body, (StartVm, ReceiveVm)):
+        memory.promises[order.uuid] = Promise(
+            uuid=order.uuid,
+            name=order.name,
+            epoch=order.epoch,
+            run=body.run,
+            standing=Standing.PERMITTED,
+            receive=body if isinstance(body, ReceiveVm) else None,
+        )
+
+
+def recall(records: Iterable[AnyLedgerRecord]) -> Memory:
+    """Return what a ledger with these records remembers."""
+    memory = Memory()
+    for record in records:
+        fold(memory, record)
+    return memory
