@@ -77,25 +77,25 @@ class LedgerRecord(Struct, frozen=True, tag_field="r", tag=str.lower):
     """Base of what is kept on disk; the tag `r` is the lower-cased type name."""
 
 
-class SessionOpened(LedgerRecord):
+class SessionOpened(LedgerRecord, frozen=True):
     """A session number that is used up: the next one is higher."""
 
     session: SessionKey
 
 
-class LeadershipSeen(LedgerRecord):
+class LeadershipSeen(LedgerRecord, frozen=True):
     """The highest leadership this node ever obeyed."""
 
     leader: Leadership
 
 
-class OrderBegun(LedgerRecord):
+class OrderBegun(LedgerRecord, frozen=True):
     """An order was accepted; synced before its deed begins. Without its XML, which is large."""
 
     order: Order
 
 
-class OrderEnded(LedgerRecord):
+class OrderEnded(LedgerRecord, frozen=True):
     """The final answer to an order, repeated when the order is repeated."""
 
     order_id: str
@@ -104,7 +104,7 @@ class OrderEnded(LedgerRecord):
     message: str = ""
 
 
-class RunBegan(LedgerRecord):
+class RunBegan(LedgerRecord, frozen=True):
     """CPUs of this run may have run here from now on: written before create or resume is called."""
 
     uuid: str
@@ -113,7 +113,7 @@ class RunBegan(LedgerRecord):
     run: int
 
 
-class VmReleased(LedgerRecord):
+class VmReleased(LedgerRecord, frozen=True):
     """The QEMU of this epoch is gone and this node will not start the VM without a new order."""
 
     uuid: str
@@ -124,14 +124,14 @@ class VmReleased(LedgerRecord):
     ran: bool  # false: its CPUs never ran here (a start that failed, a discarded copy)
 
 
-class NoticeTaken(LedgerRecord):
+class NoticeTaken(LedgerRecord, frozen=True):
     """The source told this target, with the right secret, that it is Released: resume may follow."""
 
     uuid: str
     migration: str
 
 
-class VmForgotten(LedgerRecord):
+class VmForgotten(LedgerRecord, frozen=True):
     """A released VM the ledger had no more room for."""
 
     uuid: str
@@ -155,39 +155,39 @@ class Deed(Struct, frozen=True, tag_field="d", tag=str.lower):
     """Base of what a `Call` does to the VM `Call.uuid`."""
 
 
-class Define(Deed):
+class Define(Deed, frozen=True):
     """Define the XML, autostart off. Returns the completed definition."""
 
     xml: str
 
 
-class Create(Deed):
+class Create(Deed, frozen=True):
     """Start the defined VM."""
 
     force_boot: bool = True
 
 
-class AskShutdown(Deed):
+class AskShutdown(Deed, frozen=True):
     """Ask the guest to power off; returns when it was asked, not when it is off."""
 
 
-class Destroy(Deed):
+class Destroy(Deed, frozen=True):
     """End the QEMU at once."""
 
 
-class DestroyIncoming(Deed):
+class DestroyIncoming(Deed, frozen=True):
     """End the QEMU only if, looked at right before, its CPUs do not run."""
 
 
-class Suspend(Deed):
+class Suspend(Deed, frozen=True):
     """Stop the CPUs."""
 
 
-class Resume(Deed):
+class Resume(Deed, frozen=True):
     """Let the CPUs run."""
 
 
-class Migrate(Deed):
+class Migrate(Deed, frozen=True):
     """Peer-to-peer, live, PAUSED at the target, PERSIST_DEST, UNDEFINE_SOURCE."""
 
     peer_uri: str
@@ -196,11 +196,11 @@ class Migrate(Deed):
     downtime_ms_max: int = 300
 
 
-class AbortJob(Deed):
+class AbortJob(Deed, frozen=True):
     """Abort the migration job of a VM that is the source of one."""
 
 
-class Undefine(Deed):
+class Undefine(Deed, frozen=True):
     """Remove the definition (keeping disks, NVRAM, TPM state).
 
     Also the barrier after a `Create` whose end is unknown: once it has returned, no create that

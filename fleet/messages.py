@@ -33,7 +33,7 @@ class Message(Struct, frozen=True, tag_field="t", tag=str.lower):
 # --- agent to aggregator -------------------------------------------------------------------
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """First frame of a connection: who speaks, and the promise of a new session.
 
     By sending it the agent states that all older sessions are closed and that nothing
@@ -58,7 +58,7 @@ class OrderInHand(Struct, frozen=True):
     kind: str
 
 
-class FullState(Message):
+class FullState(Message, frozen=True):
     """Everything on the node; sent after Welcome and whenever a delta would not do.
 
     complete: libvirt and /proc were both read, so a VM that is not listed is not here.
@@ -73,7 +73,7 @@ class FullState(Message):
     definitions: tuple[Definition, ...] = ()
 
 
-class Delta(Message):
+class Delta(Message, frozen=True):
     """VMs whose report changed since `generation` - 1, and facts if they changed."""
 
     session: SessionKey
@@ -83,7 +83,7 @@ class Delta(Message):
     facts: NodeFacts | None = None
 
 
-class Beat(Message):
+class Beat(Message, frozen=True):
     """A sign of life. `answered` is the highest sequence whose answer the agent has seen."""
 
     sequence: int
@@ -91,7 +91,7 @@ class Beat(Message):
     answered: int = 0
 
 
-class OrderReport(Message):
+class OrderReport(Message, frozen=True):
     """What became of an order. Repeated for a repeated order (idempotent by order id)."""
 
     session: SessionKey
@@ -104,7 +104,7 @@ class OrderReport(Message):
     vm: VmReport | None = None
 
 
-class MigrationProgress(Message):
+class MigrationProgress(Message, frozen=True):
     """Progress of a live migration, at most once a second."""
 
     uuid: str
@@ -124,7 +124,7 @@ class ProbeResult(Struct, frozen=True):
     detail: str = ""
 
 
-class ProbeReport(Message):
+class ProbeReport(Message, frozen=True):
     """What a peer saw of a suspect: an *application* answer within 1 s, or none."""
 
     session: SessionKey
@@ -133,7 +133,7 @@ class ProbeReport(Message):
     results: tuple[ProbeResult, ...]
 
 
-class Goodbye(Message):
+class Goodbye(Message, frozen=True):
     """The agent stops on purpose (service stop, upgrade): its guests live on."""
 
     session: SessionKey
@@ -153,7 +153,7 @@ class Assignment(Struct, frozen=True):
     here: bool  # this node is its owner; else it is in other hands (or nobody's)
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     """Answer to Hello: the session stands once the agent's FullState is in.
 
     assignments name every VM the aggregator knows to concern this node, those in other
@@ -167,7 +167,7 @@ class Welcome(Message):
     assignments: tuple[Assignment, ...]
 
 
-class BeatAnswer(Message):
+class BeatAnswer(Message, frozen=True):
     """Answer to a beat; its leadership is persisted when higher than any seen."""
 
     sequence: int
@@ -282,7 +282,7 @@ OrderBody = (
 )
 
 
-class Order(Message):
+class Order(Message, frozen=True):
     """One thing to do to one VM. Refused if term, epoch or session is older than what the agent knows.
 
     Idempotent by order_id: the ledger holds it, synced, before the deed begins.
@@ -306,7 +306,7 @@ class ProbeAddress(Struct, frozen=True):
     number: int
 
 
-class ProbeRequest(Message):
+class ProbeRequest(Message, frozen=True):
     """Ask a suspect on these addresses for an application answer, each within 1 s."""
 
     probe_id: str
@@ -314,7 +314,7 @@ class ProbeRequest(Message):
     addresses: tuple[ProbeAddress, ...]
 
 
-class Refusal(Message):
+class Refusal(Message, frozen=True):
     """The aggregator does not take this agent: why, and what a person can do."""
 
     code: str
@@ -324,7 +324,7 @@ class Refusal(Message):
 # --- agent to agent (HTTP on the agent port) ------------------------------------------------
 
 
-class ReleasedNotice(Message):
+class ReleasedNotice(Message, frozen=True):
     """Source's agent to target's: my QEMU is gone and I have persisted that it stays so."""
 
     uuid: str
@@ -336,7 +336,7 @@ class ReleasedNotice(Message):
     leader: Leadership
 
 
-class ReleasedReceipt(Message):
+class ReleasedReceipt(Message, frozen=True):
     """The target's answer: whether it took the notice, and what it sees of the VM."""
 
     uuid: str
