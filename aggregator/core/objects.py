@@ -15,9 +15,7 @@ from fleet.model import EvictionStrategy, IsolationPolicy, RunStrategy
 API_VERSION = "virtward/v1"
 
 
-class ApiStruct(
-    Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True
-):
+class ApiStruct(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
     """Base of everything a person may write: unknown fields are an error."""
 
 
@@ -29,7 +27,7 @@ class TaintEffect(StrEnum):
     NO_EXECUTE = "NoExecute"
 
 
-class Taint(ApiStruct):
+class Taint(ApiStruct, frozen=True, kw_only=True):
     """A mark on a node that keeps VMs away. time_added: fleet seconds, set by the system."""
 
     key: str
@@ -38,7 +36,7 @@ class Taint(ApiStruct):
     time_added: str | None = None
 
 
-class Toleration(ApiStruct):
+class Toleration(ApiStruct, frozen=True, kw_only=True):
     """Lets a VM onto tainted nodes. An empty key with Exists matches every taint."""
 
     key: str = ""
@@ -48,7 +46,7 @@ class Toleration(ApiStruct):
     toleration_seconds: float | None = None
 
 
-class SelectorRequirement(ApiStruct):
+class SelectorRequirement(ApiStruct, frozen=True, kw_only=True):
     """One expression of a selector."""
 
     key: str
@@ -56,70 +54,64 @@ class SelectorRequirement(ApiStruct):
     values: tuple[str, ...] = ()
 
 
-class LabelSelector(ApiStruct):
+class LabelSelector(ApiStruct, frozen=True, kw_only=True):
     """Selects by labels; both parts must hold. Empty selects everything."""
 
     match_labels: dict[str, str] = {}
     match_expressions: tuple[SelectorRequirement, ...] = ()
 
 
-class NodeSelectorTerm(ApiStruct):
+class NodeSelectorTerm(ApiStruct, frozen=True, kw_only=True):
     """All of its expressions must hold; a term without any matches nothing."""
 
     match_expressions: tuple[SelectorRequirement, ...] = ()
     match_fields: tuple[SelectorRequirement, ...] = ()
 
 
-class NodeSelector(ApiStruct):
+class NodeSelector(ApiStruct, frozen=True, kw_only=True):
     """Terms are ORed."""
 
     node_selector_terms: tuple[NodeSelectorTerm, ...] = ()
 
 
-class PreferredNodeTerm(ApiStruct):
+class PreferredNodeTerm(ApiStruct, frozen=True, kw_only=True):
     """A node preference with its weight, 1..100."""
 
     weight: int
     preference: NodeSelectorTerm
 
 
-class NodeAffinity(ApiStruct):
+class NodeAffinity(ApiStruct, frozen=True, kw_only=True):
     """Where a VM may and would rather run."""
 
-    required: NodeSelector | None = field(
-        default=None, name="requiredDuringSchedulingIgnoredDuringExecution"
-    )
-    preferred: tuple[PreferredNodeTerm, ...] = field(
-        default=(), name="preferredDuringSchedulingIgnoredDuringExecution"
-    )
+    required: NodeSelector | None = field(default=None, name="requiredDuringSchedulingIgnoredDuringExecution")
+    preferred: tuple[PreferredNodeTerm, ...] = field(default=(), name="preferredDuringSchedulingIgnoredDuringExecution")
 
 
-class VmAffinityTerm(ApiStruct):
+class VmAffinityTerm(ApiStruct, frozen=True, kw_only=True):
     """VMs chosen by the selector, on nodes that share the topology key's value."""
 
     topology_key: str
     label_selector: LabelSelector | None = None
 
 
-class WeightedVmAffinityTerm(ApiStruct):
+class WeightedVmAffinityTerm(ApiStruct, frozen=True, kw_only=True):
     """A VM preference with its weight, 1..100."""
 
     weight: int
     vm_affinity_term: VmAffinityTerm
 
 
-class VmAffinity(ApiStruct):
+class VmAffinity(ApiStruct, frozen=True, kw_only=True):
     """Affinity or anti-affinity towards other VMs."""
 
-    required: tuple[VmAffinityTerm, ...] = field(
-        default=(), name="requiredDuringSchedulingIgnoredDuringExecution"
-    )
+    required: tuple[VmAffinityTerm, ...] = field(default=(), name="requiredDuringSchedulingIgnoredDuringExecution")
     preferred: tuple[WeightedVmAffinityTerm, ...] = field(
         default=(), name="preferredDuringSchedulingIgnoredDuringExecution"
     )
 
 
-class Affinity(ApiStruct):
+class Affinity(ApiStruct, frozen=True, kw_only=True):
     """All affinity rules of a VM."""
 
     node_affinity: NodeAffinity | None = None
@@ -127,7 +119,7 @@ class Affinity(ApiStruct):
     vm_anti_affinity: VmAffinity | None = None
 
 
-class TopologySpreadConstraint(ApiStruct):
+class TopologySpreadConstraint(ApiStruct, frozen=True, kw_only=True):
     """Keeps matching VMs evenly spread over a topology key."""
 
     max_skew: int
@@ -136,13 +128,13 @@ class TopologySpreadConstraint(ApiStruct):
     label_selector: LabelSelector | None = None
 
 
-class Resources(ApiStruct):
+class Resources(ApiStruct, frozen=True, kw_only=True):
     """Requests as quantities: cpu, memory."""
 
     requests: dict[str, str] = {}
 
 
-class Dependency(ApiStruct):
+class Dependency(ApiStruct, frozen=True, kw_only=True):
     """Another VM that has to reach a condition first."""
 
     vm: str
@@ -150,7 +142,7 @@ class Dependency(ApiStruct):
     timeout: str = "300s"
 
 
-class MigrationSettings(ApiStruct):
+class MigrationSettings(ApiStruct, frozen=True, kw_only=True):
     """How a VM is live-migrated; None: the cluster's setting."""
 
     bandwidth_per_migration: int | str | None = None
@@ -162,7 +154,7 @@ class MigrationSettings(ApiStruct):
     parallel_connections: int | None = None
 
 
-class Probe(ApiStruct):
+class Probe(ApiStruct, frozen=True, kw_only=True):
     """A check of the guest; exactly one of the three ways."""
 
     guest_agent_ping: dict[str, str] | None = None
@@ -175,7 +167,7 @@ class Probe(ApiStruct):
     failure_threshold: int = 3
 
 
-class VmSpec(ApiStruct):
+class VmSpec(ApiStruct, frozen=True, kw_only=True):
     """What a person orders of a VM (product.md, objects)."""
 
     run_strategy: RunStrategy = RunStrategy.ALWAYS
@@ -197,7 +189,7 @@ class VmSpec(ApiStruct):
     domain_xml: str = field(default="", name="domainXML")
 
 
-class Metadata(ApiStruct):
+class Metadata(ApiStruct, frozen=True, kw_only=True):
     """Names and labels an object. uid and resourceVersion are the system's."""
 
     name: str
@@ -209,7 +201,7 @@ class Metadata(ApiStruct):
     creation_timestamp: str = ""
 
 
-class ApiCondition(ApiStruct):
+class ApiCondition(ApiStruct, frozen=True, kw_only=True):
     """A condition in a status."""
 
     type: str
@@ -219,7 +211,7 @@ class ApiCondition(ApiStruct):
     last_transition_time: str = ""
 
 
-class BindingView(ApiStruct):
+class BindingView(ApiStruct, frozen=True, kw_only=True):
     """One node that a VM is bound to, and why."""
 
     node: str
@@ -227,7 +219,7 @@ class BindingView(ApiStruct):
     why: str = ""
 
 
-class VmStatus(ApiStruct):
+class VmStatus(ApiStruct, frozen=True, kw_only=True):
     """What is true of a VM now."""
 
     phase: str = "Pending"
@@ -244,7 +236,7 @@ class VmStatus(ApiStruct):
     conditions: tuple[ApiCondition, ...] = ()
 
 
-class VirtualMachine(ApiStruct):
+class VirtualMachine(ApiStruct, frozen=True, kw_only=True):
     """A VM under virtward's care."""
 
     api_version: str = field(default=API_VERSION)
@@ -254,7 +246,7 @@ class VirtualMachine(ApiStruct):
     status: VmStatus | None = None
 
 
-class FencingRung(ApiStruct):
+class FencingRung(ApiStruct, frozen=True, kw_only=True):
     """One rung of a node's fencing ladder: a fence_* program and its parameters.
 
     params go to the program's stdin; `<name>_file` params are read by the aggregator.
@@ -269,7 +261,7 @@ class FencingRung(ApiStruct):
     guid: str = ""
 
 
-class NodeSpec(ApiStruct):
+class NodeSpec(ApiStruct, frozen=True, kw_only=True):
     """What a person orders of a node."""
 
     unschedulable: bool = False
@@ -281,7 +273,7 @@ class NodeSpec(ApiStruct):
     migration_bandwidth: int | str | None = None
 
 
-class NodeStatus(ApiStruct):
+class NodeStatus(ApiStruct, frozen=True, kw_only=True):
     """What is true of a node now."""
 
     state: str = "Joining"
@@ -299,7 +291,7 @@ class NodeStatus(ApiStruct):
     last_beat_ago: float | None = None
 
 
-class Node(ApiStruct):
+class Node(ApiStruct, frozen=True, kw_only=True):
     """A KVM host."""
 
     api_version: str = field(default=API_VERSION)
