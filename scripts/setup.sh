@@ -1,6 +1,9 @@
 #!/bin/bash
 # Makes this machine ready to run virtward's demo and tests: system packages, the guest kernel, .venv.
 # Idempotent; starts, enables and boots nothing. What it knows: Debian's packages and our lock file.
+# Usage: scripts/setup.sh               everything that make demo and make test need
+#        scripts/setup.sh packages FILE only the system packages that FILE names, one a line
+#        scripts/setup.sh browser       the above, and what the tests of the page need besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,12 +19,12 @@ export UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=neve
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-wanted_packages() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' scripts/packages.txt; }
+wanted_packages() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$1"; }
 
-missing_packages() {
+missing_packages() { # $1: file with a package a line
     local installed
     installed="$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^ii  *//p' | sort -u)"
-    comm -23 <(wanted_packages | sort -u) <(printf '%s\n' "$installed")
+    comm -23 <(wanted_packages "$1" | sort -u) <(printf '%s\n' "$installed")
 }
 
 # The start links a package's installation made: systemd's and sysvinit's.
@@ -31,7 +34,7 @@ disable_new_links() { # $1: file with the links that were there before
     local link
     comm -13 "$1" <(start_links) | while read -r link; do
         case "$link" in
-            /etc/systemd/system/*) deb-systemd-helper disable "$(basename "$link")" >/dev/null ;;
+            /etc/systemd/system/*) DPKG_MAINTSCRIPT_PACKAGE=virtward deb-systemd-helper disable "$(basename "$link")" >/dev/null ;;
             *) update-rc.d "$(basename "$link" | sed 's/^S[0-9]*//')" disable >/dev/null 2>&1 || true ;;
         esac
     done
@@ -111,15 +114,31 @@ make_environment() {
 
 inputs_hash() { { echo "$PWD"; cat pyproject.toml requirements.lock scripts/tools.lock scripts/setup.sh; } | sha256sum; }
 
-main() {
+ensure_packages() { # $1: file with a package a line
     local missing
     [ -x /usr/bin/dpkg-query ] || fail "this machine is no Debian: only Debian 12 is supported for now"
-    mapfile -t missing < <(missing_packages)
+    [ -r "$1" ] || fail "the list of packages $1 is missing"
+    mapfile -t missing < <(missing_packages "$1")
     [ "${#missing[@]}" = 0 ] || install_packages "${missing[@]}"
+}
+
+ensure_base() {
+    ensure_packages scripts/packages.txt
     qemu_account_exists || make_qemu_account
     [ -s "$KERNEL_DIR/release" ] || unpack_kernel
     [ -e "$STAMP" ] && [ "$(cat "$STAMP")" = "$(inputs_hash)" ] || make_environment
-    say "ready"
 }
 
-main
+ensure_browser() {
+    ensure_packages scripts/packages-browser.txt
+    .tools/bin/uv pip install -q --python .venv/bin/python --require-hashes -r scripts/browser.lock ||
+        fail "uv could not install the packages of scripts/browser.lock; check the network"
+}
+
+case "${1:-base}" in
+    base) ensure_base ;;
+    packages) ensure_packages "${2:?scripts/setup.sh packages needs the file that lists them}" ;;
+    browser) ensure_base && ensure_browser ;;
+    *) fail "unknown word $1: only packages FILE and browser are understood" ;;
+esac
+say "ready"
