@@ -133,6 +133,14 @@ class ProbeReport(Message, frozen=True):
     results: tuple[ProbeResult, ...]
 
 
+class DefinitionChecked(Message, frozen=True):
+    """Answer to CheckDefinition: whether this host's libvirt takes the XML, in its own words."""
+
+    check_id: str
+    ok: bool
+    message: str = ""
+
+
 class Goodbye(Message, frozen=True):
     """The agent stops on purpose (service stop, upgrade): its guests live on."""
 
@@ -314,6 +322,13 @@ class ProbeRequest(Message, frozen=True):
     addresses: tuple[ProbeAddress, ...]
 
 
+class CheckDefinition(Message, frozen=True):
+    """Would this host's libvirt take this XML? Nothing is defined (apply asks before it accepts)."""
+
+    check_id: str
+    xml: str
+
+
 class Refusal(Message, frozen=True):
     """The aggregator does not take this agent: why, and what a person can do."""
 
@@ -346,7 +361,7 @@ class ReleasedReceipt(Message, frozen=True):
 
 
 FromAgent = (
-    Hello | FullState | Delta | Beat | OrderReport | MigrationProgress | ProbeReport | Goodbye
+    Hello | FullState | Delta | Beat | OrderReport | MigrationProgress | ProbeReport | DefinitionChecked | Goodbye
 )
-FromAggregator = Welcome | BeatAnswer | Order | ProbeRequest | Refusal
+FromAggregator = Welcome | BeatAnswer | Order | ProbeRequest | CheckDefinition | Refusal
 BetweenAgents = ReleasedNotice | ReleasedReceipt

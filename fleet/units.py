@@ -48,7 +48,7 @@ def parse_duration_s(text: str | int | float) -> float:
     if isinstance(text, bool):
         raise ValueError(f"{text!r} is not a duration; write it like 90s, 5m or 1h30m")
     if isinstance(text, (int, float)):
-        if text < 0 or text != text:
+        if not text >= 0:  # NaN too
             raise ValueError(f"{text!r} is not a duration; it must not be negative")
         return float(text)
     stripped = text.strip()
@@ -62,7 +62,7 @@ def parse_duration_s(text: str | int | float) -> float:
 def format_duration(seconds: float) -> str:
     """Return the shortest writing of a duration that parse_duration_s reads back."""
     if seconds != int(seconds):
-        return f"{round(seconds * 1000)}ms" if seconds < 10 else f"{seconds:.3f}".rstrip("0") + "s"
+        return f"{round(seconds * 1000)}ms"
     whole = int(seconds)
     for unit, size in (("h", 3600), ("m", 60)):
         if whole and whole % size == 0:

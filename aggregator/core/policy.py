@@ -25,21 +25,21 @@ class ConfigStruct(Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
     """Base of the parts of ClusterConfig."""
 
 
-class StartupGrace(ConfigStruct):
+class StartupGrace(ConfigStruct, frozen=True, kw_only=True):
     """After a start nobody is judged until this share of nodes was seen, or this long."""
 
     seen: str = "60%"
     at_most: Duration = Duration(120)
 
 
-class Brake(ConfigStruct):
+class Brake(ConfigStruct, frozen=True, kw_only=True):
     """Over which time the brake counts, and how many `off` orders an hour it lets through."""
 
     window: Duration = Duration(900)
     off_orders_per_hour_max: int | None = None  # None: max(2, 5 % of the nodes)
 
 
-class Flap(ConfigStruct):
+class Flap(ConfigStruct, frozen=True, kw_only=True):
     """How often may a VM fail over an hour, a node fail a day, be powered on a day."""
 
     vm_per_hour_max: int = 3
@@ -47,14 +47,14 @@ class Flap(ConfigStruct):
     power_on_per_day_max: int = 2
 
 
-class RecoveryLimits(ConfigStruct):
+class RecoveryLimits(ConfigStruct, frozen=True, kw_only=True):
     """Starts in flight at once."""
 
     per_node_max: int = 4
     cluster_max: int = 20
 
 
-class RestartLimits(ConfigStruct):
+class RestartLimits(ConfigStruct, frozen=True, kw_only=True):
     """Back-off and budget of restarts."""
 
     backoff_max: Duration = Duration(300)
@@ -62,7 +62,7 @@ class RestartLimits(ConfigStruct):
     window: Duration = Duration(1800)
 
 
-class MigrationLimits(ConfigStruct):
+class MigrationLimits(ConfigStruct, frozen=True, kw_only=True):
     """Migrations in flight at once and how each is driven."""
 
     cluster_max: int = 5
@@ -79,20 +79,20 @@ class MigrationLimits(ConfigStruct):
     retry_max: Duration = Duration(300)
 
 
-class EvictionSettings(ConfigStruct):
+class EvictionSettings(ConfigStruct, frozen=True, kw_only=True):
     """How long a drain may take; None: no deadline."""
 
     deadline: Duration | None = None
 
 
-class Overcommit(ConfigStruct):
+class Overcommit(ConfigStruct, frozen=True, kw_only=True):
     """allocatable = capacity × ratio."""
 
     cpu: float = 1.0
     memory: float = 1.0
 
 
-class PlacementSettings(ConfigStruct):
+class PlacementSettings(ConfigStruct, frozen=True, kw_only=True):
     """Weights of the score rules and the solver's time budget."""
 
     weights: dict[str, int] = field(
@@ -109,7 +109,7 @@ class PlacementSettings(ConfigStruct):
     solver_budget: Duration = Duration(1)
 
 
-class Rebalance(ConfigStruct):
+class Rebalance(ConfigStruct, frozen=True, kw_only=True):
     """When running VMs are moved for balance."""
 
     mode: str = "Suggest"
@@ -118,13 +118,13 @@ class Rebalance(ConfigStruct):
     moves_per_hour_max: int = 6
 
 
-class Events(ConfigStruct):
+class Events(ConfigStruct, frozen=True, kw_only=True):
     """How long history is kept."""
 
     keep: Duration = Duration(30 * 86400)
 
 
-class ClusterConfig(ConfigStruct):
+class ClusterConfig(ConfigStruct, frozen=True, kw_only=True):
     """All settings of a fleet (interfaces.md, ClusterConfig)."""
 
     mode: str = "Act"
@@ -204,8 +204,7 @@ def read_config(raw: Mapping[str, object]) -> ClusterConfig:
 def write_config(config: ClusterConfig) -> dict[str, object]:
     """Return the plain form that read_config reads back."""
     plain = msgspec.to_builtins(config, enc_hook=encode_config_value)
-    assert isinstance(plain, dict)
-    return plain
+    return msgspec.convert(plain, dict[str, object])
 
 
 def contradictions(config: ClusterConfig) -> list[str]:
