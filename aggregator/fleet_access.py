@@ -1,0 +1,75 @@
+"""What the HTTP API may ask of the running aggregator, and nothing else.
+
+The shell (aggregator.service) fulfils this Protocol; the API's tests may fulfil it with their own
+object. Everything here is called on the aggregator's event loop, never from another thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from aggregator.core.events import Event
+from aggregator.core.state import HistoryLine, State
+
+HISTORY_LINES_MAX = 5000
+
+
+class NotServingError(Exception):
+    """The aggregator cannot take a write now (starting, stopping, store lost): HTTP 503, try again."""
+
+
+class DefinitionVerdict(Struct, frozen=True):
+    """What a host's libvirt says about a domain XML. ok is None when no agent could be asked; message says why."""
+
+    ok: bool | None
+    message: str = ""
+    node: str = ""
+
+
+class HistoryQuery(Struct, frozen=True, kw_only=True):
+    """Which lines of history. after: only positions above it; limit: the newest so many of those that match."""
+
+    after: int = 0
+    kind: str = ""
+    node: str = ""
+    vm: str = ""
+    limit: int = 500
+
+
+class FleetAccess(Protocol):
+    """The API's only door to the fleet."""
+
+    @property
+    def state(self) -> State:
+        """The present state. Read only: build views from it without awaiting in between."""
+
+    @property
+    def token_sha256(self) -> str:
+        """SHA-256 of the admin token, 64 lower-case hex digits; compare in constant time."""
+
+    @property
+    def leader_ready(self) -> bool:
+        """True while writes are taken: this aggregator leads, has read its journal and its store works."""
+
+    def now(self) -> float:
+        """Fleet time: Unix seconds that never go backwards. A fact's `at`."""
+
+    async def submit(self, fact: Event, check: Callable[[State], None] | None = None) -> int:
+        """Hand a person's fact to the loop; return its journal position once it is folded and journalled.
+
+        check is called with the state right before the fact is folded (nothing comes in between): what it
+        raises is raised here and the fact is not folded. So resourceVersion conflicts and names that
+        exist are decided there. NotServingError if the fact cannot be taken.
+        """
+
+    async def check_definition(self, xml: str, timeout_s: float = 5.0) -> DefinitionVerdict:
+        """Ask the agent of one Up node whether its libvirt takes this XML; nothing is defined anywhere."""
+
+    async def history(self, query: HistoryQuery) -> Sequence[HistoryLine]:
+        """Return lines of history, oldest first, at most HISTORY_LINES_MAX; also from before this life."""
+
+    async def wait_for_change(self, since_position: int) -> int:
+        """Return the journal position as soon as it is above since_position (watches; cancel it freely)."""
