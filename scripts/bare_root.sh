@@ -46,7 +46,7 @@ run_in_root() { # $1: folder, $2: command
     local environment=() line
     while read -r line; do environment+=(--setenv="$line"); done < <(env | grep -E "$SITE_VARIABLES" || true)
     # Writable /proc/sys and /sys, all capabilities: the laboratory is root on its machine and makes network namespaces.
-    SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes systemd-nspawn --quiet --register=no --keep-unit --as-pid2 --capability=all \
+    SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes systemd-nspawn --quiet --register=no --keep-unit --as-pid2 --machine="$(basename "$work")" --capability=all \
         --system-call-filter='@mount @keyring' --resolv-conf=copy-host --console=pipe --directory="$1" \
         --chdir="$HOME_IN_ROOT" --setenv=HOME=/root "${environment[@]}" /bin/sh -c "$2" </dev/null &
     nspawn_pid=$!
@@ -60,6 +60,7 @@ clean_up() {
         for child in $(cat "/proc/$nspawn_pid/task/$nspawn_pid/children" 2>/dev/null); do kill -KILL "$child" 2>/dev/null || true; done
         wait "$nspawn_pid" 2>/dev/null || true
     fi
+    rmdir "/run/systemd/nspawn/propagate/$(basename "$work")" 2>/dev/null || true
     if [ -n "${KEEP_ROOT:-}" ]; then
         say "left in $work"
     else
