@@ -41,6 +41,7 @@ class Selection:
     def __init__(self, wanted: Slice | None) -> None:
         self.wanted = wanted
         self.left_out: Counter[str] = Counter()
+        self.sliced_off: frozenset[str] = frozenset()
 
     @pytest.hookimpl(tryfirst=True)  # before xdist writes the group's name into the test's
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -53,12 +54,17 @@ class Selection:
         kept = [item for item in items if self.wanted.holds(slice_key(item.nodeid))]
         others = [item for item in items if not self.wanted.holds(slice_key(item.nodeid))]
         items[:] = kept
+        self.sliced_off = frozenset(item.nodeid for item in others)
         config.hook.pytest_deselected(items=others)
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
-        for item in items:
-            marked = [name for name in ("browser", "slow") if item.get_closest_marker(name)]
-            self.left_out[marked[0] if marked else "other"] += 1
+        self.left_out.update(self.kind(item) for item in items)
+
+    def kind(self, item: pytest.Item) -> str:
+        if item.nodeid in self.sliced_off:
+            return "in other slices"
+        marked = [name for name in ("browser", "slow") if item.get_closest_marker(name)]
+        return marked[0] if marked else "not asked for"
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         output: dict[str, dict[str, int]] | None = getattr(session.config, "workeroutput", None)

@@ -92,6 +92,12 @@ def test_all_slices_together_run_every_test_once(suite: Path) -> None:
     assert len(set(ran)) == 12
 
 
+def test_what_lies_in_other_slices_is_counted_as_such(suite: Path) -> None:
+    done = run_pytest(suite, "--slice=1/3", "-k", "quick or power")
+    assert "in other slices" in done.stdout
+    assert "(1 slow" not in done.stdout
+
+
 def test_a_bad_slice_ends_with_one_sentence(suite: Path) -> None:
     done = run_pytest(suite, "--slice=9/4")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
