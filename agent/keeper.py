@@ -1,12 +1,56 @@
 """The agent's protocol behaviour, pure: one fact in, effects out.
 
-Under construction: the interface stands (agent.keeper_types), the rules follow.
+Read agent.keeper_types first (the words and the driver's contract), then:
+agent.conversation (the session), agent.acceptance (what may begin), agent.works (what is in hand),
+agent.arrivals (the target of a migration). Here: the dispatch, and the one rule that needs no
+order: a run whose QEMU is gone is Released.
 """
 
 from __future__ import annotations
 
-from agent.keeper_types import Effect, Fact, KeeperSettings
-from agent.memory import Memory
+from msgspec import structs
+
+from agent.conversation import Conversation, Phase
+from agent.desk import Desk
+from agent.inventory import Ended
+from agent.keeper_types import (
+    CallReturned,
+    DefinitionRead,
+    DomainChanged,
+    DomainsListed,
+    Effect,
+    Fact,
+    FactsRead,
+    KeeperSettings,
+    LinkClosed,
+    LinkOpened,
+    LookAgainAt,
+    MessageReceived,
+    MigrationMoved,
+    PeerAnswered,
+    PeerNoticeReceived,
+    PidGone,
+    Probe,
+    ProbeReturned,
+    Stopping,
+    Tick,
+)
+from agent.memory import Memory, Standing
+from agent.works import Works
+from fleet.messages import (
+    BeatAnswer,
+    FromAggregator,
+    MigrateVm,
+    MigrationProgress,
+    Order,
+    ProbeReport,
+    ProbeRequest,
+    Refusal,
+    Welcome,
+)
+from fleet.model import EndReason, QemuState
+
+PROGRESS_EVERY_S = 1.0
 
 
 class Keeper:
@@ -19,7 +63,171 @@ class Keeper:
     def __init__(self, settings: KeeperSettings, memory: Memory) -> None:
         self.settings = settings
         self.memory = memory
+        self._desk = Desk(settings, memory)
+        self._conversation = Conversation(self._desk)
+        self._works = Works(self._desk, self._conversation)
+        self._recovered = False
+        self._probing: set[str] = set()
+        self._progress_s: dict[str, float] = {}
 
     def step(self, now: float, fact: Fact) -> list[Effect]:
         """Take one fact in; return what has to be done about it, in order."""
-        raise NotImplementedError
+        desk = self._desk
+        desk.now, desk.out, desk.wake_s = now, [], None
+        if not self._recovered:
+            self._recovered = True
+            self._works.recover()
+        self._take(fact)
+        self._works.advance_all()
+        for uuid in list(desk.end_due_s):
+            self._release_ended(uuid)
+        self._conversation.advance()
+        if desk.wake_s is not None:
+            desk.out.append(LookAgainAt(max(desk.wake_s, now)))
+        return desk.out
+
+    @property
+    def session_stands(self) -> bool:
+        """Say whether the aggregator has welcomed us and knows what is here."""
+        return self._conversation.phase is Phase.STANDING
+
+    def _take(self, fact: Fact) -> None:
+        match fact:
+            case LinkOpened():
+                self._conversation.opened(fact)
+            case LinkClosed():
+                self._conversation.closed(fact)
+            case MessageReceived(link=link, message=message):
+                if link == self._conversation.link:
+                    self._hear(message)
+            case CallReturned(call_id=call_id):
+                call = self._desk.calls.pop(call_id, None)
+                if call is not None:
+                    self._desk.changed.add(call.uuid)
+                    self._works.returned(call, fact)
+            case PeerNoticeReceived():
+                self._works.bench.arrivals.noticed(fact)
+                self._desk.changed.add(fact.notice.uuid)
+            case PeerAnswered():
+                self._works.bench.tells.answered(fact)
+            case ProbeReturned():
+                self._probed(fact)
+            case Stopping(reason=reason):
+                self._conversation.goodbye(reason)
+            case Tick():
+                pass
+            case _:
+                self._see(fact)
+
+    def _see(self, fact: Fact) -> None:
+        """Take in what the hypervisor and the node show."""
+        inventory = self._desk.inventory
+        match fact:
+            case DomainsListed():
+                for uuid in sorted(inventory.take_list(fact)):
+                    self._changed(uuid)
+                self._sweep()
+            case DomainChanged(vm=vm, asked_s=asked_s):
+                if inventory.take(vm, asked_s):
+                    self._changed(vm.uuid)
+            case DefinitionRead(definition=definition):
+                inventory.take_definition(definition)
+            case PidGone():
+                self._pid_gone(fact)
+            case MigrationMoved():
+                self._moved(fact)
+            case FactsRead(facts=facts):
+                self._conversation.facts = facts
+            case _:
+                raise AssertionError(f"nobody takes a {type(fact).__name__}")
+
+    def _hear(self, message: FromAggregator) -> None:
+        match message:
+            case Welcome():
+                self._conversation.welcomed(message)
+            case BeatAnswer():
+                self._conversation.answered(message)
+            case Order():
+                self._works.ordered(message)
+            case ProbeRequest():
+                self._probe(message)
+            case Refusal():
+                self._conversation.refused(message)
+
+    # --- what was seen
+
+    def _changed(self, uuid: str) -> None:
+        self._desk.changed.add(uuid)
+        self._works.advance(uuid)
+        self._release_ended(uuid)
+
+    def _pid_gone(self, fact: PidGone) -> None:
+        desk, uuid = self._desk, fact.uuid
+        before, end = desk.state(uuid), fact.end
+        if not end and before is QemuState.FINISHED and desk.in_hand(uuid, MigrateVm) is not None:
+            end = EndReason.MIGRATED  # libvirt ends a finished source only to confirm the hand-over
+        if not desk.inventory.take_gone(uuid, fact.qemu, Ended(end, fact.reason), desk.now):
+            return
+        desk.note("qemu gone", uuid, f"{before} {end} {fact.reason}".rstrip())
+        if not end:
+            desk.end_due_s[uuid] = desk.now + self.settings.end_wait_s_max
+        promise = desk.promise(uuid)
+        if promise is not None and promise.standing is Standing.PERMITTED and promise.receive is not None:
+            self._works.advance(uuid)
+            promise = desk.promise(uuid)
+            if promise is not None and promise.standing is Standing.PERMITTED:
+                desk.release(promise, end, ran=False)
+        self._works.bench.arrivals.ended(uuid)
+        self._changed(uuid)
+
+    def _release_ended(self, uuid: str) -> None:
+        """Persist Released for a run whose QEMU is gone and that no order in hand speaks for."""
+        desk = self._desk
+        promise = desk.promise(uuid)
+        if promise is None or promise.standing is Standing.RELEASED or self._works.stops(uuid):
+            return
+        if not desk.inventory.is_gone(uuid) or not desk.end_settled(uuid):
+            return
+        if promise.standing is Standing.PERMITTED and promise.receive is not None:
+            return  # the copy may yet come
+        seen = desk.inventory.seen.get(uuid)
+        end = seen.vm.end if seen is not None else EndReason.NOT_ENDED
+        desk.release(promise, end or EndReason.CRASHED, ran=promise.ran)
+        self._works.bench.arrivals.ended(uuid)
+
+    def _sweep(self) -> None:
+        """After a list: release what is gone, forget what is neither here nor promised."""
+        desk = self._desk
+        for uuid in sorted(desk.memory.promises):
+            self._release_ended(uuid)
+        for uuid, seen in sorted(desk.inventory.seen.items()):
+            idle = seen.vm.state is QemuState.GONE and not seen.vm.defined
+            if idle and uuid not in desk.memory.promises and uuid not in desk.changed:
+                desk.inventory.forget(uuid)
+
+    def _moved(self, fact: MigrationMoved) -> None:
+        order = self._desk.in_hand(fact.uuid, MigrateVm)
+        last_s = self._progress_s.get(fact.uuid, float("-inf"))
+        if order is None or self._desk.now < last_s + PROGRESS_EVERY_S:
+            return
+        self._progress_s = {fact.uuid: self._desk.now} | {
+            uuid: at_s for uuid, at_s in self._progress_s.items() if uuid != fact.uuid and at_s > self._desk.now - 60
+        }
+        self._conversation.send(
+            MigrationProgress(fact.uuid, order.order_id, fact.percent, fact.remaining_bytes, fact.rate_bytes_per_s)
+        )
+
+    # --- probes
+
+    def _probe(self, request: ProbeRequest) -> None:
+        if len(self._probing) < self.settings.probes_in_flight_max:
+            self._probing.add(request.probe_id)
+            self._desk.out.append(Probe(request.probe_id, request.target, request.addresses))
+
+    def _probed(self, fact: ProbeReturned) -> None:
+        self._probing.discard(fact.probe_id)
+        session = self._conversation.session
+        if session is not None and self.session_stands:
+            ago_s = max(0.0, self._desk.now - fact.asked_s)
+            results = tuple(structs.replace(result, asked_ago_s=ago_s) for result in fact.results)
+            self._conversation.send(ProbeReport(session, fact.probe_id, fact.target, results))

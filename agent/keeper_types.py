@@ -105,12 +105,17 @@ class OrderEnded(LedgerRecord, frozen=True):
 
 
 class RunBegan(LedgerRecord, frozen=True):
-    """CPUs of this run may have run here from now on: written before create or resume is called."""
+    """CPUs of this run may have run here from now on: written before create or resume is called.
+
+    confirmed: written a second time once a resume succeeded, or for a run found here that the
+    aggregator says is ours; nothing is left to be done for it.
+    """
 
     uuid: str
     name: str
     epoch: int
     run: int
+    confirmed: bool = False
 
 
 class VmReleased(LedgerRecord, frozen=True):
@@ -137,6 +142,12 @@ class VmForgotten(LedgerRecord, frozen=True):
     uuid: str
 
 
+class LedgerLost(LedgerRecord, frozen=True):
+    """The ledger of this boot was lost: only reports until the next boot."""
+
+    boot_id: str
+
+
 AnyLedgerRecord = (
     SessionOpened
     | LeadershipSeen
@@ -146,6 +157,7 @@ AnyLedgerRecord = (
     | VmReleased
     | NoticeTaken
     | VmForgotten
+    | LedgerLost
 )
 
 # --- what the keeper asks of the hypervisor (the deeds of a Call) ----------------------------
@@ -208,18 +220,7 @@ class Undefine(Deed, frozen=True):
     """
 
 
-AnyDeed = (
-    Define
-    | Create
-    | AskShutdown
-    | Destroy
-    | DestroyIncoming
-    | Suspend
-    | Resume
-    | Migrate
-    | AbortJob
-    | Undefine
-)
+AnyDeed = Define | Create | AskShutdown | Destroy | DestroyIncoming | Suspend | Resume | Migrate | AbortJob | Undefine
 
 # Codes of a failed call that the keeper treats specially; all others are the driver's own words.
 CODE_NOT_FOUND = "NOT_FOUND"  # the hypervisor knows no such VM
@@ -434,18 +435,7 @@ class Note(Struct, frozen=True):
     warning: bool = False
 
 
-Effect = (
-    Persist
-    | Send
-    | CloseLink
-    | Call
-    | TellPeer
-    | AnswerPeer
-    | Probe
-    | LookNow
-    | LookAgainAt
-    | Note
-)
+Effect = Persist | Send | CloseLink | Call | TellPeer | AnswerPeer | Probe | LookNow | LookAgainAt | Note
 
 # --- settings -------------------------------------------------------------------------------
 
@@ -458,7 +448,11 @@ class KeeperSettings(Struct, frozen=True):
     agent_start: str
     facts: NodeFacts
     ledger: LedgerState
-    first_list_wait_s_max: float = 2.0  # then FullState says complete=False
+    first_list_wait_s_max: float = 3.0  # then FullState says complete=False
+    welcome_wait_s_max: float = 5.0
+    answer_silence_s_max: float = 10.0  # then the link is taken for dead and opened anew
+    end_wait_s_max: float = 1.0  # how long libvirt may take to say why a QEMU ended
+    look_wait_s_max: float = 2.0  # then a look that did not come is asked for again
     call_timeout_s: float = 60.0
     destroy_tries_max: int = 3
     destroy_again_after_s: float = 5.0

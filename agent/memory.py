@@ -13,6 +13,7 @@ from msgspec import Struct, field, structs
 from agent.keeper_types import (
     AnyLedgerRecord,
     LeadershipSeen,
+    LedgerLost,
     NoticeTaken,
     OrderBegun,
     OrderEnded,
@@ -68,10 +69,12 @@ class Memory(Struct):
     highest: Leadership | None = None
     promises: dict[str, Promise] = field(default_factory=dict)
     orders: dict[str, OrderEntry] = field(default_factory=dict)
+    open: dict[str, Order] = field(default_factory=dict)  # of the orders, those that have not ended
+    lost_in_boot: str = ""  # the boot id in which the ledger before this one was lost
 
     def in_hand(self) -> list[Order]:
         """Return the orders begun and not ended, oldest first."""
-        return [entry.order for entry in self.orders.values() if entry.ended is None]
+        return list(self.open.values())
 
 
 def fold(memory: Memory, record: AnyLedgerRecord) -> None:
@@ -84,6 +87,7 @@ def fold(memory: Memory, record: AnyLedgerRecord) -> None:
         case OrderBegun(order=order):
             _begin(memory, order)
         case OrderEnded(order_id=order_id):
+            memory.open.pop(order_id, None)
             entry = memory.orders.get(order_id)
             if entry is not None:
                 memory.orders[order_id] = structs.replace(entry, ended=record)
@@ -96,8 +100,8 @@ def fold(memory: Memory, record: AnyLedgerRecord) -> None:
                 run=record.run,
                 standing=Standing.RUNS,
                 ran=True,
-                receive=old.receive if old else None,
-                notice_taken=old.notice_taken if old else False,
+                receive=None if record.confirmed or not old else old.receive,
+                notice_taken=bool(old and old.notice_taken and not record.confirmed),
             )
         case VmReleased():
             memory.promises[record.uuid] = Promise(
@@ -114,6 +118,8 @@ def fold(memory: Memory, record: AnyLedgerRecord) -> None:
                 memory.promises[uuid] = structs.replace(memory.promises[uuid], notice_taken=True)
         case VmForgotten(uuid=uuid):
             memory.promises.pop(uuid, None)
+        case LedgerLost(boot_id=boot_id):
+            memory.lost_in_boot = boot_id
 
 
 def _begin(memory: Memory, order: Order) -> None:
@@ -122,9 +128,12 @@ def _begin(memory: Memory, order: Order) -> None:
         body = structs.replace(body, xml="")
         order = structs.replace(order, body=body)
     memory.orders[order.order_id] = OrderEntry(order=order)
-    done = [key for key, entry in memory.orders.items() if entry.ended is not None]
-    for key in done[: max(0, len(memory.orders) - ORDERS_DONE_MAX)]:
-        del memory.orders[key]
+    memory.open[order.order_id] = order
+    surplus = len(memory.orders) - ORDERS_DONE_MAX
+    if surplus > 0:
+        done = [key for key, entry in memory.orders.items() if entry.ended is not None]
+        for key in done[:surplus]:
+            del memory.orders[key]
     if isinstance(body, (StartVm, ReceiveVm)):
         memory.promises[order.uuid] = Promise(
             uuid=order.uuid,

@@ -1,0 +1,100 @@
+"""Migration as its source sees it: call migrate, wait for the pid, persist Released, tell the peer. Pure.
+
+The trigger of the hand-over is the end of the source's QEMU (PidGone), never the return of the
+migrate call, which comes more than a second later. A call that failed is an answer only together
+with a look from after its return: RUNNING means that the guest goes on here, FINISHED that libvirt
+has not decided yet, GONE that it was handed over although the reply was lost.
+"""
+
+from __future__ import annotations
+
+from agent.keeper_types import AbortJob, CallReturned, Migrate
+from agent.memory import Standing
+from agent.work import Bench, Step, Work
+from fleet.messages import MigrateVm, ReleasedNotice
+from fleet.model import EndReason, QemuState
+
+ABORT_AGAIN_S = 30.0
+CALL_SLACK_S = 90.0  # the call outlives the migration's own time-out by libvirt's keepalive and the abort
+NOT_TOLD_TO_PEER = (EndReason.POWEROFF, EndReason.DESTROYED, EndReason.ORDERED)
+ALIVE = (QemuState.RUNNING, QemuState.PAUSED)
+
+
+def begin(bench: Bench, work: Work, body: MigrateVm) -> None:
+    """Begin the job."""
+    work.step = Step.MOVING
+    work.since_s = bench.desk.now
+    work.due_s = bench.desk.now + body.timeout_s
+    deed = Migrate(body.peer_uri, body.migration_address, body.bandwidth_bytes_per_s, body.downtime_ms_max)
+    bench.call(work, deed, body.timeout_s + CALL_SLACK_S)
+
+
+def recover(bench: Bench, work: Work) -> None:
+    """Take up a migration that the agent was killed in: libvirt carries the job on without us."""
+    work.code, work.message = "INTERRUPTED", "the agent was restarted during the migration"
+    work.step, work.look_s = Step.LOOKING, bench.desk.now
+
+
+def returned(bench: Bench, work: Work, fact: CallReturned) -> None:
+    """Take the end of the migrate call (the abort's own return says nothing)."""
+    if fact.ok:
+        work.code, work.message = "RESULT_UNKNOWN", "libvirt called the migration complete and the VM is still here"
+    elif work.code != "TIMED_OUT":
+        work.code, work.message = fact.code or "MIGRATION_FAILED", fact.message
+    if work.step is not Step.ENDED:
+        bench.look(work, Step.LOOKING)
+
+
+def advance(bench: Bench, work: Work) -> None:
+    """Hand over when the QEMU is gone; fail when a look shows that it goes on here."""
+    desk, uuid = bench.desk, work.order.uuid
+    body = work.order.body
+    if not isinstance(body, MigrateVm):
+        return
+    if desk.inventory.is_gone(uuid) and desk.end_settled(uuid):
+        _gone(bench, work, body)
+    elif work.step is Step.MOVING:
+        if desk.now >= work.due_s:
+            work.code, work.message = "TIMED_OUT", f"not complete after {body.timeout_s:g} s"
+            desk.note("migration aborted", uuid, work.message, warning=True)
+            desk.call(uuid, AbortJob())
+            work.due_s = desk.now + ABORT_AGAIN_S
+        desk.wake_at(work.due_s)
+    elif work.step is Step.LOOKING:
+        seen = desk.inventory.seen.get(uuid)
+        decided = desk.state(uuid) in ALIVE and seen is not None and not seen.vm.busy
+        if bench.looked(work) and decided:
+            bench.failed(work)
+        else:
+            bench.look_again(work)
+
+
+def _gone(bench: Bench, work: Work, body: MigrateVm) -> None:
+    """The source's QEMU is gone: why decides whether this is a hand-over."""
+    desk, order = bench.desk, work.order
+    seen = desk.inventory.seen.get(order.uuid)
+    end = seen.vm.end if seen is not None else EndReason.NOT_ENDED
+    if end is EndReason.NOT_ENDED and (seen is None or not seen.vm.defined):
+        end = EndReason.MIGRATED  # libvirt removed the definition, which only a completed migration does
+    promise = desk.promise(order.uuid)
+    if promise is not None and promise.standing is not Standing.RELEASED:
+        desk.release(promise, end or EndReason.CRASHED, ran=True)
+    if end not in NOT_TOLD_TO_PEER:
+        # An incomplete copy never arrives, so telling the peer of a crash cannot make one run.
+        bench.tells.tell(body, _notice(bench, work, body))
+    if end is EndReason.MIGRATED:
+        bench.done(work)
+    else:
+        bench.failed(work, "ENDED", f"the VM ended during its migration: {end or EndReason.CRASHED}")
+
+
+def _notice(bench: Bench, work: Work, body: MigrateVm) -> ReleasedNotice:
+    return ReleasedNotice(
+        uuid=work.order.uuid,
+        migration=body.migration,
+        source=bench.desk.settings.node,
+        source_epoch=work.order.epoch,
+        target_epoch=body.target_epoch,
+        handover_secret=body.handover_secret,
+        leader=work.order.leader,
+    )
