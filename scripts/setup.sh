@@ -75,6 +75,14 @@ make_qemu_account() {
             --shell /usr/sbin/nologin --comment "Libvirt Qemu,,," libvirt-qemu
 }
 
+# Also that package's: the folders over which each host of a laboratory mounts its own.
+ensure_libvirt_folders() {
+    local folder
+    for folder in /var/cache/libvirt /var/lib/libvirt /var/log/libvirt; do
+        [ -d "$folder" ] || mkdir -p "$folder" || fail "the folder $folder is missing and only root can make it"
+    done
+}
+
 # Debian's cloud kernel for the linux guest: unpacked, never installed.
 # Left behind: $KERNEL_DIR/release (one line, the version), boot/vmlinuz-VERSION, lib/modules/VERSION.
 unpack_kernel() {
@@ -125,6 +133,7 @@ ensure_packages() { # $1: file with a package a line
 ensure_base() {
     ensure_packages scripts/packages.txt
     qemu_account_exists || make_qemu_account
+    ensure_libvirt_folders
     [ -s "$KERNEL_DIR/release" ] || unpack_kernel
     [ -e "$STAMP" ] && [ "$(cat "$STAMP")" = "$(inputs_hash)" ] || make_environment
 }
