@@ -1,0 +1,219 @@
+"""`explain`: what is, why it is so, what is waited for, and what a person can do.
+
+Pure texts from the state and its history. Decides nothing: where it says "waits for", the core's
+deciders are the ones that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from aggregator.core.events import NodeState, VmPhase
+from aggregator.core.lookups import CONVICTED, acts, open_orders, survives_loss, wants_run
+from aggregator.core.moments import rfc3339, span
+from aggregator.core.state import Binding, HistoryLine, NodeRecord, State, VmRecord
+from aggregator.core.views_node import not_ready
+from aggregator.core.views_vm import fencing_problem, hold_text, unprotected
+
+STEPS_MAX = 40
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One line of how it came to this. cause: what led to it, in words; empty where nothing did."""
+
+    at: str
+    kind: str
+    reason: str = ""
+    cause: str = ""
+    message: str = ""
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """The answer of GET /api/v1/explain/…: a text of a few short paragraphs, and the steps behind it."""
+
+    text: str
+    steps: tuple[Step, ...]
+
+
+def explain_vm(state: State, record: VmRecord, history: Sequence[HistoryLine]) -> Explanation:
+    """Explain one VM. history: its lines and those of its nodes, oldest first."""
+    what = _what_vm(state, record)
+    if record.phase_reason:
+        what += f" Why: {record.phase_reason}."
+    waits, ways = _waits_of_vm(state, record)
+    reason, sentence = unprotected(state, record)
+    if reason and record.run_open:
+        waits.append(f"It is not protected: {sentence}.")
+    return Explanation(text=_paragraphs(what, waits, ways), steps=steps_of(history))
+
+
+def explain_node(state: State, record: NodeRecord, history: Sequence[HistoryLine]) -> Explanation:
+    """Explain one node. history: its lines, oldest first."""
+    since = record.state_since or record.created
+    what = f"Node {record.name} is {record.state} since {rfc3339(since)} ({span(state.now - since)})."
+    if record.state_reason:
+        what += f" Why: {record.state_reason}."
+    waits, ways = _waits_of_node(state, record)
+    return Explanation(text=_paragraphs(what, waits, ways), steps=steps_of(history))
+
+
+def steps_of(history: Sequence[HistoryLine]) -> tuple[Step, ...]:
+    """Return the newest lines as steps, each with the words of the line that caused it where that is known."""
+    by_position = {line.position: line for line in history}
+    return tuple(
+        Step(
+            at=rfc3339(line.at),
+            kind=line.kind,
+            reason=line.reason,
+            cause=_cause(by_position.get(line.cause), line.cause),
+            message=line.detail,
+        )
+        for line in history[-STEPS_MAX:]
+    )
+
+
+def _cause(line: HistoryLine | None, position: int) -> str:
+    if line is None:
+        return f"event {position}" if position else ""
+    about = line.vm or line.node
+    return f"{line.kind} {about}".strip() + f" at {rfc3339(line.at)}"
+
+
+def _paragraphs(what: str, waits: Sequence[str], ways: Sequence[str]) -> str:
+    parts = [what]
+    if waits:
+        parts.append("\n".join(waits))
+    if ways:
+        parts.append("What you can do:\n" + "\n".join(f"  {way}" for way in dict.fromkeys(ways)))
+    return "\n\n".join(parts)
+
+
+def _what_vm(state: State, record: VmRecord) -> str:
+    since = record.phase_since or record.created
+    where = f" on {record.owner}" if record.run_open and record.owner else ""
+    run = f", run {record.run} at epoch {record.epoch}" if record.run else ", it never ran"
+    return (
+        f"VM {record.name} is {record.phase}{where} since {rfc3339(since)} ({span(state.now - since)}), "
+        f"runStrategy {record.spec.run_strategy}{run}."
+    )
+
+
+def _waits_of_vm(state: State, record: VmRecord) -> tuple[list[str], list[str]]:
+    """Return (sentences on what is waited for, commands that would help)."""
+    waits: list[str] = []
+    ways: list[str] = []
+    if record.deleting:
+        waits.append("It is being deleted; its name and disks are free once every node it is bound to has let it go.")
+    if not acts(state.config):
+        waits.append("The fleet only observes (mode Observe): nothing is started, moved or fenced.")
+        ways.append("virtward arm")
+    for order in open_orders(state, record):
+        kind = type(order.order.body).__name__
+        waits.append(
+            f"Order {order.order.order_id} ({kind}) was given to {order.node} {span(state.now - order.issued_at)} ago "
+            f"and is {'begun' if order.accepted else 'not answered yet'}."
+        )
+    if record.migration and record.migration in state.migrations:
+        moving = state.migrations[record.migration]
+        waits.append(
+            f"Migration {moving.name} from {moving.source} to {moving.target or '(not chosen yet)'} is {moving.phase}."
+        )
+    _waits_for_nodes(state, record, waits, ways)
+    if not record.run_open and not record.deleting:
+        _waits_for_start(state, record, waits, ways)
+    return waits, ways
+
+
+def _waits_for_nodes(state: State, record: VmRecord, waits: list[str], ways: list[str]) -> None:
+    for binding in record.bindings:
+        node = state.nodes.get(binding.node)
+        settled = record.run_open and record.phase is VmPhase.RUNNING and binding.node == record.owner
+        if node is not None and node.state is NodeState.UP and settled:
+            continue
+        waits.append(_binding_text(record, binding, node))
+        if node is not None and node.state in CONVICTED:
+            waits.append(_proof_text(state, node))
+            ways.append(f"virtward fence {node.name} --confirm-off    # if you have seen that it is off")
+            ways.append(f"virtward confirm-gone {record.name}    # if you know that this VM runs nowhere")
+
+
+def _binding_text(record: VmRecord, binding: Binding, node: NodeRecord | None) -> str:
+    state = f"{node.state}" if node is not None else "no longer known"
+    return (
+        f"It is bound to {binding.node} ({binding.why}, boot {binding.boot_id[:8]}), which is {state}: "
+        f"{record.name} starts elsewhere only after {binding.node} has released it or is proven inert."
+    )
+
+
+def _proof_text(state: State, node: NodeRecord) -> str:
+    if state.brake_closed:
+        return "The brake is closed: too many nodes fell silent at once, so nothing is fenced without a person."
+    problem = fencing_problem(node)
+    if problem:
+        return f"{node.name} is not fenced automatically: {problem}."
+    attempt = node.attempt
+    if attempt is not None and attempt.notes:
+        return f"Fencing of {node.name}, attempt {attempt.number}: {attempt.notes[-1]}."
+    if node.quiet_until > state.now:
+        return f"The next fencing attempt on {node.name} comes in {span(node.quiet_until - state.now)}."
+    return f"{node.name} is being fenced by its ladder of {len(node.spec.fencing)}."
+
+
+def _waits_for_start(state: State, record: VmRecord, waits: list[str], ways: list[str]) -> None:
+    held = hold_text(state, record)
+    if held:
+        waits.append(f"Held: {held}.")
+        ways.append(f"virtward start {record.name}")
+    if record.rejected:
+        waits.append("No node takes it now:")
+        waits.extend(f"  {node}: {', '.join(rules)}" for node, rules in sorted(record.rejected.items()))
+        ways.append(
+            "make room, or change the rules of the VM or the taints and labels of a node; it is retried for ever"
+        )
+    if not wants_run(record) and not record.bindings:
+        ended = f" after its last run ended as {record.outcome}" if record.outcome else ""
+        waits.append(f"It stays down by runStrategy {record.spec.run_strategy}{ended}.")
+        ways.append(f"virtward start {record.name}")
+
+
+def _waits_of_node(state: State, record: NodeRecord) -> tuple[list[str], list[str]]:
+    waits: list[str] = []
+    ways: list[str] = []
+    reason, sentence = not_ready(state, record)
+    if reason:
+        waits.append(f"It takes no VMs: {sentence}.")
+        if reason == "NotApproved" or record.state is NodeState.JOINING:
+            ways.append(f"virtward node approve {record.name}")
+    if record.spec.unschedulable:
+        waits.append("It is cordoned by a person: nothing new is placed on it.")
+        ways.append(f"virtward uncordon {record.name}")
+    if record.drain or record.name in state.drains:
+        _drain_text(state, record, waits, ways)
+    bound = [vm.name for vm in state.vms.values() if any(b.node == record.name for b in vm.bindings)]
+    if record.state in CONVICTED:
+        back = [name for name in bound if survives_loss(state.vms[name])]
+        waits.append(
+            f"{len(bound)} VMs are bound to it"
+            + (f", {len(back)} would start elsewhere: {', '.join(back)}." if back else ".")
+        )
+        if record.inert is not None:
+            waits.append(f"It is proven inert ({record.inert.proof}): {record.inert.detail}.")
+        else:
+            waits.append(_proof_text(state, record))
+            ways.append(f"virtward fence {record.name} --confirm-off    # if you have seen that it is off")
+    elif problem := fencing_problem(record):
+        waits.append(f"If it failed, a person would be needed: {problem}.")
+    if record.incident:
+        ways.append(f"virtward describe incident {record.incident}")
+    return waits, ways
+
+
+def _drain_text(state: State, record: NodeRecord, waits: list[str], ways: list[str]) -> None:
+    drain = state.drains.get(record.name)
+    if drain is None:
+        return
+    waits.append(f"Its drain is {drain.state}" + (f", ended {rfc3339(drain.ended)}." if drain.ended else "."))
+    waits.extend(f"  {vm} blocks it: {why}" for vm, why in sorted(drain.blocked.items()))
+    ways.append(f"virtward uncordon {record.name}    # ends the drain")

@@ -1,0 +1,285 @@
+"""State to API objects: migrations, drains, incidents, events, and how any object is written out.
+
+Pure: builds what people read from what the core knows, and decides nothing. VMs and nodes have
+their own files (views_vm, views_node). Secrets leave here hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import msgspec
+from msgspec import Struct, field
+
+from aggregator.core.moments import rfc3339
+from aggregator.core.objects import API_VERSION, ApiStruct, Metadata
+from aggregator.core.state import DrainRecord, HistoryLine, IncidentRecord, MigrationRecord, State, VmRecord
+from fleet.model import EvictionStrategy, RunStrategy
+
+Plain = dict[str, object]
+
+
+class MigrationSpecView(ApiStruct, frozen=True, kw_only=True):
+    """What was asked: which VM, from where, and where to if a target is chosen."""
+
+    vm: str
+    source: str
+    target: str = ""
+
+
+class MigrationStatus(ApiStruct, frozen=True, kw_only=True):
+    """How far one attempt to move a VM is."""
+
+    phase: str
+    source: str
+    target: str = ""
+    percent: float = 0.0
+    reason: str = ""
+    priority: int = 0
+    drain: str = ""
+    since: str = ""
+    started: str = ""
+    handed_over: str = ""
+    ended: str = ""
+
+
+class Migration(ApiStruct, frozen=True, kw_only=True):
+    """One attempt to move one VM."""
+
+    api_version: str = field(default=API_VERSION)
+    kind: str = "Migration"
+    metadata: Metadata
+    spec: MigrationSpecView
+    status: MigrationStatus
+
+
+class BlockedVm(ApiStruct, frozen=True, kw_only=True):
+    """A VM that keeps a drain from ending, and why."""
+
+    vm: str
+    reason: str
+
+
+class PlannedMove(ApiStruct, frozen=True, kw_only=True):
+    """What a drain does, or would do, to one VM. method: LiveMigrate | Restart | ShutDown | Stay."""
+
+    vm: str
+    method: str
+    reason: str = ""
+
+
+class DrainStatus(ApiStruct, frozen=True, kw_only=True):
+    """How far the emptying of a node is."""
+
+    phase: str
+    done: int = 0
+    total: int = 0
+    blocked: tuple[BlockedVm, ...] = ()
+    plan: tuple[PlannedMove, ...] = ()
+    since: str = ""
+    deadline: str = ""
+    ended: str = ""
+
+
+class Drain(ApiStruct, frozen=True, kw_only=True):
+    """Emptying one node; its name is the node's."""
+
+    api_version: str = field(default=API_VERSION)
+    kind: str = "Drain"
+    metadata: Metadata
+    status: DrainStatus
+
+
+class IncidentSpec(ApiStruct, frozen=True, kw_only=True):
+    """Whom it is about."""
+
+    node: str = ""
+    vm: str = ""
+
+
+class IncidentStepView(ApiStruct, frozen=True, kw_only=True):
+    """One thing that was seen, decided or proven."""
+
+    at: str
+    what: str
+    detail: str = ""
+
+
+class IncidentStatus(ApiStruct, frozen=True, kw_only=True):
+    """Everything known about one failure. way_out: what a person can do, empty if nothing is needed."""
+
+    phase: str
+    title: str
+    opened: str
+    closed: str = ""
+    way_out: str = ""
+    vms: tuple[str, ...] = ()
+    steps: tuple[IncidentStepView, ...] = ()
+
+
+class Incident(ApiStruct, frozen=True, kw_only=True):
+    """One failure and everything decided about it."""
+
+    api_version: str = field(default=API_VERSION)
+    kind: str = "Incident"
+    metadata: Metadata
+    spec: IncidentSpec
+    status: IncidentStatus
+
+
+class EventView(Struct, frozen=True, kw_only=True):
+    """One line of history. metadata.name is its journal position; cause is the position behind it."""
+
+    metadata: Metadata
+    at: str
+    kind: str
+    node: str = ""
+    vm: str = ""
+    reason: str = ""
+    cause: int = 0
+    message: str = ""
+
+
+@cache
+def _names(kind: type[Struct]) -> tuple[tuple[str, str], ...]:
+    return tuple((entry.name, entry.encode_name) for entry in msgspec.structs.fields(kind))
+
+
+def every_field(value: Struct) -> Plain:
+    """Return the plain form of a struct with every field in it, defaults too (for a status)."""
+    return {shown: msgspec.to_builtins(getattr(value, name)) for name, shown in _names(type(value))}
+
+
+def plain(value: Migration | Drain | Incident) -> Plain:
+    """Return the plain form of an object: the status in full, the rest without what says nothing."""
+    shown: Plain = {"apiVersion": value.api_version, "kind": value.kind}
+    shown["metadata"] = msgspec.to_builtins(value.metadata)
+    if not isinstance(value, Drain):
+        shown["spec"] = every_field(value.spec)
+    shown["status"] = every_field(value.status)
+    return shown
+
+
+def migration_view(record: MigrationRecord) -> Migration:
+    """Return one migration. resourceVersion is left to the list: a migration is never written."""
+    return Migration(
+        metadata=Metadata(name=record.name, creation_timestamp=rfc3339(record.created)),
+        spec=MigrationSpecView(vm=record.vm, source=record.source, target=record.wanted_target or record.target),
+        status=MigrationStatus(
+            phase=record.phase,
+            source=record.source,
+            target=record.target,
+            percent=round(record.percent, 1),
+            reason=record.reason,
+            priority=record.priority,
+            drain=record.drain,
+            since=rfc3339(record.created),
+            started=rfc3339(record.started),
+            handed_over=rfc3339(record.handed_over),
+            ended=rfc3339(record.ended),
+        ),
+    )
+
+
+def vms_on(state: State, node: str) -> Iterator[VmRecord]:
+    """Yield the VMs whose run is on a node, by name."""
+    for name in sorted(state.vms):
+        record = state.vms[name]
+        if record.run_open and record.owner == node:
+            yield record
+
+
+def drain_view(state: State, record: DrainRecord) -> Drain:
+    """Return one drain with its progress and what is left of its plan."""
+    left = {vm.name for vm in vms_on(state, record.node)}
+    return Drain(
+        metadata=Metadata(name=record.node, creation_timestamp=rfc3339(record.since)),
+        status=DrainStatus(
+            phase=record.state,
+            done=sum(name not in left for name in record.vms),
+            total=len(record.vms),
+            blocked=tuple(BlockedVm(vm=vm, reason=record.blocked[vm]) for vm in sorted(record.blocked)),
+            plan=drain_plan(state, record.node, force=record.force) if record.state == "Running" else (),
+            since=rfc3339(record.since),
+            deadline=rfc3339(record.deadline),
+            ended=rfc3339(record.ended),
+        ),
+    )
+
+
+def planned_drain(state: State, node: str, *, force: bool, deadline_s: float = 0.0) -> Drain:
+    """Return the drain that would begin now (dry run)."""
+    plan = drain_plan(state, node, force=force)
+    return Drain(
+        metadata=Metadata(name=node),
+        status=DrainStatus(
+            phase="Planned",
+            total=len(plan),
+            blocked=tuple(BlockedVm(vm=step.vm, reason=step.reason) for step in plan if step.method == "Stay"),
+            plan=tuple(step for step in plan if step.method != "Stay"),
+            deadline=rfc3339(state.now + deadline_s) if deadline_s else "",
+        ),
+    )
+
+
+def drain_plan(state: State, node: str, *, force: bool) -> tuple[PlannedMove, ...]:
+    """Return what a drain does to each VM on a node (product.md, eviction)."""
+    return tuple(_planned(state, record, node, force=force) for record in vms_on(state, node))
+
+
+def _planned(state: State, record: VmRecord, node: str, *, force: bool) -> PlannedMove:
+    strategy = record.spec.eviction_strategy or state.config.eviction_strategy
+    seen = record.reports.get(node)
+    stuck = seen.report.not_migratable if seen else "its node has not reported it yet"
+    if strategy == EvictionStrategy.EXTERNAL and not force:
+        return PlannedMove(vm=record.name, method="Stay", reason="evictionStrategy External leaves it to somebody else")
+    if strategy in (EvictionStrategy.LIVE_MIGRATE, EvictionStrategy.LIVE_MIGRATE_IF_POSSIBLE) and not stuck:
+        return PlannedMove(vm=record.name, method="LiveMigrate")
+    if strategy == EvictionStrategy.LIVE_MIGRATE and not force:
+        return PlannedMove(vm=record.name, method="Stay", reason=f"cannot be live-migrated: {stuck}")
+    why = stuck or f"evictionStrategy {strategy}"
+    if record.spec.run_strategy in (RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE):
+        return PlannedMove(vm=record.name, method="Restart", reason=f"{why}; shut down and started elsewhere")
+    return PlannedMove(
+        vm=record.name, method="ShutDown", reason=f"{why}; stays down with runStrategy {record.spec.run_strategy}"
+    )
+
+
+def incident_view(record: IncidentRecord) -> Incident:
+    """Return one incident."""
+    return Incident(
+        metadata=Metadata(name=record.name, creation_timestamp=rfc3339(record.opened)),
+        spec=IncidentSpec(node=record.node, vm=record.vm),
+        status=IncidentStatus(
+            phase="Closed" if record.closed else "Open",
+            title=record.title,
+            opened=rfc3339(record.opened),
+            closed=rfc3339(record.closed),
+            way_out="" if record.closed else record.way_out,
+            vms=tuple(record.vms),
+            steps=tuple(
+                IncidentStepView(at=rfc3339(step.at), what=step.what, detail=step.detail) for step in record.steps
+            ),
+        ),
+    )
+
+
+def event_view(line: HistoryLine) -> EventView:
+    """Return one line of history as an Event."""
+    return EventView(
+        metadata=Metadata(name=str(line.position)),
+        at=rfc3339(line.at),
+        kind=line.kind,
+        node=line.node,
+        vm=line.vm,
+        reason=line.reason,
+        cause=line.cause,
+        message=line.detail,
+    )
+
+
+def plain_event(line: HistoryLine) -> Plain:
+    """Return one line of history in its plain form."""
+    shown = every_field(event_view(line))
+    return {"apiVersion": API_VERSION, "kind": line.kind, **{k: v for k, v in shown.items() if k != "kind"}}

@@ -1,0 +1,205 @@
+"""A VM as people see it: the VirtualMachine object with its full status.
+
+Pure. Passwords in the domain XML leave here hidden. A condition carries lastTransitionTime only
+where the state knows it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from aggregator.core.events import NodeState, VmPhase
+from aggregator.core.lookups import current_report, last_report
+from aggregator.core.moments import rfc3339, span
+from aggregator.core.objects import (
+    API_VERSION,
+    ApiCondition,
+    BindingView,
+    Metadata,
+    Resources,
+    VirtualMachine,
+    VmSpec,
+    VmStatus,
+)
+from aggregator.core.secrets import hide_xml
+from aggregator.core.state import NodeRecord, RungReadiness, State, VmRecord
+from aggregator.core.views import Plain, every_field
+from fleet.model import Disk, RunStrategy
+from fleet.units import format_bytes, format_cpu
+
+BACK_BY_ITSELF = (RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE)
+
+
+def vm_view(state: State, record: VmRecord) -> VirtualMachine:
+    """Return the VirtualMachine object of a record."""
+    return VirtualMachine(
+        metadata=Metadata(
+            name=record.name,
+            uid=record.uuid,
+            labels=record.labels,
+            annotations=record.annotations,
+            resource_version=str(record.version),
+            creation_timestamp=rfc3339(record.created),
+        ),
+        spec=msgspec.structs.replace(record.spec, domain_xml=hide_xml(record.spec.domain_xml)),
+        status=VmStatus(
+            phase=record.phase,
+            node=record.owner or None if record.run_open else None,
+            epoch=record.epoch,
+            run=record.run,
+            restarts=record.restart_count,
+            reason=record.phase_reason,
+            message=hold_text(state, record),
+            since=rfc3339(record.phase_since or record.created),
+            bound=tuple(
+                BindingView(node=binding.node, boot_id=binding.boot_id, why=binding.why) for binding in record.bindings
+            ),
+            migration=record.migration or None,
+            rejected=record.rejected,
+            conditions=conditions_of(state, record),
+        ),
+    )
+
+
+def plain_vm(vm: VirtualMachine) -> Plain:
+    """Return the plain form: what a person wrote without defaults, the status with every field."""
+    spec = msgspec.to_builtins(vm.spec)
+    shown: Plain = {"apiVersion": API_VERSION, "kind": "VirtualMachine", "metadata": msgspec.to_builtins(vm.metadata)}
+    shown["spec"] = {"runStrategy": str(vm.spec.run_strategy), **spec}
+    if vm.status is not None:
+        shown["status"] = every_field(vm.status)
+    return shown
+
+
+def hold_text(state: State, record: VmRecord) -> str:
+    """Return why the VM is held back and for how long, empty if it is not."""
+    if record.held_until <= state.now or record.run_open:
+        return ""
+    why = record.held_why or "held back"
+    return f"{why}; not started before {rfc3339(record.held_until)} (in {span(record.held_until - state.now)})"
+
+
+def requests_of(spec: VmSpec, cpu_m: int, memory_bytes: int) -> Resources:
+    """Return what the VM asks of its node, as quantities."""
+    written = spec.resources.requests if spec.resources else {}
+    return Resources(requests={"cpu": format_cpu(cpu_m), "memory": format_bytes(memory_bytes), **written})
+
+
+def conditions_of(state: State, record: VmRecord) -> tuple[ApiCondition, ...]:
+    """Return the VM's five conditions (interfaces.md, words in status)."""
+    return (
+        _ready(record),
+        _live_migratable(state, record),
+        _protected(state, record),
+        ApiCondition(
+            type="AgentConnected",
+            status="Unknown",
+            reason="NotAsked",
+            message="the guest agent inside the VM is not asked",
+        ),
+        _restart_required(record),
+    )
+
+
+def _ready(record: VmRecord) -> ApiCondition:
+    running = record.phase is VmPhase.RUNNING
+    return ApiCondition(
+        type="Ready",
+        status="True" if running else "False",
+        reason="Running" if running else str(record.phase),
+        message=record.phase_reason if not running else "",
+        last_transition_time=rfc3339(record.phase_since),
+    )
+
+
+def _live_migratable(state: State, record: VmRecord) -> ApiCondition:
+    if not record.run_open or not record.owner:
+        return ApiCondition(type="LiveMigratable", status="False", reason="NotRunning")
+    report = current_report(state, record, record.owner)
+    if report is None:
+        return ApiCondition(
+            type="LiveMigratable",
+            status="Unknown",
+            reason="NodeSilent",
+            message=f"{record.owner} has not reported it in its present session",
+        )
+    if report.not_migratable:
+        return ApiCondition(type="LiveMigratable", status="False", reason="Blocked", message=report.not_migratable)
+    return ApiCondition(type="LiveMigratable", status="True", reason="NothingAgainstIt")
+
+
+def _restart_required(record: VmRecord) -> ApiCondition:
+    if not record.run_open:
+        return ApiCondition(type="RestartRequired", status="False", reason="NotRunning")
+    seen = last_report(record, record.owner)
+    known = record.definition
+    if known is None or seen is None or not seen.report.definition_hash:
+        return ApiCondition(type="RestartRequired", status="Unknown", reason="NotReported")
+    if known.hash != seen.report.definition_hash:
+        return ApiCondition(
+            type="RestartRequired",
+            status="True",
+            reason="DefinitionChanged",
+            message="the definition was changed; it takes effect with the next run",
+        )
+    return ApiCondition(type="RestartRequired", status="False", reason="UpToDate")
+
+
+def _protected(state: State, record: VmRecord) -> ApiCondition:
+    reason, message = unprotected(state, record)
+    if reason:
+        return ApiCondition(type="Protected", status="False", reason=reason, message=message)
+    return ApiCondition(type="Protected", status="True", reason="Recoverable")
+
+
+def unprotected(state: State, record: VmRecord) -> tuple[str, str]:
+    """Return (reason, sentence) why the VM would not come back after the loss of its node; empty if it would."""
+    if state.config.mode == "Observe":
+        return "ObserveMode", "virtward only observes; arm it with `virtward arm`"
+    strategy = record.spec.run_strategy
+    if strategy not in BACK_BY_ITSELF:
+        return "RunStrategy", f"with runStrategy {strategy} a run that failed stays down"
+    for disk in disks_of(record):
+        if not disk.shared:
+            return "LocalDisk", f"disk {disk.target} ({disk.identity}) can be reached from one node only"
+    xml = record.definition.xml if record.definition else record.spec.domain_xml
+    if "<hostdev" in xml:
+        return "HostDevice", "it uses a device of its host"
+    if "<tpm" in xml and record.spec.host_state != "Recreate":
+        return "TpmState", "its TPM state stays on its host; hostState: Recreate would start it without"
+    return _unprotected_by_nodes(state, record)
+
+
+def _unprotected_by_nodes(state: State, record: VmRecord) -> tuple[str, str]:
+    owner = state.nodes.get(record.owner)
+    if owner is not None and record.run_open and not any(rung_ready(rung) for rung in owner.readiness):
+        why = fencing_problem(owner)
+        return "NodeNotFenceable", f"{owner.name} cannot be fenced ({why}), so its loss would need a person"
+    others = [node for node in state.nodes.values() if node.name != record.owner or not record.run_open]
+    if not any(_could_take(node) for node in others):
+        return "NoOtherNode", "no other node is Up and takes VMs"
+    return "", ""
+
+
+def disks_of(record: VmRecord) -> tuple[Disk, ...]:
+    """Return the VM's disks: as its owner's libvirt last reported them, else as they were applied."""
+    return record.definition.disks if record.definition and record.definition.disks else record.disks
+
+
+def rung_ready(rung: RungReadiness) -> bool:
+    """Tell whether a rung's device is known to be the right one and to work."""
+    return rung.on_at > 0 and bool(rung.identity) and not rung.problem
+
+
+def fencing_problem(node: NodeRecord) -> str:
+    """Return in a few words why a node could not be fenced, empty if it can."""
+    if not node.spec.fencing:
+        return "it has no fence device in spec.fencing"
+    if any(rung_ready(rung) for rung in node.readiness):
+        return ""
+    problems = [rung.problem or "its device is not shown to be its own" for rung in node.readiness]
+    return "; ".join(dict.fromkeys(problems)) or "its fence devices have not been checked yet"
+
+
+def _could_take(node: NodeRecord) -> bool:
+    return node.state is NodeState.UP and node.approved and not node.spec.unschedulable
