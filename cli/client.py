@@ -34,7 +34,11 @@ class Refused(Failure):
         self.problem = problem
 
 
-class StreamEnded(Failure):
+class Unreachable(Failure):
+    """Nobody answered; it may be tried again."""
+
+
+class StreamEnded(Unreachable):
     """A watch was cut off; it may be asked for again."""
 
 
@@ -121,7 +125,7 @@ class Client:
         except TimeoutError:
             raise Failure(f"the aggregator at {self.settings.api} did not answer within {ANSWER_S_MAX:.0f} s") from None
         except (OSError, http.client.HTTPException) as error:
-            raise Failure(unreachable(self.settings.api, error)) from None
+            raise Unreachable(unreachable(self.settings.api, error)) from None
 
     def _exchange(self, method: str, path: str, query: dict[str, str], body: Json) -> Document:
         connection = self._connection(ANSWER_S_MAX)
@@ -129,7 +133,7 @@ class Client:
             response = self._send(connection, method, path, query, body)
             raw = _body(response)
         except (OSError, http.client.HTTPException) as error:
-            raise Failure(unreachable(self.settings.api, error)) from None
+            raise Unreachable(unreachable(self.settings.api, error)) from None
         finally:
             connection.close()
         if response.status >= http.client.BAD_REQUEST:

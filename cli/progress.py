@@ -26,6 +26,11 @@ def seconds_of(timeout: str) -> float:
         raise WrongUsage(str(error)) from None
 
 
+def hold(seconds: float) -> None:
+    """Do nothing for so long."""
+    time.sleep(seconds)
+
+
 def wait_for(
     ask: Callable[[], Document],
     *,

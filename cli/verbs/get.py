@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from cli.client import StreamEnded, path_of
+from cli.client import Unreachable, path_of
 from cli.document import Document, documents, mapping, name_of, text
 from cli.errors import WrongUsage
 from cli.options import complete_objects, output_option, selector_option
+from cli.progress import hold
 from cli.render import Table, as_yaml, print_objects, print_table
 from cli.resources import ALIASES, SINGULAR, read_targets
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from cli.client import Client
     from cli.session import Session
 
-RECONNECTS_MAX = 5  # in a row, without an event between
+RECONNECTS_MAX = 10  # in a row, without an event between: enough for an aggregator that restarts
+RECONNECT_DELAY_S_MAX = 2.0
 
 
 class Wanted(NamedTuple):
@@ -107,10 +109,11 @@ def follow(client: Client, wanted: Wanted, version: str, table: Table | None, ou
                 document = mapping(event.data, "object") or mapping({"data": event.data}, "data")
                 if name_of(document) and (not wanted.names or name_of(document) in wanted.names):
                     _print_change(wanted.collection, document, table, output, gone=kind == "DELETED")
-        except StreamEnded:
+        except Unreachable:
             broken += 1
             if broken > RECONNECTS_MAX:
                 raise
+            hold(min(RECONNECT_DELAY_S_MAX, 0.1 * 2.0**broken))
 
 
 def _print_change(collection: str, document: Document, table: Table | None, output: str | None, *, gone: bool) -> None:
