@@ -19,6 +19,7 @@ step format .venv/bin/ruff format --check .
 step lint .venv/bin/ruff check .
 step types .venv/bin/mypy
 step "import contracts" .venv/bin/lint-imports --no-logo
+step "pure modules" .venv/bin/python scripts/check_contracts.py
 step sizes .venv/bin/python scripts/check_sizes.py
 step "vendored files" .venv/bin/python scripts/check_vendored.py
 step fleet .venv/bin/python scripts/check_fleet.py

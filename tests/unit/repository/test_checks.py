@@ -131,3 +131,21 @@ def test_locks_are_hashed_and_name_no_index(name: str) -> None:
     assert not [
         line for line in lines if "://" in line or (line.lstrip().startswith(("-", "file:")) and "--hash=" not in line)
     ]
+
+
+CONTRACT = """
+[[tool.importlinter.contracts]]
+name = "what decides has no clock and no I/O"
+source_modules = ["aggregator.core"]
+"""
+
+
+def test_a_pure_module_that_no_contract_names_is_found(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(CONTRACT)
+    (tmp_path / "aggregator/core").mkdir(parents=True)
+    assert run_check("check_contracts.py", cwd=tmp_path).returncode == 0
+    (tmp_path / "fleet").mkdir()
+    (tmp_path / "fleet/lease.py").write_text("")
+    done = run_check("check_contracts.py", cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'add "fleet.lease"' in done.stdout
