@@ -53,7 +53,7 @@ install_packages() {
     chmod 755 "$policy"
     say "installing $# system packages and what they need"
     apt-get update -qq || fail "apt-get update failed: look at /etc/apt/sources.list and the network"
-    apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/tmp/virtward-setup-apt.log 2>&1 ||
+    apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" >/tmp/virtward-setup-apt.log 2>&1 ||
         { tail -n 20 /tmp/virtward-setup-apt.log >&2; fail "apt-get could not install the packages; the whole log is /tmp/virtward-setup-apt.log"; }
     disable_new_links "$before"
     rm -f "$policy" "$before"
@@ -120,7 +120,10 @@ make_environment() {
     inputs_hash >"$STAMP"
 }
 
-inputs_hash() { { echo "$PWD"; cat pyproject.toml requirements.lock scripts/tools.lock scripts/setup.sh; } | sha256sum; }
+# Of pyproject.toml only what comes before the tools' settings: those change often and install nothing.
+inputs_hash() {
+    { echo "$PWD" && sed '/^\[tool\.pytest/,$d' pyproject.toml && cat requirements.lock scripts/tools.lock; } | sha256sum
+}
 
 ensure_packages() { # $1: file with a package a line
     local missing
@@ -144,6 +147,9 @@ ensure_browser() {
         fail "uv could not install the packages of scripts/browser.lock; check the network"
 }
 
+# One at a time in this folder: make test in two terminals must not install twice at once.
+exec 9<scripts/setup.sh
+flock 9
 case "${1:-base}" in
     base) ensure_base ;;
     packages) ensure_packages "${2:?scripts/setup.sh packages needs the file that lists them}" ;;
