@@ -18,6 +18,7 @@ from fleet.messages import (
     DiscardIncoming,
     MigrateVm,
     Order,
+    OrderBody,
     PauseVm,
     ReceiveVm,
     ResumeVm,
@@ -110,19 +111,21 @@ def _judge_kind(desk: Desk, order: Order) -> Verdict | None:
             return _judge_resume(order, state, promise)
         case DiscardIncoming():
             return _judge_discard(state, promise)
-        case PauseVm() | UnpauseVm():
-            if state not in (QemuState.RUNNING, QemuState.PAUSED):
-                return Verdict(FAILED, "NOT_RUNNING", f"the VM is {state} here")
-            if promise is not None and promise.standing is Standing.PERMITTED:
-                return Verdict(REFUSED, "AWAITS_HANDOVER", "this copy waits for its hand-over")
-        case CancelMigration():
-            if desk.in_hand(order.uuid, MigrateVm) is None:
-                return Verdict(FAILED, "NO_MIGRATION", "no migration of this VM is in hand here")
-        case UndefineVm():
-            if state is not QemuState.GONE:
-                return Verdict(REFUSED, "RUNNING", f"the VM is {state} here")
-        case ShutdownVm() | DestroyVm():
-            pass
+        case body:
+            return _judge_plain(desk, order.uuid, body)
+
+
+def _judge_plain(desk: Desk, uuid: str, body: OrderBody) -> Verdict | None:
+    state, promise = desk.state(uuid), desk.promise(uuid)
+    if isinstance(body, (PauseVm, UnpauseVm)):
+        if state not in (QemuState.RUNNING, QemuState.PAUSED, QemuState.ARRIVED):
+            return Verdict(FAILED, "NOT_RUNNING", f"the VM is {state} here")
+        if promise is not None and promise.standing is Standing.PERMITTED:
+            return Verdict(REFUSED, "AWAITS_HANDOVER", "this copy waits for its hand-over")
+    elif isinstance(body, CancelMigration) and desk.in_hand(uuid, MigrateVm) is None:
+        return Verdict(FAILED, "NO_MIGRATION", "no migration of this VM is in hand here")
+    elif isinstance(body, UndefineVm) and state is not QemuState.GONE:
+        return Verdict(REFUSED, "RUNNING", f"the VM is {state} here")
     return None
 
 

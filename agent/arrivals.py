@@ -104,6 +104,10 @@ class Arrivals:
             self.desk.note("resume failed", uuid, f"{fact.code} {fact.message}", warning=True)
         return True
 
+    def uuids(self) -> list[str]:
+        """Return the VMs whose resume is under way."""
+        return list(self._resuming)
+
     def gave_up(self, uuid: str) -> bool:
         """Say whether every try to resume the copy has failed."""
         resuming = self._resuming.get(uuid)

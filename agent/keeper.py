@@ -15,6 +15,7 @@ from agent.desk import Desk
 from agent.inventory import Ended
 from agent.keeper_types import (
     CallReturned,
+    CheckXml,
     DefinitionRead,
     DomainChanged,
     DomainsListed,
@@ -34,11 +35,14 @@ from agent.keeper_types import (
     ProbeReturned,
     Stopping,
     Tick,
+    XmlChecked,
 )
 from agent.memory import Memory, Standing
 from agent.works import Works
 from fleet.messages import (
     BeatAnswer,
+    CheckDefinition,
+    DefinitionChecked,
     FromAggregator,
     MigrateVm,
     MigrationProgress,
@@ -105,6 +109,17 @@ class Keeper:
                 if call is not None:
                     self._desk.changed.add(call.uuid)
                     self._works.returned(call, fact)
+            case Stopping(reason=reason):
+                self._conversation.goodbye(reason)
+            case Tick():
+                pass
+            case PeerNoticeReceived() | PeerAnswered() | ProbeReturned() | XmlChecked():
+                self._take_answer(fact)
+            case _:
+                self._see(fact)
+
+    def _take_answer(self, fact: PeerNoticeReceived | PeerAnswered | ProbeReturned | XmlChecked) -> None:
+        match fact:
             case PeerNoticeReceived():
                 self._works.bench.arrivals.noticed(fact)
                 self._desk.changed.add(fact.notice.uuid)
@@ -112,12 +127,8 @@ class Keeper:
                 self._works.bench.tells.answered(fact)
             case ProbeReturned():
                 self._probed(fact)
-            case Stopping(reason=reason):
-                self._conversation.goodbye(reason)
-            case Tick():
-                pass
-            case _:
-                self._see(fact)
+            case XmlChecked(check_id=check_id, ok=ok, message=message):
+                self._conversation.send(DefinitionChecked(check_id, ok, message))
 
     def _see(self, fact: Fact) -> None:
         """Take in what the hypervisor and the node show."""
@@ -151,6 +162,8 @@ class Keeper:
                 self._works.ordered(message)
             case ProbeRequest():
                 self._probe(message)
+            case CheckDefinition(check_id=check_id, xml=xml):
+                self._desk.out.append(CheckXml(check_id, xml))
             case Refusal():
                 self._conversation.refused(message)
 

@@ -21,10 +21,41 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from agent.deeds import (
+    CODE_NOT_FOUND,
+    CODE_NOT_PAUSED,
+    CODE_NOT_RUNNING,
+    CODE_UNKNOWN,
+    AbortJob,
+    AnyDeed,
+    AskShutdown,
+    Create,
+    Deed,
+    Define,
+    Destroy,
+    DestroyIncoming,
+    Migrate,
+    Resume,
+    Suspend,
+    Undefine,
+    VmObservation,
+)
+from agent.records import (
+    AnyLedgerRecord,
+    LeadershipSeen,
+    LedgerLost,
+    LedgerRecord,
+    NoticeTaken,
+    OrderBegun,
+    OrderEnded,
+    RunBegan,
+    SessionOpened,
+    VmForgotten,
+    VmReleased,
+)
 from fleet.messages import (
     FromAgent,
     FromAggregator,
-    Order,
     ProbeAddress,
     ProbeResult,
     ReleasedNotice,
@@ -33,200 +64,70 @@ from fleet.messages import (
 from fleet.model import (
     Definition,
     EndReason,
-    Leadership,
     LedgerState,
     NodeFacts,
-    OrderOutcome,
-    QemuState,
-    SessionKey,
 )
 
-# --- what the hypervisor sees ---------------------------------------------------------------
-
-
-class VmObservation(Struct, frozen=True):
-    """One VM as libvirt and /proc show it, nothing of the ledger in it.
-
-    qemu: an opaque name of the QEMU *process* (pid and start time); empty when there is none or
-    it cannot be told. Two processes never share one.
-    state: RUNNING, PAUSED, INCOMING, FINISHED, GONE or UNKNOWN. A driver that cannot tell an
-    arrived copy from one that a person paused says PAUSED: the keeper knows its permits.
-    end: for GONE, why the last QEMU ended, where libvirt still says so.
-    defined: a persistent definition lies on the node.
-    """
-
-    uuid: str
-    name: str
-    state: QemuState
-    qemu: str = ""
-    reason: str = ""
-    end: EndReason = EndReason.NOT_ENDED
-    defined: bool = False
-    paused_on_io_error: bool = False
-    definition_hash: str = ""
-    cpu_m: int = 0
-    memory_bytes: int = 0
-    busy: str = ""
-    not_migratable: str = ""
-
-
-# --- the ledger -----------------------------------------------------------------------------
-
-
-class LedgerRecord(Struct, frozen=True, tag_field="r", tag=str.lower):
-    """Base of what is kept on disk; the tag `r` is the lower-cased type name."""
-
-
-class SessionOpened(LedgerRecord, frozen=True):
-    """A session number that is used up: the next one is higher."""
-
-    session: SessionKey
-
-
-class LeadershipSeen(LedgerRecord, frozen=True):
-    """The highest leadership this node ever obeyed."""
-
-    leader: Leadership
-
-
-class OrderBegun(LedgerRecord, frozen=True):
-    """An order was accepted; synced before its deed begins. Without its XML, which is large."""
-
-    order: Order
-
-
-class OrderEnded(LedgerRecord, frozen=True):
-    """The final answer to an order, repeated when the order is repeated."""
-
-    order_id: str
-    outcome: OrderOutcome
-    code: str = ""
-    message: str = ""
-
-
-class RunBegan(LedgerRecord, frozen=True):
-    """CPUs of this run may have run here from now on: written before create or resume is called.
-
-    confirmed: written a second time once a resume succeeded, or for a run found here that the
-    aggregator says is ours; nothing is left to be done for it.
-    """
-
-    uuid: str
-    name: str
-    epoch: int
-    run: int
-    confirmed: bool = False
-
-
-class VmReleased(LedgerRecord, frozen=True):
-    """The QEMU of this epoch is gone and this node will not start the VM without a new order."""
-
-    uuid: str
-    name: str
-    epoch: int
-    run: int
-    end: EndReason
-    ran: bool  # false: its CPUs never ran here (a start that failed, a discarded copy)
-
-
-class NoticeTaken(LedgerRecord, frozen=True):
-    """The source told this target, with the right secret, that it is Released: resume may follow."""
-
-    uuid: str
-    migration: str
-
-
-class VmForgotten(LedgerRecord, frozen=True):
-    """A released VM the ledger had no more room for."""
-
-    uuid: str
-
-
-class LedgerLost(LedgerRecord, frozen=True):
-    """The ledger of this boot was lost: only reports until the next boot."""
-
-    boot_id: str
-
-
-AnyLedgerRecord = (
-    SessionOpened
-    | LeadershipSeen
-    | OrderBegun
-    | OrderEnded
-    | RunBegan
-    | VmReleased
-    | NoticeTaken
-    | VmForgotten
-    | LedgerLost
-)
-
-# --- what the keeper asks of the hypervisor (the deeds of a Call) ----------------------------
-
-
-class Deed(Struct, frozen=True, tag_field="d", tag=str.lower):
-    """Base of what a `Call` does to the VM `Call.uuid`."""
-
-
-class Define(Deed, frozen=True):
-    """Define the XML, autostart off. Returns the completed definition."""
-
-    xml: str
-
-
-class Create(Deed, frozen=True):
-    """Start the defined VM."""
-
-    force_boot: bool = True
-
-
-class AskShutdown(Deed, frozen=True):
-    """Ask the guest to power off; returns when it was asked, not when it is off."""
-
-
-class Destroy(Deed, frozen=True):
-    """End the QEMU at once."""
-
-
-class DestroyIncoming(Deed, frozen=True):
-    """End the QEMU only if, looked at right before, its CPUs do not run."""
-
-
-class Suspend(Deed, frozen=True):
-    """Stop the CPUs."""
-
-
-class Resume(Deed, frozen=True):
-    """Let the CPUs run."""
-
-
-class Migrate(Deed, frozen=True):
-    """Peer-to-peer, live, PAUSED at the target, PERSIST_DEST, UNDEFINE_SOURCE."""
-
-    peer_uri: str
-    migration_address: str
-    bandwidth_bytes_per_s: int = 0
-    downtime_ms_max: int = 300
-
-
-class AbortJob(Deed, frozen=True):
-    """Abort the migration job of a VM that is the source of one."""
-
-
-class Undefine(Deed, frozen=True):
-    """Remove the definition (keeping disks, NVRAM, TPM state).
-
-    Also the barrier after a `Create` whose end is unknown: once it has returned, no create that
-    was still on its way can succeed.
-    """
-
-
-AnyDeed = Define | Create | AskShutdown | Destroy | DestroyIncoming | Suspend | Resume | Migrate | AbortJob | Undefine
-
-# Codes of a failed call that the keeper treats specially; all others are the driver's own words.
-CODE_NOT_FOUND = "NOT_FOUND"  # the hypervisor knows no such VM
-CODE_NOT_RUNNING = "NOT_RUNNING"  # there is no QEMU to do it to
-CODE_UNKNOWN = "RESULT_UNKNOWN"  # time-out or connection lost: it may yet happen
-CODE_NOT_PAUSED = "NOT_PAUSED"  # DestroyIncoming found running CPUs
+__all__ = [
+    "CODE_NOT_FOUND",
+    "CODE_NOT_PAUSED",
+    "CODE_NOT_RUNNING",
+    "CODE_UNKNOWN",
+    "AbortJob",
+    "AnswerPeer",
+    "AnyDeed",
+    "AnyLedgerRecord",
+    "AskShutdown",
+    "Call",
+    "CallReturned",
+    "CheckXml",
+    "CloseLink",
+    "Create",
+    "Deed",
+    "Define",
+    "DefinitionRead",
+    "Destroy",
+    "DestroyIncoming",
+    "DomainChanged",
+    "DomainsListed",
+    "Effect",
+    "Fact",
+    "FactsRead",
+    "KeeperSettings",
+    "LeadershipSeen",
+    "LedgerLost",
+    "LedgerRecord",
+    "LinkClosed",
+    "LinkOpened",
+    "LookAgainAt",
+    "LookNow",
+    "MessageReceived",
+    "Migrate",
+    "MigrationMoved",
+    "Note",
+    "NoticeTaken",
+    "OrderBegun",
+    "OrderEnded",
+    "PeerAnswered",
+    "PeerNoticeReceived",
+    "Persist",
+    "PidGone",
+    "Probe",
+    "ProbeReturned",
+    "Resume",
+    "RunBegan",
+    "Send",
+    "SessionOpened",
+    "Stopping",
+    "Suspend",
+    "TellPeer",
+    "Tick",
+    "Undefine",
+    "VmForgotten",
+    "VmObservation",
+    "VmReleased",
+    "XmlChecked",
+]
 
 # --- facts ----------------------------------------------------------------------------------
 
@@ -327,6 +228,14 @@ class ProbeReturned(Struct, frozen=True):
     asked_s: float
 
 
+class XmlChecked(Struct, frozen=True):
+    """End of a CheckXml: whether the hypervisor would take it, in its own words."""
+
+    check_id: str
+    ok: bool
+    message: str = ""
+
+
 class FactsRead(Struct, frozen=True):
     """The node's facts were read anew."""
 
@@ -356,6 +265,7 @@ Fact = (
     | PeerNoticeReceived
     | PeerAnswered
     | ProbeReturned
+    | XmlChecked
     | FactsRead
     | Stopping
     | Tick
@@ -416,6 +326,13 @@ class Probe(Struct, frozen=True):
     addresses: tuple[ProbeAddress, ...]
 
 
+class CheckXml(Struct, frozen=True):
+    """Ask the hypervisor whether it would take the XML, defining nothing; XmlChecked follows."""
+
+    check_id: str
+    xml: str
+
+
 class LookNow(Struct, frozen=True):
     """Read everything anew; DomainsListed follows (complete or not), within 2 s."""
 
@@ -435,7 +352,7 @@ class Note(Struct, frozen=True):
     warning: bool = False
 
 
-Effect = Persist | Send | CloseLink | Call | TellPeer | AnswerPeer | Probe | LookNow | LookAgainAt | Note
+Effect = Persist | Send | CloseLink | Call | TellPeer | AnswerPeer | Probe | CheckXml | LookNow | LookAgainAt | Note
 
 # --- settings -------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from fleet.messages import (
     UndefineVm,
     UnpauseVm,
 )
-from fleet.model import OrderOutcome, QemuState
+from fleet.model import OrderOutcome
 
 ARRIVAL_WAIT_S_MAX = 30.0
 STOPS = (ShutdownVm, DestroyVm, DiscardIncoming)
@@ -155,6 +155,8 @@ class Works:
         """Advance everything in hand, by the clock."""
         for uuid in dict.fromkeys(work.order.uuid for work in self._works.values()):
             self.advance(uuid)
+        for uuid in self.bench.arrivals.uuids():
+            self.advance(uuid)
         self.bench.tells.advance()
 
     def _advance(self, work: Work) -> None:
@@ -217,8 +219,3 @@ class Works:
         """Say whether something in hand ends this VM, or moves it away, and will persist its release."""
         bodies = (*STOPS, MigrateVm, StartVm)
         return any(w.order.uuid == uuid and isinstance(w.order.body, bodies) for w in self._works.values())
-
-
-def is_alive(state: QemuState) -> bool:
-    """Say whether a QEMU is here whose CPUs run or may be resumed."""
-    return state in (QemuState.RUNNING, QemuState.PAUSED)

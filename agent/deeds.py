@@ -1,0 +1,102 @@
+"""What the agent sees of a VM, and what it asks of the hypervisor.
+
+Knows the shapes; the Protocol and its errors are in agent.hypervisor.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from fleet.model import EndReason, QemuState
+
+
+class VmObservation(Struct, frozen=True):
+    """One VM as libvirt and /proc show it, nothing of the ledger in it.
+
+    qemu: an opaque name of the QEMU *process* (pid and start time); empty when there is none or
+    it cannot be told. Two processes never share one.
+    state: RUNNING, PAUSED, INCOMING, FINISHED, GONE or UNKNOWN. A driver that cannot tell an
+    arrived copy from one that a person paused says PAUSED: the keeper knows its permits.
+    end: for GONE, why the last QEMU ended, where libvirt still says so.
+    defined: a persistent definition lies on the node.
+    """
+
+    uuid: str
+    name: str
+    state: QemuState
+    qemu: str = ""
+    reason: str = ""
+    end: EndReason = EndReason.NOT_ENDED
+    defined: bool = False
+    paused_on_io_error: bool = False
+    definition_hash: str = ""
+    cpu_m: int = 0
+    memory_bytes: int = 0
+    busy: str = ""
+    not_migratable: str = ""
+
+
+class Deed(Struct, frozen=True, tag_field="d", tag=str.lower):
+    """Base of what a `Call` does to the VM `Call.uuid`."""
+
+
+class Define(Deed, frozen=True):
+    """Define the XML, autostart off. Returns the completed definition."""
+
+    xml: str
+
+
+class Create(Deed, frozen=True):
+    """Start the defined VM."""
+
+    force_boot: bool = True
+
+
+class AskShutdown(Deed, frozen=True):
+    """Ask the guest to power off; returns when it was asked, not when it is off."""
+
+
+class Destroy(Deed, frozen=True):
+    """End the QEMU at once."""
+
+
+class DestroyIncoming(Deed, frozen=True):
+    """End the QEMU only if, looked at right before, its CPUs do not run."""
+
+
+class Suspend(Deed, frozen=True):
+    """Stop the CPUs."""
+
+
+class Resume(Deed, frozen=True):
+    """Let the CPUs run."""
+
+
+class Migrate(Deed, frozen=True):
+    """Peer-to-peer, live, PAUSED at the target, PERSIST_DEST, UNDEFINE_SOURCE."""
+
+    peer_uri: str
+    migration_address: str
+    bandwidth_bytes_per_s: int = 0
+    downtime_ms_max: int = 300
+
+
+class AbortJob(Deed, frozen=True):
+    """Abort the migration job of a VM that is the source of one."""
+
+
+class Undefine(Deed, frozen=True):
+    """Remove the definition (keeping disks, NVRAM, TPM state).
+
+    Also the barrier after a `Create` whose end is unknown: once it has returned, no create that
+    was still on its way can succeed.
+    """
+
+
+AnyDeed = Define | Create | AskShutdown | Destroy | DestroyIncoming | Suspend | Resume | Migrate | AbortJob | Undefine
+
+# Codes of a failed call that the keeper treats specially; all others are the driver's own words.
+CODE_NOT_FOUND = "NOT_FOUND"  # the hypervisor knows no such VM
+CODE_NOT_RUNNING = "NOT_RUNNING"  # there is no QEMU to do it to
+CODE_UNKNOWN = "RESULT_UNKNOWN"  # time-out or connection lost: it may yet happen
+CODE_NOT_PAUSED = "NOT_PAUSED"  # DestroyIncoming found running CPUs

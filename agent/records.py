@@ -1,0 +1,99 @@
+"""What an agent's ledger holds, record by record (agent.memory folds them, agent.ledger keeps them).
+
+Knows the shapes and nothing of files.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from fleet.messages import Order
+from fleet.model import EndReason, Leadership, OrderOutcome, SessionKey
+
+
+class LedgerRecord(Struct, frozen=True, tag_field="r", tag=str.lower):
+    """Base of what is kept on disk; the tag `r` is the lower-cased type name."""
+
+
+class SessionOpened(LedgerRecord, frozen=True):
+    """A session number that is used up: the next one is higher."""
+
+    session: SessionKey
+
+
+class LeadershipSeen(LedgerRecord, frozen=True):
+    """The highest leadership this node ever obeyed."""
+
+    leader: Leadership
+
+
+class OrderBegun(LedgerRecord, frozen=True):
+    """An order was accepted; synced before its deed begins. Without its XML, which is large."""
+
+    order: Order
+
+
+class OrderEnded(LedgerRecord, frozen=True):
+    """The final answer to an order, repeated when the order is repeated."""
+
+    order_id: str
+    outcome: OrderOutcome
+    code: str = ""
+    message: str = ""
+
+
+class RunBegan(LedgerRecord, frozen=True):
+    """CPUs of this run may have run here from now on: written before create or resume is called.
+
+    confirmed: written a second time once a resume succeeded, or for a run found here that the
+    aggregator says is ours; nothing is left to be done for it.
+    """
+
+    uuid: str
+    name: str
+    epoch: int
+    run: int
+    confirmed: bool = False
+
+
+class VmReleased(LedgerRecord, frozen=True):
+    """The QEMU of this epoch is gone and this node will not start the VM without a new order."""
+
+    uuid: str
+    name: str
+    epoch: int
+    run: int
+    end: EndReason
+    ran: bool  # false: its CPUs never ran here (a start that failed, a discarded copy)
+
+
+class NoticeTaken(LedgerRecord, frozen=True):
+    """The source told this target, with the right secret, that it is Released: resume may follow."""
+
+    uuid: str
+    migration: str
+
+
+class VmForgotten(LedgerRecord, frozen=True):
+    """A released VM the ledger had no more room for."""
+
+    uuid: str
+
+
+class LedgerLost(LedgerRecord, frozen=True):
+    """The ledger of this boot was lost: only reports until the next boot."""
+
+    boot_id: str
+
+
+AnyLedgerRecord = (
+    SessionOpened
+    | LeadershipSeen
+    | OrderBegun
+    | OrderEnded
+    | RunBegan
+    | VmReleased
+    | NoticeTaken
+    | VmForgotten
+    | LedgerLost
+)
