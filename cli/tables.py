@@ -190,6 +190,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("PHASE", _plain("status.phase")),
         Column("OPENED", _plain("status.opened")),
         Column("TOOK", _duration),
+        Column("TITLE", _plain("status.title")),
         Column("WAY OUT", _plain("status.wayOut"), wide=True),
     ),
     "events": (

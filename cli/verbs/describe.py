@@ -164,13 +164,18 @@ def _migration(migration: Document, now: datetime) -> list[str]:
     return [
         *_pair("VM", text(migration, "spec.vm")),
         *_pair("From", text(migration, "status.source")),
-        *_pair("To", text(migration, "status.target") or text(migration, "spec.to")),
+        *_pair("To", text(migration, "status.target") or text(migration, "spec.target")),
         *_pair("Phase", text(migration, "status.phase"), coloured=True),
         *_pair("Progress", _percent(migration)),
         *_pair("Reason", text(migration, "status.reason")),
         *_pair("Since", _since(migration, now)),
-        *_pair("Ordered by", text(migration, "spec.drain")),
+        *_pair("Ordered by", _ordered_by(migration)),
     ]
+
+
+def _ordered_by(migration: Document) -> str:
+    drain = text(migration, "status.drain")
+    return f"drain of {drain}" if drain else "a person"
 
 
 def _percent(migration: Document) -> str:
@@ -196,11 +201,12 @@ def _incident(incident: Document, now: datetime) -> list[str]:
     opened = text(incident, "status.opened")
     rows = ["  ".join(part for part in (text(s, "at"), text(s, "what"), text(s, "detail")) if part) for s in steps]
     return [
-        *_pair("Title", text(incident, "spec.title")),
+        *_pair("Title", text(incident, "status.title")),
         *_pair("Node", text(incident, "spec.node")),
         *_pair("Phase", text(incident, "status.phase"), coloured=True),
         *_pair("Opened", f"{opened} ({age(opened, now)} ago)" if opened else ""),
         *_pair("Closed", text(incident, "status.closed")),
+        *_pair("VMs", text(incident, "status.vms")),
         *_pair("Way out", text(incident, "status.wayOut")),
         *_block("Steps", rows),
     ]

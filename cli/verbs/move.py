@@ -48,7 +48,7 @@ def migrate(session: Session, name: str, to: str | None, *, wait: bool, timeout:
 def migration_line(migration: Document) -> str:
     """Return one migration in a line: what, whither, how far, why."""
     vm = text(migration, "spec.vm")
-    target = text(migration, "status.target") or text(migration, "spec.to")
+    target = text(migration, "status.target") or text(migration, "spec.target")
     source = text(migration, "status.source")
     percent = number(migration, "status.percent")
     reason = text(migration, "status.reason")

@@ -1,0 +1,84 @@
+"""make demo: three hosts on this machine, a live migration, a drain, a power cut, and what virtward does about it.
+
+The program around the story: it ends in order whatever happens, and its last line on stdout is the JSON that
+others read. KEEP=1 leaves the laboratory up. Exit 0 only if every VM ended up running exactly once.
+Run as: python -m lab.demo
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from cli.errors import Failure
+from lab.demo_story import Demo, DemoError
+from lab.errors import LaboratoryError
+from lab.laboratory import Laboratory
+
+NAME = "demo"
+INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the demo as a program and return its exit code."""
+    keep = os.environ.get("KEEP", "") not in ("", "0")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    laboratory = Laboratory(NAME)
+    demo = Demo(laboratory)
+    code, line = 1, ""
+    try:
+        judgement = demo.play()
+        line = judgement.line
+        code = 1 if judgement.bad or demo.seen.twice_seen or demo.seen.splits() else 0
+        if code:
+            complain(f"not every VM runs exactly once: {', '.join(judgement.bad) or 'one ran twice on the way'}")
+    except (DemoError, LaboratoryError, Failure) as error:
+        demo.close()
+        complain(str(error))
+    except KeyboardInterrupt:
+        demo.close()
+        complain("interrupted")
+        code = INTERRUPTED
+    finally:
+        demo.close()
+        if code == 1:
+            keep_logs(laboratory)
+        if not keep:
+            take_down(laboratory)
+    if keep:
+        print(f"\nThe laboratory {NAME} stays up; .venv/bin/virtward-lab down --name {NAME} removes it.")
+        print(f"Plain `.venv/bin/virtward get vms` talks to it now; its page is {laboratory.api_url()}/")
+    if line:
+        print(line, flush=True)
+    return code
+
+
+def complain(what: str) -> None:
+    """Say one sentence on stderr."""
+    print(f"demo: {what}", file=sys.stderr, flush=True)
+
+
+def take_down(laboratory: Laboratory) -> None:
+    """Remove the laboratory; a second Ctrl-C does not leave half of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        laboratory.down()
+    except LaboratoryError as error:
+        complain(str(error))
+
+
+def keep_logs(laboratory: Laboratory) -> None:
+    """Save the logs of a demo that failed, for the laboratory takes its own with it."""
+    kept = Path(tempfile.mkdtemp(prefix="virtward-demo-"))
+    for folder in (laboratory.layout.logs_dir, laboratory.layout.guests_dir):
+        if folder.is_dir():
+            shutil.copytree(folder, kept / folder.name)
+    complain(f"the logs are kept in {kept}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
