@@ -11,7 +11,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from agent.desk import Desk, order_kind
-from agent.memory import Promise, Standing
+from agent.records import Promise, Standing
 from fleet.messages import (
     CancelMigration,
     DestroyVm,

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from agent.desk import Desk
 from agent.keeper_types import AnswerPeer, CallReturned, NoticeTaken, PeerNoticeReceived, Resume, RunBegan
-from agent.memory import Promise, Standing
+from agent.records import Promise, Standing
 from fleet.messages import ReleasedNotice, ReleasedReceipt, ResumeVm
 from fleet.model import QemuState
 

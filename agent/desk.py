@@ -22,7 +22,8 @@ from agent.keeper_types import (
     VmForgotten,
     VmReleased,
 )
-from agent.memory import PROMISES_MAX, Memory, Promise, Standing, fold
+from agent.memory import PROMISES_MAX, Memory, fold
+from agent.records import Promise, Standing
 from fleet.messages import MigrateVm, Order, OrderInHand
 from fleet.model import EndReason, LedgerState, QemuState, VmReport
 

@@ -37,7 +37,8 @@ from agent.keeper_types import (
     Tick,
     XmlChecked,
 )
-from agent.memory import Memory, Standing
+from agent.memory import Memory
+from agent.records import Standing
 from agent.works import Works
 from fleet.messages import (
     BeatAnswer,

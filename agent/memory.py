@@ -6,53 +6,29 @@ Knows promises and orders; knows nothing of files (agent.ledger) or of what to d
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import StrEnum
 
 from msgspec import Struct, field, structs
 
-from agent.keeper_types import (
+from agent.records import (
     AnyLedgerRecord,
     LeadershipSeen,
     LedgerLost,
     NoticeTaken,
     OrderBegun,
     OrderEnded,
+    Promise,
+    PromiseKept,
     RunBegan,
     SessionOpened,
+    Standing,
     VmForgotten,
     VmReleased,
 )
 from fleet.messages import Order, ReceiveVm, StartVm
-from fleet.model import EndReason, Leadership, SessionKey
+from fleet.model import Leadership, SessionKey
 
 ORDERS_DONE_MAX = 1000
 PROMISES_MAX = 4000
-
-
-class Standing(StrEnum):
-    """What this node may do with a VM under the epoch it holds.
-
-    PERMITTED: a start or an incoming copy is allowed, its CPUs have not been let run yet.
-    RUNS: its CPUs may run or have run. RELEASED: they do not, and will not without a new order.
-    """
-
-    PERMITTED = "Permitted"
-    RUNS = "Runs"
-    RELEASED = "Released"
-
-
-class Promise(Struct, frozen=True):
-    """What this node has promised about one VM. epoch and run are the highest it accepted."""
-
-    uuid: str
-    name: str
-    epoch: int
-    run: int
-    standing: Standing
-    end: EndReason = EndReason.NOT_ENDED
-    ran: bool = False  # CPUs of this (epoch, run) may have run here
-    receive: ReceiveVm | None = None  # the permit for an incoming copy
-    notice_taken: bool = False
 
 
 class OrderEntry(Struct, frozen=True):
@@ -91,6 +67,14 @@ def fold(memory: Memory, record: AnyLedgerRecord) -> None:
             entry = memory.orders.get(order_id)
             if entry is not None:
                 memory.orders[order_id] = structs.replace(entry, ended=record)
+        case LedgerLost(boot_id=boot_id):
+            memory.lost_in_boot = boot_id
+        case _:
+            _fold_promise(memory, record)
+
+
+def _fold_promise(memory: Memory, record: RunBegan | VmReleased | NoticeTaken | PromiseKept | VmForgotten) -> None:
+    match record:
         case RunBegan():
             old = memory.promises.get(record.uuid)
             memory.promises[record.uuid] = Promise(
@@ -116,17 +100,20 @@ def fold(memory: Memory, record: AnyLedgerRecord) -> None:
         case NoticeTaken(uuid=uuid):
             if uuid in memory.promises:
                 memory.promises[uuid] = structs.replace(memory.promises[uuid], notice_taken=True)
+        case PromiseKept(promise=promise):
+            memory.promises[promise.uuid] = promise
         case VmForgotten(uuid=uuid):
             memory.promises.pop(uuid, None)
-        case LedgerLost(boot_id=boot_id):
-            memory.lost_in_boot = boot_id
+
+
+def without_xml(order: Order) -> Order:
+    """Return the order as the ledger keeps it: a start without its XML, which is large."""
+    body = order.body
+    return structs.replace(order, body=structs.replace(body, xml="")) if isinstance(body, StartVm) else order
 
 
 def _begin(memory: Memory, order: Order) -> None:
     body = order.body
-    if isinstance(body, StartVm):
-        body = structs.replace(body, xml="")
-        order = structs.replace(order, body=body)
     memory.orders[order.order_id] = OrderEntry(order=order)
     memory.open[order.order_id] = order
     surplus = len(memory.orders) - ORDERS_DONE_MAX
@@ -151,3 +138,20 @@ def recall(records: Iterable[AnyLedgerRecord]) -> Memory:
     for record in records:
         fold(memory, record)
     return memory
+
+
+def to_records(memory: Memory) -> list[AnyLedgerRecord]:
+    """Return the shortest ledger that is recalled as this memory (but for names of dropped orders)."""
+    records: list[AnyLedgerRecord] = []
+    if memory.lost_in_boot:
+        records.append(LedgerLost(memory.lost_in_boot))
+    if memory.session is not None:
+        records.append(SessionOpened(memory.session))
+    if memory.highest is not None:
+        records.append(LeadershipSeen(memory.highest))
+    for entry in memory.orders.values():
+        records.append(OrderBegun(entry.order))
+        if entry.ended is not None:
+            records.append(entry.ended)
+    records += [PromiseKept(promise) for promise in memory.promises.values()]
+    return records

@@ -5,10 +5,38 @@ Knows the shapes and nothing of files.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from msgspec import Struct
 
-from fleet.messages import Order
+from fleet.messages import Order, ReceiveVm
 from fleet.model import EndReason, Leadership, OrderOutcome, SessionKey
+
+
+class Standing(StrEnum):
+    """What this node may do with a VM under the epoch it holds.
+
+    PERMITTED: a start or an incoming copy is allowed, its CPUs have not been let run yet.
+    RUNS: its CPUs may run or have run. RELEASED: they do not, and will not without a new order.
+    """
+
+    PERMITTED = "Permitted"
+    RUNS = "Runs"
+    RELEASED = "Released"
+
+
+class Promise(Struct, frozen=True):
+    """What this node has promised about one VM. epoch and run are the highest it accepted."""
+
+    uuid: str
+    name: str
+    epoch: int
+    run: int
+    standing: Standing
+    end: EndReason = EndReason.NOT_ENDED
+    ran: bool = False  # CPUs of this (epoch, run) may have run here
+    receive: ReceiveVm | None = None  # the permit for an incoming copy
+    notice_taken: bool = False
 
 
 class LedgerRecord(Struct, frozen=True, tag_field="r", tag=str.lower):
@@ -74,6 +102,12 @@ class NoticeTaken(LedgerRecord, frozen=True):
     migration: str
 
 
+class PromiseKept(LedgerRecord, frozen=True):
+    """A promise as it stood when the ledger was compacted."""
+
+    promise: Promise
+
+
 class VmForgotten(LedgerRecord, frozen=True):
     """A released VM the ledger had no more room for."""
 
@@ -94,6 +128,7 @@ AnyLedgerRecord = (
     | RunBegan
     | VmReleased
     | NoticeTaken
+    | PromiseKept
     | VmForgotten
     | LedgerLost
 )

@@ -9,7 +9,7 @@ has not decided yet, GONE that it was handed over although the reply was lost.
 from __future__ import annotations
 
 from agent.keeper_types import AbortJob, CallReturned, Migrate
-from agent.memory import Standing
+from agent.records import Standing
 from agent.work import Bench, Step, Work
 from fleet.messages import MigrateVm, ReleasedNotice
 from fleet.model import EndReason, QemuState

@@ -8,7 +8,7 @@ so that a create still on its way inside libvirtd finds nothing to start.
 from __future__ import annotations
 
 from agent.keeper_types import CODE_NOT_FOUND, CODE_UNKNOWN, CallReturned, Create, Define, RunBegan, Undefine
-from agent.memory import Standing
+from agent.records import Standing
 from agent.work import Bench, Step, Work
 from fleet.messages import DestroyVm, StartVm
 from fleet.model import EndReason, QemuState

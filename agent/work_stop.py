@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from agent.keeper_types import CODE_NOT_PAUSED, CODE_NOT_RUNNING, AskShutdown, CallReturned, Destroy, DestroyIncoming
-from agent.memory import Promise, Standing
+from agent.records import Promise, Standing
 from agent.work import Bench, Step, Work
 from fleet.messages import DestroyVm, DiscardIncoming, OrderBody, ShutdownVm, StartVm
 from fleet.model import EndReason, QemuState

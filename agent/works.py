@@ -19,7 +19,8 @@ from agent.keeper_types import (
     Suspend,
     Undefine,
 )
-from agent.memory import Standing
+from agent.memory import without_xml
+from agent.records import Standing
 from agent.work import Bench, Step, Work
 from fleet.messages import (
     CancelMigration,
@@ -71,7 +72,7 @@ class Works:
             self.desk.note("order not begun", order.uuid, detail.rstrip(), warning=bool(verdict.code))
             return
         self.conversation.learn(order.leader)
-        self.desk.persist(OrderBegun(order))
+        self.desk.persist(OrderBegun(without_xml(order)))
         self.desk.changed.add(order.uuid)
         work = Work(order)
         self._works[order.order_id] = work

@@ -1,0 +1,167 @@
+"""The ledger on disk: append-only MessagePack frames, synced, compacted by rename, checked when read.
+
+Knows files; what records mean is agent.memory's. One frame is length (4 bytes), CRC-32 (4 bytes),
+payload. A torn tail (the machine died while it was written) is cut off: nothing behind it was ever
+acted upon. Damage anywhere else means that promises may be missing: the ledger is Lost.
+A marker in run_dir, which a reboot empties, tells a ledger that was deleted on this boot from a
+machine that never had one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from agent.memory import Memory, recall, to_records
+from agent.records import AnyLedgerRecord
+from fleet.model import LedgerState
+
+RECORD_BYTES_MAX = 1024 * 1024
+LEDGER_BYTES_MAX = 64 * 1024 * 1024
+COMPACT_ABOVE_BYTES = 4 * 1024 * 1024
+MAGIC = b"virtward-ledger-1\n"
+_HEAD = struct.Struct(">II")
+_DECODER: msgspec.msgpack.Decoder[AnyLedgerRecord] = msgspec.msgpack.Decoder(AnyLedgerRecord)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class LedgerError(Exception):
+    """The ledger cannot be written; the text is one sentence. The agent must stop."""
+
+
+class Reading(Struct, frozen=True):
+    """What a ledger file held. sound_bytes: how far it is sound; damaged: more than a torn tail."""
+
+    records: list[AnyLedgerRecord]
+    sound_bytes: int
+    damaged: bool
+
+
+def frame(record: AnyLedgerRecord) -> bytes:
+    """Return the bytes of one record."""
+    payload = _ENCODER.encode(record)
+    if len(payload) > RECORD_BYTES_MAX:
+        raise LedgerError(f"a {type(record).__name__} of {len(payload)} bytes does not fit the ledger")
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def read_frames(raw: bytes) -> Reading:
+    """Read all records; the last frame may be torn, nothing else may be wrong."""
+    if not raw.startswith(MAGIC):
+        return Reading([], 0, damaged=bool(raw) and not MAGIC.startswith(raw))
+    records: list[AnyLedgerRecord] = []
+    at = len(MAGIC)
+    while at < len(raw):
+        head = raw[at : at + _HEAD.size]
+        if len(head) < _HEAD.size:
+            return Reading(records, at, damaged=False)
+        length, crc = _HEAD.unpack(head)
+        end = at + _HEAD.size + length
+        if end > len(raw) and length <= RECORD_BYTES_MAX:
+            return Reading(records, at, damaged=False)
+        payload = raw[at + _HEAD.size : end]
+        if length > RECORD_BYTES_MAX or zlib.crc32(payload) != crc:
+            torn = end >= len(raw)  # a last frame whose blocks did not all reach the disk
+            return Reading(records, at, damaged=not torn or length > RECORD_BYTES_MAX)
+        try:
+            records.append(_DECODER.decode(payload))
+        except msgspec.DecodeError:
+            return Reading(records, at, damaged=True)
+        at = end
+    return Reading(records, at, damaged=False)
+
+
+class Ledger:
+    """An open ledger. Appends are synced when `append` returns. One thread at a time."""
+
+    def __init__(self, state_dir: Path, run_dir: Path, boot_id: str) -> None:
+        self.path = state_dir / "ledger"
+        self.marker = run_dir / "ledger-of-this-boot"
+        self.boot_id = boot_id
+        self.state = LedgerState.NEW
+        self._file = -1
+        self._bytes = 0
+
+    def open(self) -> Memory:
+        """Read the ledger and make it ready for appends; returns what it remembers.
+
+        Raises LedgerError if directory or file cannot be used.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.marker.parent.mkdir(parents=True, exist_ok=True)
+            raw = self.path.read_bytes() if self.path.exists() else b""
+            reading = read_frames(raw)
+            memory = self._judge(raw, reading)
+            self._compact(memory)
+            self.marker.write_text(self.boot_id + "\n", encoding="ascii")
+        except OSError as error:
+            raise LedgerError(f"{self.path}: the ledger cannot be used: {error.strerror or error}") from None
+        return memory
+
+    def _judge(self, raw: bytes, reading: Reading) -> Memory:
+        marked = self.marker.read_text(encoding="ascii").strip() if self.marker.exists() else ""
+        memory = recall(reading.records)
+        if reading.damaged:
+            self.path.replace(self.path.with_suffix(".damaged"))
+        if reading.damaged or (not raw and marked == self.boot_id):
+            memory.lost_in_boot = self.boot_id
+        if memory.lost_in_boot == self.boot_id:
+            self.state = LedgerState.LOST
+        else:
+            self.state = LedgerState.SOUND if reading.records else LedgerState.NEW
+        return memory
+
+    def append(self, record: AnyLedgerRecord, memory: Memory) -> None:
+        """Write and sync one record; memory (the record folded in) is written anew when the file grew too long."""
+        try:
+            data = frame(record)
+            written = os.write(self._file, data)
+            if written != len(data):
+                raise LedgerError(f"{self.path}: only {written} of {len(data)} bytes were written; is the disk full?")
+            os.fdatasync(self._file)
+            self._bytes += written
+            if self._bytes > COMPACT_ABOVE_BYTES:
+                self._compact(memory)
+        except OSError as error:
+            raise LedgerError(f"{self.path}: the ledger cannot be written: {error.strerror or error}") from None
+
+    def _compact(self, memory: Memory) -> None:
+        """Write what is remembered into a new file and put it in the old one's place."""
+        data = MAGIC + b"".join(frame(record) for record in to_records(memory))
+        if len(data) > LEDGER_BYTES_MAX:
+            raise LedgerError(f"{self.path}: the ledger would be {len(data)} bytes long")
+        fresh = self.path.with_suffix(".new")
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(handle, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        fresh.replace(self.path)
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        self.close()
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        # The next rewrite comes after as much growth again, however long the remembered part is.
+        self._bytes = 0 if len(data) > COMPACT_ABOVE_BYTES // 2 else len(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
