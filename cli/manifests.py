@@ -1,85 +1,35 @@
-"""Manifests: YAML or JSON text to plain documents, and back.
+"""Manifests from files and stdin, and back to text.
 
-Knows the syntax only; what an object may contain is the aggregator's to say. Stricter than
-YAML 1.1 where that hurts: a key written twice is an error, and only true and false are
-booleans, so that `afterFence: On` and a MAC address stay what they look like.
+Knows files and lists of items. What YAML means is the core's own reader's word, and what an
+object may contain is the aggregator's to say.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
+from aggregator.core.yaml_text import TextError, read_yaml, write_yaml
 from cli.document import Document, Json
-from cli.errors import Failure, sentence
+from cli.errors import Failure
 
 MANIFEST_BYTES_MAX = 16 * 1024 * 1024
 DOCUMENTS_MAX = 10_000
 
 
-class PlainLoader(yaml.SafeLoader):
-    """A SafeLoader for manifests; see the module's first lines."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:  # noqa: FBT001, FBT002 (PyYAML's signature)
-        """Build a mapping; refuse a key that stands there twice, and keys that are no text."""
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = getattr(key_node, "value", None)
-            if not isinstance(key, str) or key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands here twice", key_node.start_mark
-                )
-            seen.add(key)
-        return {_key(key): value for key, value in super().construct_mapping(node, deep).items()}
-
-
-def _key(key: Hashable) -> str:
-    return ("true" if key else "false") if isinstance(key, bool) else str(key)
-
-
-def _without_surprises() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """Return SafeLoader's implicit types without dates, base-60 numbers and yes/no/on/off."""
-    keep: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
-    unwanted = {f"tag:yaml.org,2002:{name}" for name in ("timestamp", "bool", "int", "float")}
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items():
-        keep[first] = [(tag, pattern) for tag, pattern in resolvers if tag not in unwanted]
-    return keep
-
-
-PlainLoader.yaml_implicit_resolvers = _without_surprises()
-PlainLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false|True|False|TRUE|FALSE)$"), list("tTfF")
-)
-PlainLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
-)
-_FLOAT = re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$")
-PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-
-
-class BlockDumper(yaml.SafeDumper):
-    """Writes texts of several lines as blocks, so that domain XML stays readable."""
-
-
-def _text_node(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-BlockDumper.add_representer(str, _text_node)
-# A text that PlainLoader would take for a number is quoted, as those of YAML 1.1 are anyway.
-BlockDumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-
-
 def dump_yaml(value: Json) -> str:
     """Return YAML, keys in the order given."""
-    return yaml.dump(value, Dumper=BlockDumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    return write_yaml(value)
+
+
+def plain_value(word: str) -> Json:
+    """Return a word of the command line as YAML reads it: null, a number, true, or a text."""
+    try:
+        found = read_yaml(word)
+    except TextError:
+        return word
+    return found[0] if found else ""
 
 
 def read_manifests(file: str) -> list[Document]:
@@ -88,7 +38,16 @@ def read_manifests(file: str) -> list[Document]:
     A `{items: […]}` document, as `virtward get -o yaml` prints it, counts as its items.
     """
     where = "stdin" if file == "-" else file
-    found = list(_parse(_read(file, where), where))
+    try:
+        values = read_yaml(_read(file, where))
+    except TextError as error:
+        raise Failure(f"{where}, {error}") from None
+    found = [
+        manifest
+        for number, value in enumerate(values, 1)
+        if value is not None
+        for manifest in _manifests(value, where if len(values) == 1 else f"{where}, document {number}")
+    ]
     if not found:
         raise Failure(f"{where} holds no manifest")
     if len(found) > DOCUMENTS_MAX:
@@ -109,29 +68,12 @@ def _read(file: str, where: str) -> str:
         raise Failure(f"{where} is not UTF-8 text (byte {error.start})") from None
 
 
-def _parse(source: str, where: str) -> Iterator[Document]:
-    try:
-        # PlainLoader is a SafeLoader: it builds plain values only.
-        for number, value in enumerate(yaml.load_all(source, Loader=PlainLoader), 1):
-            if value is None:
-                continue
-            place = where if number == 1 else f"{where}, document {number}"
-            yield from _documents(value, place)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        spot = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = sentence(error.problem or error.context or "broken YAML")
-        raise Failure(f"{where}{spot}: {problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Failure(f"{where}: {sentence(str(error)) or 'broken YAML'}") from None
-
-
-def _documents(value: object, where: str) -> Iterator[Document]:
+def _manifests(value: Json, where: str) -> Iterator[Document]:
     if not isinstance(value, dict):
         raise Failure(f"{where}: a manifest is a mapping with apiVersion, kind, metadata and spec")
     items = value.get("items")
-    if isinstance(items, list) and value.get("kind", "List") in ("List", "VirtualMachineList", "NodeList"):
-        for number, item in enumerate(items, 1):
-            yield from _documents(item, f"{where}, items[{number - 1}]")
+    if isinstance(items, list) and str(value.get("kind", "List")).endswith("List"):
+        for number, item in enumerate(items):
+            yield from _manifests(item, f"{where}, items[{number}]")
         return
     yield value

@@ -9,6 +9,7 @@ import click
 from cli.client import path_of
 from cli.document import Document, Json, look, mapping, show
 from cli.errors import Failure, WrongUsage
+from cli.manifests import plain_value
 from cli.render import as_json, as_yaml
 
 if TYPE_CHECKING:
@@ -70,16 +71,3 @@ def _put(patch: Document, path: list[str], value: Json) -> None:
             raise WrongUsage(f"{'.'.join(path)}: {part} was already given a value")
         here = below
     here[path[-1]] = value
-
-
-def plain_value(word: str) -> Json:
-    """Return a word of the command line as YAML reads it: null, a number, true, or a text."""
-    import yaml
-
-    from cli.manifests import PlainLoader
-
-    try:
-        value: Json = yaml.load(word, Loader=PlainLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError:
-        return word
-    return value
