@@ -1,0 +1,76 @@
+"""What a host's libvirtd is told, and the warmed cache that spares each new host the probing of QEMU.
+
+Knows libvirt's configuration files. Must not start anything: hosts.py does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from lab.layout import CACHE_DIR, LIBVIRT_PORT, Layout, Plane
+
+LIBVIRTD = "/usr/sbin/libvirtd"
+QEMU = "/usr/bin/qemu-system-x86_64"
+
+LIBVIRTD_CONF = """\
+host_uuid = "{host_uuid}"
+listen_tls = 0
+listen_tcp = 1
+tcp_port = "{port}"
+auth_tcp = "none"
+auth_unix_rw = "none"
+auth_unix_ro = "none"
+unix_sock_rw_perms = "0700"
+log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
+keepalive_interval = 5
+keepalive_count = 5
+"""
+
+# Plain emulated guests of root in namespaces of our own: no confinement, no controllers, no log daemon in between.
+QEMU_CONF = """\
+user = "root"
+group = "root"
+dynamic_ownership = 0
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+migration_address = "{migration}"
+migration_host = "{migration}"
+"""
+
+
+def write_configuration(layout: Layout, host: str, directory: Path, host_uuid: str) -> None:
+    """Write libvirtd.conf and qemu.conf of a host."""
+    migration = layout.address(host, Plane.MIGRATION)
+    (directory / "libvirtd.conf").write_text(LIBVIRTD_CONF.format(host_uuid=host_uuid, port=LIBVIRT_PORT), encoding="ascii")
+    (directory / "qemu.conf").write_text(QEMU_CONF.format(migration=migration), encoding="ascii")
+
+
+def _warm_dir() -> Path:
+    """One cache per combination of programs and kernel: libvirt throws a stale one away and probes again."""
+    facts = [os.uname().release, *(f"{Path(path).stat().st_ctime_ns}" for path in (LIBVIRTD, QEMU))]
+    return CACHE_DIR / ("libvirt-" + hashlib.sha256(" ".join(facts).encode()).hexdigest()[:12])
+
+
+def take_warm_cache(target: Path) -> bool:
+    """Copy the warmed cache into a host's /var/cache/libvirt; False when there is none yet."""
+    warm = _warm_dir()
+    if not warm.is_dir():
+        return False
+    shutil.copytree(warm, target, dirs_exist_ok=True)
+    return True
+
+
+def keep_warm_cache(source: Path) -> None:
+    """Keep a host's /var/cache/libvirt, probed by now, for all later hosts."""
+    warm = _warm_dir()
+    fresh = warm.with_name(f"{warm.name}.{os.getpid()}")
+    shutil.copytree(source, fresh, dirs_exist_ok=True)
+    try:
+        fresh.rename(warm)
+    except OSError:  # another laboratory was faster
+        shutil.rmtree(fresh)
