@@ -27,9 +27,7 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=encode_config_value)
 _event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(
     reduce(or_, _KINDS), dec_hook=decode_config_value
 )
-_state_decoder: msgspec.msgpack.Decoder[State] = msgspec.msgpack.Decoder(
-    State, dec_hook=decode_config_value
-)
+_state_decoder: msgspec.msgpack.Decoder[State] = msgspec.msgpack.Decoder(State, dec_hook=decode_config_value)
 
 VOLATILE = (events.BeatHeard, events.MigrationProgressed)
 """Facts that are folded but never journalled: they mean nothing after a restart."""

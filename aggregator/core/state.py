@@ -19,7 +19,17 @@ from aggregator.core.events import (
 from aggregator.core.objects import NodeSpec, Taint, VmSpec
 from aggregator.core.policy import ClusterConfig
 from fleet.messages import Order, OrderInHand
-from fleet.model import Definition, Disk, EndReason, Leadership, LedgerState, NodeFacts, SessionKey, VmReport
+from fleet.model import (
+    Definition,
+    Disk,
+    EndReason,
+    Leadership,
+    LedgerState,
+    NodeFacts,
+    OrderOutcome,
+    SessionKey,
+    VmReport,
+)
 
 HISTORY_MAX = 2000
 INCIDENT_STEPS_MAX = 400
@@ -87,6 +97,11 @@ class VmRecord(Struct):
     rejected: dict[str, tuple[str, ...]] = {}
     migration: str = ""
     deleting: bool = False
+    retry_at: float = 0.0  # no new order before: the last one failed without a change
+    gone_confirmed_at: float = 0.0  # a person vouched for every binding older than this
+    run_void: bool = False  # the newest run provably never began
+    xml_version: int = 0  # rises when the ordered XML changes
+    run_xml_version: int = 0  # of the XML the newest run was started from
     fact: int = 0  # position of the last fact about it
 
 
@@ -131,6 +146,8 @@ class FenceAttempt(Struct):
     rung: int = 0
     tries: int = 0
     off_sent_at: float = 0.0  # of the last off order of any rung
+    answers: list[PowerAnswer] = field(default_factory=list)  # to the off orders of this rung
+    answered_at: float = 0.0  # the last answer to an off order
     notes: list[str] = field(default_factory=list)
     may_act_until: float = 0.0  # until then an order of this attempt could still act
 
@@ -192,6 +209,8 @@ class NodeRecord(Struct):
     inert: Inert | None = None
     power_on_asked_at: float = 0.0
     fence_wanted: bool = False  # a person asked for it
+    off_confirmed_at: float = 0.0  # a person vouched that it is off, and who
+    off_confirmed_by: str = ""
     quiet_until: float = 0.0  # no new attempt before
     silent_at: float = 0.0  # last time it fell silent (for the brake)
     power_ons: list[float] = field(default_factory=list)
@@ -207,6 +226,10 @@ class OrderRecord(Struct):
     vm: str
     issued_at: float
     accepted: bool = False
+    outcome: OrderOutcome | None = None  # the executor's final word
+    code: str = ""
+    message: str = ""
+    dropped: str = ""  # why it never left this process
 
 
 class MigrationRecord(Struct):
@@ -229,6 +252,7 @@ class MigrationRecord(Struct):
     ended: float = 0.0
     percent: float = 0.0
     cancel_wanted: bool = False
+    cancel_order: str = ""
     receive_order: str = ""
     migrate_order: str = ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from aggregator.core.events import NodeState, VmPhase
-from aggregator.core.lookups import current_report, last_report
+from aggregator.core.lookups import current_report
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.objects import (
     API_VERSION,
@@ -131,11 +131,7 @@ def _live_migratable(state: State, record: VmRecord) -> ApiCondition:
 def _restart_required(record: VmRecord) -> ApiCondition:
     if not record.run_open:
         return ApiCondition(type="RestartRequired", status="False", reason="NotRunning")
-    seen = last_report(record, record.owner)
-    known = record.definition
-    if known is None or seen is None or not seen.report.definition_hash:
-        return ApiCondition(type="RestartRequired", status="Unknown", reason="NotReported")
-    if known.hash != seen.report.definition_hash:
+    if record.run_xml_version != record.xml_version:
         return ApiCondition(
             type="RestartRequired",
             status="True",

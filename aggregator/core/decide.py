@@ -1,0 +1,55 @@
+"""decide(state, now): everything the aggregator decides, in the order it is decided. Pure.
+
+Each stage looks at the state as all earlier decisions left it: the first stage that decides
+anything ends the look, the caller folds it and asks again until nothing is left to decide
+(settle.py). So no stage needs to know what another one has just decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from aggregator.core.draft import Decision, Draft
+from aggregator.core.drain import decide_drains
+from aggregator.core.fencing import decide_evidence, decide_fencing, decide_readiness
+from aggregator.core.incidents import decide_incidents
+from aggregator.core.migrate import decide_migrations
+from aggregator.core.nodes import decide_brake, decide_nodes
+from aggregator.core.phases import decide_phases
+from aggregator.core.recovery import decide_starts, decide_stops
+from aggregator.core.runs import decide_bindings, decide_orders, decide_runs
+from aggregator.core.state import State
+
+STAGES: tuple[Callable[[Draft], None], ...] = (
+    decide_brake,
+    decide_nodes,
+    decide_orders,
+    decide_bindings,
+    decide_runs,
+    decide_incidents,
+    decide_evidence,
+    decide_fencing,
+    decide_stops,
+    decide_drains,
+    decide_migrations,
+    decide_starts,
+    decide_phases,
+    decide_readiness,
+)
+
+
+def decide(state: State, now: float) -> Decision:
+    """Return what the first stage with something to decide decides, or nothing.
+
+    now: fleet time in seconds. look_again_at is the earliest time at which anything could be
+    decided without a new fact; inf if there is none.
+    """
+    look_again_at = inf
+    for stage in STAGES:
+        draft = Draft(state, now)
+        stage(draft)
+        look_again_at = min(look_again_at, draft.look_again_at)
+        if draft.transitions:
+            return Decision(tuple(draft.transitions), tuple(draft.actions), look_again_at)
+    return Decision((), (), look_again_at)

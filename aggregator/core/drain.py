@@ -1,0 +1,117 @@
+"""Emptying a node: every VM on it moves, is evicted, or is named as what blocks the drain.
+
+The node's maintenance taint stands from the first moment and survives everything but uncordon.
+A drain is over when nothing is bound to its node. Pure.
+"""
+
+from __future__ import annotations
+
+from aggregator.core.draft import Draft
+from aggregator.core.events import DrainChanged, MigrationQueued, RunOutcome, StopDecided
+from aggregator.core.lookups import acts, bound_to
+from aggregator.core.migrate import why_not_migratable
+from aggregator.core.seats import migration_targets
+from aggregator.core.state import DrainRecord, NodeRecord, State, VmRecord
+from fleet.model import EvictionStrategy
+
+PRIORITY_EVICTION = 100
+CHECK_AGAIN_S = 2.0
+
+
+def eviction_of(state: State, vm: VmRecord) -> EvictionStrategy:
+    """Return the VM's eviction strategy, the cluster's where it has none."""
+    return vm.spec.eviction_strategy or EvictionStrategy(state.config.eviction_strategy)
+
+
+def eviction_method(state: State, vm: VmRecord) -> tuple[str, str]:
+    """Return (method, why) of how this VM would leave its node: migrate, shut down, or blocked."""
+    strategy = eviction_of(state, vm)
+    if strategy is EvictionStrategy.EXTERNAL:
+        return "blocked", "its eviction strategy is External: somebody else has to move it"
+    if strategy is EvictionStrategy.NONE:
+        return "shut down", "its eviction strategy is None"
+    problem = why_not_migratable(state, vm)
+    if not problem:
+        return "migrate", "it can be live-migrated"
+    if strategy is EvictionStrategy.LIVE_MIGRATE_IF_POSSIBLE:
+        return "shut down", f"it cannot be live-migrated: {problem}"
+    return "blocked", f"it cannot be live-migrated: {problem}"
+
+
+def decide_drains(draft: Draft) -> None:
+    """Move every running drain on."""
+    if not acts(draft.state.config):
+        return
+    for drain in draft.state.drains.values():
+        node = draft.state.nodes.get(drain.node)
+        if drain.state == "Running" and node is not None:
+            _advance(draft, drain, node)
+
+
+def _advance(draft: Draft, drain: DrainRecord, node: NodeRecord) -> None:
+    vms = bound_to(draft.state, node.name)
+    if not vms:
+        _change(draft, drain, "Done", {}, "nothing is left on it")
+        return
+    if drain.deadline and draft.due(drain.deadline):
+        _change(draft, drain, "Expired", drain.blocked, "its deadline has passed")
+        return
+    blocked: dict[str, str] = {}
+    for vm in vms:
+        if vm.owner == node.name and vm.run_open and not vm.migration and vm.stopping is None:
+            why = _evict(draft, drain, vm)
+            if why:
+                blocked[vm.name] = why
+    if blocked:
+        draft.look_again(draft.now + CHECK_AGAIN_S)
+    if blocked != drain.blocked:
+        _change(draft, drain, "Running", blocked, "what blocks it changed")
+
+
+def _change(draft: Draft, drain: DrainRecord, state: str, blocked: dict[str, str], reason: str) -> None:
+    draft.add(
+        DrainChanged(
+            at=draft.now,
+            node=drain.node,
+            state=state,
+            blocked=blocked,
+            reason=reason,
+            cause=draft.state.position,
+        )
+    )
+
+
+def _evict(draft: Draft, drain: DrainRecord, vm: VmRecord) -> str:
+    """Decide how the VM leaves; return why it cannot now, or nothing."""
+    method, why = eviction_method(draft.state, vm)
+    if method == "blocked" and not drain.force:
+        return why
+    if method != "migrate":
+        draft.add(StopDecided(at=draft.now, vm=vm.name, outcome=RunOutcome.EVICTED, reason=why, cause=vm.fact))
+        return ""
+    if not draft.due(drain.retry_at.get(vm.name, 0.0)):
+        return _last_failure(draft.state, vm)
+    verdict = migration_targets(draft.state, vm, drain.node)
+    if verdict.node is None:
+        reasons = "; ".join(f"{n}: {', '.join(r)}" for n, r in sorted(verdict.rejected.items()))
+        return f"no node takes it ({reasons})"
+    draft.add(
+        MigrationQueued(
+            at=draft.now,
+            migration=draft.new_id("mig"),
+            vm=vm.name,
+            source=drain.node,
+            priority=PRIORITY_EVICTION,
+            drain=drain.node,
+            reason=f"{drain.node} is drained",
+            cause=vm.fact,
+        )
+    )
+    return ""
+
+
+def _last_failure(state: State, vm: VmRecord) -> str:
+    for migration in reversed(state.migrations.values()):
+        if migration.vm == vm.name:
+            return f"its last migration failed ({migration.reason}); it is tried again"
+    return "its last migration failed; it is tried again"

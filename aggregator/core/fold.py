@@ -1,0 +1,114 @@
+"""fold(state, event): the only thing that assigns to the state.
+
+One function per kind of event, in a table. Folding is deterministic and total: the same events
+in the same order give the same state, in production, in replay and in the simulator. What the
+events mean for nodes, VMs and moves is in fold_nodes, fold_vms and fold_moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aggregator.core import events as ev
+from aggregator.core import fold_moves, fold_nodes, fold_vms, history
+from aggregator.core.events import Event, NodeState
+from aggregator.core.policy import read_config
+from aggregator.core.state import INCIDENTS_MAX, IncidentRecord, State
+
+VOLATILE_KINDS = (ev.BeatHeard, ev.MigrationProgressed)
+_UNSEEN_AFTER_START = (NodeState.UP, NodeState.SUSPECT, NodeState.AGENT_LOST)
+
+
+def fold(state: State, event: Event) -> None:
+    """Change the state as the event says; TypeError for a kind nobody folds."""
+    handler = _HANDLERS.get(type(event))
+    if handler is None:
+        raise TypeError(f"nothing folds a {type(event).__name__}")
+    volatile = isinstance(event, VOLATILE_KINDS)
+    if not volatile:
+        state.position += 1
+    state.now = max(state.now, event.at)
+    handler(state, event)
+    if not volatile:
+        history.record(state, event)
+
+
+def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
+    state.leader = event.leader
+    state.secret = event.secret or state.secret
+    state.started_at = event.at
+    state.doubted_at = 0.0
+    for node in state.nodes.values():
+        node.connected = False
+        node.complete = False
+        node.seen = False
+        node.suspicion = None
+        node.questions.clear()
+        if node.state in _UNSEEN_AFTER_START:
+            fold_nodes.enter(node, NodeState.UNSEEN, event.at, "the aggregator started")
+
+
+def _self_doubted(state: State, event: ev.SelfDoubted) -> None:
+    state.doubted_at = event.at
+    state.doubt = f"{event.kind} {event.detail}".strip()
+
+
+def _config_changed(state: State, event: ev.ConfigChanged) -> None:
+    state.config = read_config(event.config)
+
+
+def _brake_changed(state: State, event: ev.BrakeChanged) -> None:
+    state.brake_closed = event.closed
+
+
+def _incident_opened(state: State, event: ev.IncidentOpened) -> None:
+    state.counters["inc"] = max(state.counters.get("inc", 0), _number(event.incident))
+    incident = IncidentRecord(event.incident, event.title, event.at, event.node, event.vm)
+    state.incidents[event.incident] = incident
+    if event.node in state.nodes:
+        node = state.nodes[event.node]
+        node.incident = event.incident
+        incident.vms = [
+            vm.name for vm in state.vms.values() if any(binding.node == event.node for binding in vm.bindings)
+        ]
+    elif not event.vm:
+        state.brake_incident = event.incident
+    for name in [n for n, i in state.incidents.items() if i.closed][:-INCIDENTS_MAX]:
+        del state.incidents[name]
+
+
+def _incident_noted(state: State, event: ev.IncidentNoted) -> None:
+    incident = state.incidents.get(event.incident)
+    if incident is not None:
+        incident.way_out = event.way_out or incident.way_out
+
+
+def _incident_closed(state: State, event: ev.IncidentClosed) -> None:
+    incident = state.incidents.get(event.incident)
+    if incident is None:
+        return
+    incident.closed = event.at
+    incident.way_out = ""
+    node = state.nodes.get(incident.node)
+    if node is not None and node.incident == event.incident:
+        node.incident = ""
+    if state.brake_incident == event.incident:
+        state.brake_incident = ""
+
+
+def _number(identifier: str) -> int:
+    return int(identifier.rsplit("-", 1)[1])
+
+
+_HANDLERS: dict[type[Event], Callable[..., None]] = {
+    ev.AggregatorStarted: _aggregator_started,
+    ev.SelfDoubted: _self_doubted,
+    ev.ConfigChanged: _config_changed,
+    ev.BrakeChanged: _brake_changed,
+    ev.IncidentOpened: _incident_opened,
+    ev.IncidentNoted: _incident_noted,
+    ev.IncidentClosed: _incident_closed,
+    **fold_nodes.HANDLERS,
+    **fold_vms.HANDLERS,
+    **fold_moves.HANDLERS,
+}

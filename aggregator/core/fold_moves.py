@@ -1,0 +1,143 @@
+"""How events change migrations and drains. Assigns to the state; called by fold only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aggregator.core import events as ev
+from aggregator.core.events import Event, MigrationPhase
+from aggregator.core.fold_nodes import number_of, set_taints
+from aggregator.core.state import Binding, DrainRecord, MigrationRecord, State
+
+PRIORITY_USER = 50
+MIGRATIONS_KEPT_MAX = 500
+ENDED = (MigrationPhase.SUCCEEDED, MigrationPhase.FAILED, MigrationPhase.CANCELLED)
+
+
+def _migration_queued(state: State, event: ev.MigrationQueued) -> None:
+    state.counters["mig"] = max(state.counters.get("mig", 0), number_of(event.migration))
+    state.migrations[event.migration] = MigrationRecord(
+        name=event.migration,
+        vm=event.vm,
+        source=event.source,
+        priority=event.priority,
+        created=event.at,
+        wanted_target=event.target,
+        drain=event.drain,
+        reason=event.reason,
+    )
+    state.vms[event.vm].migration = event.migration
+    ended = [name for name, m in state.migrations.items() if m.phase in ENDED]
+    for name in ended[:-MIGRATIONS_KEPT_MAX]:
+        del state.migrations[name]
+
+
+def _migration_requested(state: State, event: ev.MigrationRequested) -> None:
+    name = f"mig-{state.counters.get('mig', 0) + 1}"
+    _migration_queued(
+        state,
+        ev.MigrationQueued(
+            at=event.at,
+            migration=name,
+            vm=event.vm,
+            source=state.vms[event.vm].owner,
+            target=event.target,
+            priority=PRIORITY_USER,
+            reason=f"asked for by {event.who}" if event.who else "asked for",
+        ),
+    )
+
+
+def _migration_changed(state: State, event: ev.MigrationChanged) -> None:
+    migration = state.migrations[event.migration]
+    vm = state.vms.get(event.vm)
+    migration.phase = event.phase
+    migration.reason = event.reason or migration.reason
+    if event.phase is MigrationPhase.PREPARING and vm is not None:
+        migration.target = event.target
+        migration.epoch = event.epoch
+        migration.source_epoch = vm.epoch
+        migration.started = event.at
+        vm.epoch_top = event.epoch
+        vm.bindings.append(Binding(event.target, event.boot_id, event.epoch, event.at, "migration-target"))
+    if event.phase is MigrationPhase.HANDING_OVER:
+        migration.handed_over = event.at
+    if event.phase in ENDED:
+        migration.ended = event.at
+        if event.phase is MigrationPhase.SUCCEEDED:
+            migration.percent = 100.0
+        if vm is not None and vm.migration == event.migration:
+            vm.migration = ""
+        _tell_drain(state, migration, event)
+
+
+def _tell_drain(state: State, migration: MigrationRecord, event: ev.MigrationChanged) -> None:
+    drain = state.drains.get(migration.drain)
+    if drain is None or event.phase is not MigrationPhase.FAILED:
+        return
+    failures = drain.failures.get(event.vm, 0) + 1
+    drain.failures[event.vm] = failures
+    limits = state.config.migration
+    wait = min(float(limits.retry_max), limits.retry_from * 2.0 ** (failures - 1))
+    drain.retry_at[event.vm] = event.at + wait
+
+
+def _migration_cancel_requested(state: State, event: ev.MigrationCancelRequested) -> None:
+    migration = state.migrations[event.migration]
+    migration.cancel_wanted = True
+
+
+def _migration_progressed(state: State, event: ev.MigrationProgressed) -> None:
+    for migration in state.migrations.values():
+        if migration.migrate_order == event.order_id and migration.phase not in ENDED:
+            migration.percent = event.percent
+
+
+def _drain_requested(state: State, event: ev.DrainRequested) -> None:
+    node = state.nodes[event.node]
+    node.drain = event.node
+    node.fact = state.position
+    set_taints(node, event.at)
+    state.drains[event.node] = DrainRecord(
+        node=event.node,
+        who=event.who,
+        since=event.at,
+        deadline=event.at + event.deadline_s if event.deadline_s else 0.0,
+        force=event.force,
+        vms=tuple(vm.name for vm in state.vms.values() if any(b.node == event.node for b in vm.bindings)),
+    )
+
+
+def _drain_cancelled(state: State, event: ev.DrainCancelled) -> None:
+    node = state.nodes[event.node]
+    node.drain = ""
+    node.fact = state.position
+    set_taints(node, event.at)
+    drain = state.drains.get(event.node)
+    if drain is not None:
+        if drain.state == "Running":
+            drain.state = "Cancelled"
+        drain.ended = drain.ended or event.at
+    for migration in state.migrations.values():
+        if migration.drain == event.node and migration.phase is MigrationPhase.QUEUED:
+            migration.cancel_wanted = True
+
+
+def _drain_changed(state: State, event: ev.DrainChanged) -> None:
+    drain = state.drains[event.node]
+    drain.state = event.state
+    drain.blocked = event.blocked
+    if event.state != "Running":
+        drain.ended = event.at
+
+
+HANDLERS: dict[type[Event], Callable[..., None]] = {
+    ev.MigrationQueued: _migration_queued,
+    ev.MigrationRequested: _migration_requested,
+    ev.MigrationChanged: _migration_changed,
+    ev.MigrationCancelRequested: _migration_cancel_requested,
+    ev.MigrationProgressed: _migration_progressed,
+    ev.DrainRequested: _drain_requested,
+    ev.DrainCancelled: _drain_cancelled,
+    ev.DrainChanged: _drain_changed,
+}

@@ -1,0 +1,314 @@
+"""How events change nodes: sessions, signs of life, evidence, fence devices, what people say.
+
+Assigns to the state; called by fold only. Decides nothing: whether a node is suspect is
+nodes.py's business, here it only becomes what was decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aggregator.core import events as ev
+from aggregator.core import fold_vms
+from aggregator.core.events import Event, NodeState, PowerAnswer
+from aggregator.core.fencing_device import device_of, identity_problem
+from aggregator.core.objects import Taint, TaintEffect
+from aggregator.core.state import (
+    FenceAttempt,
+    FenceQuestion,
+    Inert,
+    NodeRecord,
+    PowerRead,
+    RungReadiness,
+    State,
+    Suspicion,
+)
+
+POWER_READS_MAX = 20
+POWER_ONS_KEPT = 10
+FENCE_MARGIN_S = 5.0
+
+_STATE_TAINTS: dict[NodeState, tuple[tuple[str, TaintEffect], ...]] = {
+    NodeState.UNSEEN: (("virtward/not-ready", TaintEffect.NO_SCHEDULE),),
+    NodeState.SUSPECT: (("virtward/not-ready", TaintEffect.NO_SCHEDULE),),
+    NodeState.AGENT_LOST: (("virtward/agent-lost", TaintEffect.NO_SCHEDULE),),
+    **dict.fromkeys(
+        (NodeState.LOST, NodeState.FENCING, NodeState.FENCED),
+        (("virtward/unreachable", TaintEffect.NO_SCHEDULE), ("virtward/unreachable", TaintEffect.NO_EXECUTE)),
+    ),
+}
+_SILENT = (NodeState.SUSPECT, NodeState.AGENT_LOST, NodeState.LOST)
+
+
+def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
+    """Make a node be in a state, with the taints that belong to it."""
+    came_from = node.state
+    node.state = to
+    node.state_since = at
+    node.state_reason = reason
+    set_taints(node, at)
+    if to is NodeState.UP:
+        node.suspicion = None
+        node.attempt = None
+        node.inert = None
+        node.fence_wanted = False
+        node.power_on_asked_at = 0.0
+    if to is NodeState.SUSPECT or (to in _SILENT and came_from is NodeState.UNSEEN):
+        node.silent_at = at
+    if to in _SILENT and node.suspicion is None:
+        node.suspicion = Suspicion(since=at, last_sign=node.last_sign)
+    if to is NodeState.UNSEEN:
+        node.suspicion = Suspicion(since=at, last_sign=node.last_sign)
+    if to is NodeState.FENCING:
+        node.attempts += 1
+        node.attempt = FenceAttempt(number=node.attempts, since=at)
+
+
+def set_taints(node: NodeRecord, at: float) -> None:
+    """Give the node exactly the system's taints it should carry, keeping their timeAdded."""
+    wanted = list(_STATE_TAINTS.get(node.state, ()))
+    if node.drain:
+        wanted.append(("virtward/maintenance", TaintEffect.NO_SCHEDULE))
+    kept = {(taint.key, taint.effect): taint for taint in node.taints}
+    node.taints = tuple(
+        kept.get((key, effect)) or Taint(key=key, effect=effect, time_added=f"{at:.3f}") for key, effect in wanted
+    )
+
+
+def _node_state_changed(state: State, event: ev.NodeStateChanged) -> None:
+    enter(state.nodes[event.node], event.state, event.at, event.reason)
+
+
+def _session_opened(state: State, event: ev.SessionOpened) -> None:
+    node = state.nodes.get(event.node)
+    if node is None:
+        node = state.nodes[event.node] = NodeRecord(event.node, created=event.at)
+    node.machine_id = node.machine_id or event.facts.machine_id
+    node.host_uuid = node.host_uuid or event.facts.host_uuid
+    node.facts = event.facts
+    node.boot_id = event.session.boot_id
+    node.session = event.session
+    node.session_since = event.at
+    node.connected = True
+    node.complete = event.complete
+    node.ledger = event.ledger
+    node.in_hand = event.in_hand
+    node.last_sign = event.at
+    node.ended_how = ""
+    node.seen = True
+    node.fact = state.position
+    node.labels = {**node.labels, **event.facts.labels, "virtward/hostname": event.node}
+    fold_vms.take_reports(state, node, event.vms, event.definitions, full=True, at=event.at)
+
+
+def _session_ended(state: State, event: ev.SessionEnded) -> None:
+    node = state.nodes.get(event.node)
+    if node is not None and node.session == event.session:
+        node.connected = False
+        node.ended_how = event.how
+        node.fact = state.position
+
+
+def _beat_heard(state: State, event: ev.BeatHeard) -> None:
+    node = state.nodes.get(event.node)
+    if node is not None and node.connected and node.session == event.session:
+        node.last_sign = event.at
+
+
+def _vms_reported(state: State, event: ev.VmsReported) -> None:
+    node = state.nodes.get(event.node)
+    if node is None or not node.connected or node.session != event.session:
+        return
+    node.last_sign = event.at
+    node.fact = state.position
+    if event.full:
+        node.complete = event.complete
+        node.in_hand = event.in_hand
+    if event.facts is not None:
+        node.facts = event.facts
+        node.labels = {**node.labels, **event.facts.labels}
+    fold_vms.take_reports(state, node, event.vms, event.definitions, full=event.full and event.complete, at=event.at)
+
+
+def _probe_answered(state: State, event: ev.ProbeAnswered) -> None:
+    node = state.nodes.get(event.target)
+    if node is None or node.suspicion is None:
+        return
+    suspicion = node.suspicion
+    node.fact = state.position
+    planes: dict[str, list[bool]] = {}
+    for result in event.results:
+        asked_at = event.at - result.asked_ago_s
+        if asked_at < suspicion.since or asked_at < node.last_sign:
+            continue
+        planes.setdefault(result.plane, []).append(result.answered)
+        if result.answered:
+            suspicion.answered[f"{result.plane}/{result.port}"] = event.at
+    for plane, answers in planes.items():
+        if any(answers):
+            suspicion.silent.pop(plane, None)
+        else:
+            suspicion.silent[plane] = event.at
+
+
+def _evidence_sought(state: State, event: ev.EvidenceSought) -> None:
+    suspicion = state.nodes[event.node].suspicion
+    state.counters["probe"] = max(state.counters.get("probe", 0), number_of(event.probe_id))
+    if suspicion is not None:
+        suspicion.rounds += 1
+        suspicion.asked_at = event.at
+
+
+def _fence_asked(state: State, event: ev.FenceAsked) -> None:
+    node = state.nodes[event.node]
+    state.counters["q"] = max(state.counters.get("q", 0), number_of(event.question_id))
+    node.questions[event.question_id] = FenceQuestion(
+        event.question_id, event.rung, event.question, event.purpose, event.at, event.deadline
+    )
+    if event.question == "status" and node.suspicion is not None:
+        node.suspicion.power_asked_at = event.at
+    if event.question == "off":
+        state.off_orders = [t for t in state.off_orders if t > event.at - 3600] + [event.at]
+        if node.attempt is not None:
+            if event.rung != node.attempt.rung:
+                node.attempt.answers = []
+                node.attempt.tries = 0
+            node.attempt.rung = event.rung
+            node.attempt.tries += 1
+            node.attempt.off_sent_at = event.at
+            node.attempt.may_act_until = event.deadline + FENCE_MARGIN_S
+    if event.question == "on":
+        node.power_on_asked_at = event.at
+        node.power_ons = [*node.power_ons[-POWER_ONS_KEPT:], event.at]
+
+
+def _fence_answered(state: State, event: ev.FenceAnswered) -> None:
+    node = state.nodes.get(event.node)
+    question = node.questions.pop(event.question_id, None) if node is not None else None
+    if node is None or question is None:
+        return
+    node.fact = state.position
+    if question.purpose == "readiness":
+        _take_readiness(state, node, question, event)
+    elif question.question == "status":
+        if node.suspicion is not None:
+            read = PowerRead(question.rung, event.answer, event.asked_at, event.at)
+            node.suspicion.reads = [*node.suspicion.reads[-POWER_READS_MAX:], read]
+    elif question.question == "off" and node.attempt is not None:
+        node.attempt.answered_at = event.at
+        node.attempt.answers.append(event.answer)
+        words = event.line or event.answer.lower()
+        node.attempt.notes.append(f"rung {question.rung + 1} off: {words}")
+        if event.answer is not PowerAnswer.TIMEOUT:
+            node.attempt.may_act_until = event.at + FENCE_MARGIN_S
+
+
+def _take_readiness(state: State, node: NodeRecord, question: FenceQuestion, event: ev.FenceAnswered) -> None:
+    if question.rung >= len(node.spec.fencing):
+        return
+    rung = node.spec.fencing[question.rung]
+    while len(node.readiness) <= question.rung:
+        node.readiness.append(RungReadiness(device=""))
+    ready = node.readiness[question.rung]
+    if ready.device != device_of(rung):
+        ready = node.readiness[question.rung] = RungReadiness(device=device_of(rung))
+    ready.checked_at = event.at
+    beating = node.connected and event.at - node.last_sign < state.config.suspect_after
+    if event.answer is PowerAnswer.ON and beating:
+        ready.problem = identity_problem(rung, node.facts)
+        ready.identity = "" if ready.problem else rung.identity
+        ready.on_at = event.at
+    elif event.answer is PowerAnswer.OFF and beating:
+        ready.on_at = 0.0
+        ready.problem = "the device says off while the node beats: it is not this node's device"
+    elif event.answer not in (PowerAnswer.ON, PowerAnswer.OFF):
+        ready.problem = event.line or f"the device gave no answer ({event.answer.lower()})"
+
+
+def _node_proven(state: State, event: ev.NodeProven) -> None:
+    node = state.nodes[event.node]
+    ours = node.attempt is not None and node.attempt.off_sent_at > 0
+    node.inert = Inert(event.boot_id, event.proof, event.at, event.detail, by_our_off=ours)
+    node.connected = False  # whatever its socket still says: that boot is over
+    node.ended_how = "its node was proven inert"
+
+
+def _fence_failed(state: State, event: ev.FenceFailed) -> None:
+    node = state.nodes[event.node]
+    node.quiet_until = event.at + state.config.fence_quiet
+    node.fence_wanted = False
+
+
+def _node_applied(state: State, event: ev.NodeApplied) -> None:
+    node = state.nodes.get(event.name)
+    if node is None:
+        node = state.nodes[event.name] = NodeRecord(event.name, created=event.at)
+    reported = node.facts.labels if node.facts is not None else {}
+    node.labels = {**event.labels, **reported, "virtward/hostname": event.name}
+    node.spec = event.spec
+    node.version = node.fact = state.position
+    ready = {r.device: r for r in node.readiness}
+    node.readiness = [
+        ready.get(device_of(rung)) or RungReadiness(device=device_of(rung)) for rung in event.spec.fencing
+    ]
+
+
+def _node_approved(state: State, event: ev.NodeApproved) -> None:
+    node = state.nodes[event.name]
+    node.approved = True
+    node.version = node.fact = state.position
+
+
+def _node_token_issued(state: State, event: ev.NodeTokenIssued) -> None:
+    node = state.nodes.get(event.name)
+    if node is None:
+        node = state.nodes[event.name] = NodeRecord(event.name, created=event.at)
+    node.token_sha256 = event.token_sha256
+    node.approved = True
+    node.version = node.fact = state.position
+
+
+def _node_deleted(state: State, event: ev.NodeDeleted) -> None:
+    state.nodes.pop(event.name, None)
+    state.foreign.pop(event.name, None)
+    state.drains.pop(event.name, None)
+
+
+def _off_confirmed(state: State, event: ev.OffConfirmed) -> None:
+    node = state.nodes[event.name]
+    node.off_confirmed_at = event.at
+    node.off_confirmed_by = event.who
+    node.fact = state.position
+
+
+def _fence_requested(state: State, event: ev.FenceRequested) -> None:
+    node = state.nodes[event.name]
+    node.fence_wanted = True
+    node.quiet_until = 0.0
+    node.fact = state.position
+
+
+def number_of(identifier: str) -> int:
+    """Return the number in an id such as ord-7."""
+    return int(identifier.rsplit("-", 1)[1])
+
+
+HANDLERS: dict[type[Event], Callable[..., None]] = {
+    ev.NodeStateChanged: _node_state_changed,
+    ev.SessionOpened: _session_opened,
+    ev.SessionEnded: _session_ended,
+    ev.BeatHeard: _beat_heard,
+    ev.VmsReported: _vms_reported,
+    ev.ProbeAnswered: _probe_answered,
+    ev.EvidenceSought: _evidence_sought,
+    ev.FenceAsked: _fence_asked,
+    ev.FenceAnswered: _fence_answered,
+    ev.NodeProven: _node_proven,
+    ev.FenceFailed: _fence_failed,
+    ev.NodeApplied: _node_applied,
+    ev.NodeApproved: _node_approved,
+    ev.NodeTokenIssued: _node_token_issued,
+    ev.NodeDeleted: _node_deleted,
+    ev.OffConfirmed: _off_confirmed,
+    ev.FenceRequested: _fence_requested,
+}

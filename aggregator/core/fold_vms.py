@@ -1,0 +1,337 @@
+"""How events change VMs: reports, bindings, runs, orders, what people ask for.
+
+Assigns to the state; called by fold only. A report of a QEMU always makes a binding, and no
+report ever takes one away: that is a decision with a proof (BindingFreed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from aggregator.core import events as ev
+from aggregator.core.events import Event, ProofKind, RunOutcome, VmVerb
+from aggregator.core.state import (
+    Binding,
+    NodeRecord,
+    OrderRecord,
+    SeenReport,
+    State,
+    VmRecord,
+)
+from fleet.messages import CancelMigration, MigrateVm, ReceiveVm, StartVm
+from fleet.model import (
+    Definition,
+    EndReason,
+    OrderOutcome,
+    QemuState,
+    RunStrategy,
+    VmReport,
+)
+
+BACKOFF_STEP_S = 10.0
+ORDER_RETRY_S = 5.0
+
+
+def take_reports(
+    state: State,
+    node: NodeRecord,
+    vms: Iterable[VmReport],
+    definitions: Iterable[Definition],
+    *,
+    full: bool,
+    at: float,
+) -> None:
+    """Note what a node says of its VMs; a full report also forgets what it no longer names."""
+    if node.session is None:
+        return
+    said = {report.uuid: report for report in vms}
+    if full:
+        for vm in state.vms.values():
+            if vm.uuid not in said:
+                vm.reports.pop(node.name, None)
+        state.foreign[node.name] = {}
+    for report in said.values():
+        known = state.vms.get(state.names.get(report.uuid, ""))
+        if known is None:
+            foreign = state.foreign.setdefault(node.name, {})
+            if report.state is QemuState.GONE:
+                foreign.pop(report.uuid, None)
+            else:
+                foreign[report.uuid] = report
+        else:
+            _take_report(state, node, known, report, at)
+    for definition in definitions:
+        owner = state.vms.get(state.names.get(definition.uuid, ""))
+        if owner is not None and owner.owner == node.name and owner.run_open:
+            _take_definition(owner, definition)
+
+
+def _take_definition(vm: VmRecord, definition: Definition) -> None:
+    if vm.run_xml_version == vm.xml_version:
+        vm.definition = definition
+        vm.disks = definition.disks or vm.disks
+
+
+def _take_report(state: State, node: NodeRecord, vm: VmRecord, report: VmReport, at: float) -> None:
+    if node.session is None:
+        return
+    vm.reports[node.name] = SeenReport(report, node.session, at)
+    vm.fact = state.position
+    if report.state is not QemuState.GONE and not any(
+        b.node == node.name and b.boot_id == node.boot_id for b in vm.bindings
+    ):
+        vm.bindings.append(Binding(node.name, node.boot_id, report.epoch, at, "foreign"))
+    vm.epoch_top = max(vm.epoch_top, report.epoch)
+    if (
+        vm.run_open
+        and vm.owner == node.name
+        and report.state is QemuState.RUNNING
+        and report.run == vm.run
+        and report.epoch >= vm.epoch
+    ):
+        vm.run_reached_running = True
+        vm.failed_starts = 0
+
+
+def _order_issued(state: State, event: ev.OrderIssued) -> None:
+    state.counters["ord"] = max(state.counters.get("ord", 0), int(event.order.order_id.rsplit("-", 1)[1]))
+    state.orders[event.order.order_id] = OrderRecord(event.order, event.node, event.vm, event.at)
+    node = state.nodes.get(event.node)
+    if node is not None:
+        node.last_order_at = event.at
+    body = event.order.body
+    if isinstance(body, ReceiveVm | MigrateVm | CancelMigration):
+        migration = state.migrations.get(body.migration)
+        if migration is not None and isinstance(body, ReceiveVm):
+            migration.receive_order = event.order.order_id
+        elif migration is not None and isinstance(body, MigrateVm):
+            migration.migrate_order = event.order.order_id
+        elif migration is not None:
+            migration.cancel_order = event.order.order_id
+
+
+def _order_reported(state: State, event: ev.OrderReported) -> None:
+    record = state.orders.get(event.order_id)
+    node = state.nodes.get(event.node)
+    current = node is not None and node.connected and node.session == event.session
+    if record is not None and record.node == event.node and current:
+        record.accepted = True
+        if event.outcome is not OrderOutcome.ACCEPTED:
+            record.outcome = event.outcome
+            record.code = event.code
+            record.message = event.message
+    if node is not None and current:
+        node.last_sign = event.at
+        vm = state.vms.get(state.names.get(event.uuid, ""))
+        if vm is not None:
+            vm.fact = state.position
+            if event.vm is not None:
+                _take_report(state, node, vm, event.vm, event.at)
+
+
+def _order_dropped(state: State, event: ev.OrderDropped) -> None:
+    record = state.orders.get(event.order_id)
+    if record is not None:
+        record.dropped = event.why
+
+
+def _order_closed(state: State, event: ev.OrderClosed) -> None:
+    record = state.orders.pop(event.order_id, None)
+    vm = state.vms.get(event.vm)
+    if record is None or vm is None:
+        return
+    never = event.outcome in {"NeverBegan", "Dropped", "Refused"}
+    if isinstance(record.order.body, StartVm) and record.order.epoch == vm.epoch and never:
+        vm.run_void = True
+    if event.outcome in {"Failed", "Refused"}:
+        vm.retry_at = event.at + ORDER_RETRY_S
+
+
+def _start_decided(state: State, event: ev.StartDecided) -> None:
+    vm = state.vms[event.vm]
+    vm.epoch = vm.epoch_top = event.epoch
+    vm.run = event.run
+    vm.run_open = True
+    vm.run_void = False
+    vm.run_reached_running = False
+    vm.run_since = event.at
+    vm.run_xml_version = vm.xml_version
+    vm.owner = event.node
+    vm.bindings.append(Binding(event.node, event.boot_id, event.epoch, event.at, "start"))
+    vm.last_end = EndReason.NOT_ENDED
+    vm.stopping = None
+    vm.rejected = {}
+    state.rotation += 1
+
+
+def _binding_freed(state: State, event: ev.BindingFreed) -> None:
+    vm = state.vms[event.vm]
+    vm.bindings = [b for b in vm.bindings if not (b.node == event.node and b.boot_id == event.boot_id)]
+    if event.node == vm.owner and event.end is not EndReason.NOT_ENDED:
+        vm.last_end = event.end
+    if event.node == vm.owner and event.proof is ProofKind.RELEASED:
+        vm.failed_on = event.node if event.end is EndReason.CRASHED else ""
+
+
+def _owner_changed(state: State, event: ev.OwnerChanged) -> None:
+    vm = state.vms[event.vm]
+    vm.owner = event.node
+    vm.epoch = event.epoch
+    vm.epoch_top = max(vm.epoch_top, event.epoch)
+    vm.last_end = EndReason.NOT_ENDED
+    for binding in vm.bindings:
+        if binding.node == event.node:
+            binding.why = "owner"
+
+
+def _run_ended(state: State, event: ev.RunEnded) -> None:
+    vm = state.vms[event.vm]
+    vm.run_open = False
+    vm.owner = ""
+    vm.stop_force = False
+    vm.pause_wanted = False
+    restarts = vm.stopping is RunOutcome.STOPPED and vm.start_wanted
+    vm.stopping = None
+    if vm.run_void:
+        return
+    vm.ran_under_strategy = True
+    vm.outcome = event.outcome
+    if not restarts:
+        vm.start_wanted = False
+    own_failure = event.outcome is RunOutcome.FAILED and vm.last_end is not EndReason.NOT_ENDED
+    if own_failure and not vm.run_reached_running:
+        vm.failed_starts += 1
+        wait = min(state.config.restart.backoff_max, BACKOFF_STEP_S * vm.failed_starts**2)
+        vm.held_until = event.at + wait
+        vm.held_why = f"start failed {vm.failed_starts} times in a row"
+        vm.start_wanted = vm.start_wanted or not _restarts_by_itself(vm)
+    elif own_failure:
+        _count_restart(state, vm, event.at)
+
+
+def _restarts_by_itself(vm: VmRecord) -> bool:
+    return vm.spec.run_strategy in {
+        RunStrategy.ALWAYS,
+        RunStrategy.RERUN_ON_FAILURE,
+    }
+
+
+def _count_restart(state: State, vm: VmRecord, at: float) -> None:
+    limits = state.config.restart
+    vm.restarts = [t for t in vm.restarts if t > at - limits.window] + [at]
+    vm.restart_count += 1
+    if len(vm.restarts) > limits.budget:
+        vm.held_until = vm.restarts[0] + limits.window
+        vm.held_why = f"crashed {len(vm.restarts)} times within the restart window"
+
+
+def _stop_decided(state: State, event: ev.StopDecided) -> None:
+    state.vms[event.vm].stopping = event.outcome
+
+
+def _vm_phase_changed(state: State, event: ev.VmPhaseChanged) -> None:
+    vm = state.vms[event.vm]
+    vm.phase = event.phase
+    vm.phase_since = event.at
+    vm.phase_reason = event.reason
+
+
+def _placement_refused(state: State, event: ev.PlacementRefused) -> None:
+    state.vms[event.vm].rejected = event.rejected
+
+
+def _vm_held(state: State, event: ev.VmHeld) -> None:
+    vm = state.vms[event.vm]
+    vm.held_until = event.until
+    vm.held_why = event.reason
+
+
+def _vm_removed(state: State, event: ev.VmRemoved) -> None:
+    vm = state.vms.pop(event.vm, None)
+    if vm is not None:
+        state.names.pop(vm.uuid, None)
+
+
+def _nothing(_state: State, _event: Event) -> None:
+    """Nothing changes: the line in history and incident is the point."""
+
+
+def _vm_applied(state: State, event: ev.VmApplied) -> None:
+    vm = state.vms.get(event.name)
+    if vm is None:
+        vm = state.vms[event.name] = VmRecord(
+            event.name, event.uuid, event.spec, created=event.at, phase_since=event.at
+        )
+        state.names[event.uuid] = event.name
+        vm.xml_version = 1
+        for reports in state.foreign.values():
+            reports.pop(event.uuid, None)
+    elif event.spec.domain_xml != vm.spec.domain_xml:
+        vm.xml_version += 1
+        vm.definition = None
+    if event.spec.run_strategy is not vm.spec.run_strategy:
+        vm.ran_under_strategy = vm.run_open
+        vm.outcome = None
+        vm.start_wanted = False
+    vm.spec = event.spec
+    vm.labels = event.labels
+    vm.annotations = event.annotations
+    vm.disks = event.disks or vm.disks
+    vm.cpu_m = event.cpu_m
+    vm.memory_bytes = event.memory_bytes
+    vm.version = vm.fact = state.position
+
+
+def _vm_delete_requested(state: State, event: ev.VmDeleteRequested) -> None:
+    vm = state.vms[event.name]
+    vm.deleting = True
+    vm.start_wanted = False
+    if vm.run_open:
+        vm.stopping = RunOutcome.STOPPED
+    vm.fact = state.position
+
+
+def _vm_commanded(state: State, event: ev.VmCommanded) -> None:
+    vm = state.vms[event.name]
+    vm.fact = state.position
+    if event.verb is VmVerb.START:
+        vm.start_wanted = True
+        vm.held_until = vm.retry_at = 0.0
+        vm.held_why = ""
+        vm.failed_starts = 0
+        vm.restarts = []
+    elif event.verb in {VmVerb.STOP, VmVerb.RESTART}:
+        vm.stopping = RunOutcome.STOPPED if vm.run_open else None
+        vm.stop_force = event.force
+        vm.start_wanted = event.verb is VmVerb.RESTART
+        vm.retry_at = 0.0
+    else:
+        vm.pause_wanted = event.verb is VmVerb.PAUSE
+
+
+def _vm_gone_confirmed(state: State, event: ev.VmGoneConfirmed) -> None:
+    vm = state.vms[event.name]
+    vm.gone_confirmed_at = event.at
+    vm.fact = state.position
+
+
+HANDLERS: dict[type[Event], Callable[..., None]] = {
+    ev.OrderIssued: _order_issued,
+    ev.OrderReported: _order_reported,
+    ev.OrderDropped: _order_dropped,
+    ev.OrderClosed: _order_closed,
+    ev.StartDecided: _start_decided,
+    ev.BindingFreed: _binding_freed,
+    ev.OwnerChanged: _owner_changed,
+    ev.RunEnded: _run_ended,
+    ev.StopDecided: _stop_decided,
+    ev.VmPhaseChanged: _vm_phase_changed,
+    ev.PlacementRefused: _placement_refused,
+    ev.VmHeld: _vm_held,
+    ev.VmRemoved: _vm_removed,
+    ev.SecondRunSeen: _nothing,
+    ev.VmApplied: _vm_applied,
+    ev.VmDeleteRequested: _vm_delete_requested,
+    ev.VmCommanded: _vm_commanded,
+    ev.VmGoneConfirmed: _vm_gone_confirmed,
+}

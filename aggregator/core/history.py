@@ -1,0 +1,164 @@
+"""The one stream of what happened: lines for events, explain, logs and stories, and incidents.
+
+Pure rendering of facts and transitions into HistoryLines; fold appends them. An incident takes
+every line about its node and its VMs while it is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aggregator.core import events as ev
+from aggregator.core.events import Event, Transition
+from aggregator.core.state import (
+    HISTORY_MAX,
+    INCIDENT_STEPS_MAX,
+    HistoryLine,
+    IncidentStep,
+    State,
+)
+
+_SILENT_KINDS = (
+    ev.BeatHeard,
+    ev.MigrationProgressed,
+    ev.VmsReported,
+    ev.EvidenceSought,
+    ev.ProbeAnswered,
+    ev.FenceAnswered,
+)
+
+
+def kind_of(event: Event) -> str:
+    """Return the name a line of this event carries: NodeLost for a step to Lost, else its type."""
+    if isinstance(event, ev.NodeStateChanged):
+        return f"Node{event.state}"
+    return type(event).__name__
+
+
+def detail_of(event: Event) -> str:
+    """Return what a person wants to know of an event beyond its kind and reason."""
+    render = _DETAILS.get(type(event))
+    return render(event) if render else ""
+
+
+def _order(event: ev.OrderIssued) -> str:
+    return f"{type(event.order.body).__name__} {event.order.order_id} at epoch {event.order.epoch}"
+
+
+def _reported(event: ev.OrderReported) -> str:
+    words = f"{event.order_id} {event.outcome.lower()}"
+    return f"{words}: {event.message or event.code}" if event.message or event.code else words
+
+
+_DETAILS: dict[type[Event], Callable[..., str]] = {
+    ev.OrderIssued: _order,
+    ev.OrderReported: _reported,
+    ev.OrderClosed: lambda e: f"{e.order_id} {e.outcome}",
+    ev.OrderDropped: lambda e: f"{e.order_id}: {e.why}",
+    ev.StartDecided: lambda e: f"run {e.run} at epoch {e.epoch}",
+    ev.BindingFreed: lambda e: f"proof {e.proof}" + (f", {e.end}" if e.end else ""),
+    ev.RunEnded: lambda e: f"run {e.run} {e.outcome}",
+    ev.StopDecided: lambda e: e.outcome,
+    ev.VmPhaseChanged: lambda e: e.phase,
+    ev.PlacementRefused: lambda e: "; ".join(
+        f"{node}: {', '.join(rules)}" for node, rules in sorted(e.rejected.items())
+    ),
+    ev.EvidenceSought: lambda e: f"{e.prober} is asked to probe it",
+    ev.NodeProven: lambda e: f"proof {e.proof}: {e.detail}",
+    ev.FenceAsked: lambda e: f"{e.question} asked of rung {e.rung + 1} ({e.purpose})",
+    ev.FenceAnswered: lambda e: f"{e.answer}" + (f": {e.line}" if e.line else ""),
+    ev.FenceFailed: lambda e: e.detail,
+    ev.BrakeChanged: lambda e: ("closed: " if e.closed else "open: ") + ", ".join(e.nodes),
+    ev.IncidentNoted: lambda e: e.text,
+    ev.IncidentOpened: lambda e: e.title,
+    ev.MigrationQueued: lambda e: f"{e.migration} from {e.source}",
+    ev.MigrationChanged: lambda e: f"{e.migration} {e.phase}" + (f" to {e.target}" if e.target else ""),
+    ev.DrainChanged: lambda e: (
+        e.state + ("; blocked: " + "; ".join(f"{v}: {w}" for v, w in e.blocked.items()) if e.blocked else "")
+    ),
+    ev.SessionOpened: lambda e: f"session {e.session.number} of boot {e.session.boot_id[:8]}",
+    ev.SessionEnded: lambda e: e.how,
+    ev.VmCommanded: lambda e: f"{e.verb} by {e.who}" if e.who else str(e.verb),
+    ev.ProbeAnswered: lambda e: ", ".join(
+        f"{r.plane}/{r.port} {'answers' if r.answered else 'silent'}" for r in e.results
+    ),
+    ev.OwnerChanged: lambda e: f"epoch {e.epoch}",
+    ev.SecondRunSeen: lambda e: ", ".join(e.nodes),
+    ev.SelfDoubted: lambda e: f"{e.kind} {e.detail}".strip(),
+}
+
+
+def is_quiet(event: Event) -> bool:
+    """Return whether an event is too common to be a line of history."""
+    return isinstance(event, _SILENT_KINDS) or (
+        isinstance(event, ev.FenceAsked) and event.purpose in {"readiness", "evidence"}
+    )
+
+
+def record(state: State, event: Event) -> None:
+    """Append the event's line to history and to the open incidents it belongs to.
+
+    Must be called after the event was folded: a line about a state speaks of the new state.
+    """
+    node, vm = subject_of(state, event)
+    line = HistoryLine(
+        position=state.position,
+        at=event.at,
+        kind=kind_of(event),
+        reason=event.reason if isinstance(event, Transition) else "",
+        cause=event.cause if isinstance(event, Transition) else 0,
+        node=node,
+        vm=vm,
+        detail=detail_of(event),
+    )
+    if not is_quiet(event):
+        state.history.append(line)
+        if len(state.history) > HISTORY_MAX + HISTORY_MAX // 10:
+            del state.history[: len(state.history) - HISTORY_MAX]
+    if not isinstance(event, ev.VmsReported | ev.BeatHeard | ev.MigrationProgressed):
+        _note_in_incidents(state, line, event)
+
+
+def subject_of(state: State, event: Event) -> tuple[str, str]:
+    """Return (node, vm) an event speaks of; empty where there is none."""
+    node = getattr(event, "node", "") or getattr(event, "target", "")
+    vm = getattr(event, "vm", "")
+    name = getattr(event, "name", "")
+    if name and isinstance(event, _ABOUT_VMS):
+        vm = name
+    elif name and isinstance(event, _ABOUT_NODES):
+        node = name
+    if isinstance(event, ev.OrderReported):
+        vm = state.names.get(event.uuid, "")
+    elif not isinstance(vm, str):
+        vm = ""
+    return node, vm
+
+
+_ABOUT_VMS = (ev.VmApplied, ev.VmDeleteRequested, ev.VmCommanded, ev.VmGoneConfirmed)
+_ABOUT_NODES = (
+    ev.NodeApplied,
+    ev.NodeApproved,
+    ev.NodeTokenIssued,
+    ev.NodeDeleted,
+    ev.OffConfirmed,
+    ev.FenceRequested,
+)
+
+
+def _note_in_incidents(state: State, line: HistoryLine, event: Event) -> None:
+    named = getattr(event, "incident", "")
+    for incident in state.incidents.values():
+        if incident.closed and incident.name != named:
+            continue
+        concerns = (
+            incident.name == named
+            or (line.node and line.node == incident.node)
+            or (line.vm and (line.vm == incident.vm or line.vm in incident.vms))
+        )
+        if concerns and not (named and incident.name != named):
+            words = "; ".join(part for part in (line.detail, line.reason) if part)
+            about = line.vm or line.node
+            incident.steps.append(IncidentStep(line.at, line.kind, f"{about}: {words}" if about else words))
+            if len(incident.steps) > INCIDENT_STEPS_MAX:
+                del incident.steps[INCIDENT_STEPS_MAX // 2]

@@ -1,0 +1,124 @@
+"""When an incident is opened, what a person can do about it, and when it is over. Pure.
+
+Steps write themselves: fold adds every line about the node and its VMs (history.py).
+"""
+
+from __future__ import annotations
+
+from aggregator.core.draft import Draft
+from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, NodeState
+from aggregator.core.fencing import why_not_fenced, would_move
+from aggregator.core.lookups import SILENT, wants_run
+from aggregator.core.nodes import may_convict, silent_nodes
+from aggregator.core.state import IncidentRecord, NodeRecord, State
+
+
+def decide_incidents(draft: Draft) -> None:
+    """Open, annotate and close incidents."""
+    for node in draft.state.nodes.values():
+        incident = draft.state.incidents.get(node.incident)
+        if incident is None:
+            _open(draft, node)
+        else:
+            _say_way_out(draft, node, incident)
+            _close(draft, node, incident)
+    _mass_outage(draft)
+
+
+def _open(draft: Draft, node: NodeRecord) -> None:
+    if node.state in SILENT:
+        draft.add(
+            IncidentOpened(
+                at=draft.now,
+                incident=draft.new_id("inc"),
+                node=node.name,
+                title=f"{node.name} fell silent",
+                reason=node.state_reason,
+                cause=node.fact,
+            )
+        )
+
+
+def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
+    """Return (what keeps the node's VMs down, what a person can do); empty if nothing does."""
+    confirm = f"make sure {node.name} is off, then run: virtward fence {node.name} --confirm-off"
+    if node.state is NodeState.AGENT_LOST:
+        return (
+            f"the agent on {node.name} is gone, its VMs run on",
+            f"start virtward-agent on {node.name}",
+        )
+    moving = would_move(draft.state, node)
+    if node.state is NodeState.LOST and moving:
+        why = why_not_fenced(draft, node)
+        failed = [n for n in (node.attempt.notes if node.attempt else []) if n]
+        detail = f" ({'; '.join(failed[-3:])})" if failed else ""
+        if why:
+            return f"{', '.join(moving)} stay down: {why}{detail}", confirm
+    if node.state in {NodeState.SUSPECT, NodeState.UNSEEN} and draft.state.brake_closed:
+        return f"nobody is convicted: {may_convict(draft)}", confirm
+    return "", ""
+
+
+def _say_way_out(draft: Draft, node: NodeRecord, incident: IncidentRecord) -> None:
+    text, way = way_out(draft, node)
+    if way and incident.way_out != way:
+        draft.add(
+            IncidentNoted(
+                at=draft.now,
+                incident=incident.name,
+                text=text,
+                way_out=way,
+                reason="a person can help",
+                cause=node.fact,
+            )
+        )
+
+
+def _close(draft: Draft, node: NodeRecord, incident: IncidentRecord) -> None:
+    if node.state in SILENT or still_down(draft.state, incident):
+        return  # a fenced node's return belongs to the record too
+    draft.add(
+        IncidentClosed(
+            at=draft.now,
+            incident=incident.name,
+            reason=f"{node.name} is {node.state} and every VM of it that should run does",
+            cause=node.fact,
+        )
+    )
+
+
+def still_down(state: State, incident: IncidentRecord) -> list[str]:
+    """Return the incident's VMs that should run and do not."""
+    down = []
+    for name in incident.vms:
+        vm = state.vms.get(name)
+        if vm is None:
+            continue
+        starting = vm.run_open and not vm.run_reached_running
+        if starting or (not vm.run_open and wants_run(vm)):
+            down.append(name)
+    return down
+
+
+def _mass_outage(draft: Draft) -> None:
+    state = draft.state
+    if state.brake_closed and not state.brake_incident:
+        nodes = ", ".join(silent_nodes(draft))
+        draft.add(
+            IncidentOpened(
+                at=draft.now,
+                incident=draft.new_id("inc"),
+                title=f"mass outage: {nodes} fell silent",
+                reason="more nodes than the brake lets through: nobody is fenced",
+                cause=state.position,
+            )
+        )
+    elif not state.brake_closed and state.brake_incident:
+        draft.add(
+            IncidentClosed(
+                at=draft.now,
+                incident=state.brake_incident,
+                reason="the brake is open again",
+                cause=state.position,
+            )
+        )

@@ -1,0 +1,111 @@
+"""Questions about the state that several deciders ask. Read only."""
+
+from __future__ import annotations
+
+from aggregator.core.events import NodeState, RunOutcome
+from aggregator.core.policy import ClusterConfig, share_of
+from aggregator.core.state import Binding, NodeRecord, OrderRecord, SeenReport, State, VmRecord
+from fleet.model import LedgerState, QemuState, RunStrategy, VmReport
+
+CONVICTED = (NodeState.LOST, NodeState.FENCING, NodeState.FENCED)
+SILENT = (NodeState.SUSPECT, NodeState.AGENT_LOST, *CONVICTED)
+ALIVE = (QemuState.RUNNING, QemuState.PAUSED)
+
+
+def acts(config: ClusterConfig) -> bool:
+    """Return whether the fleet acts or only observes."""
+    return config.mode == "Act"
+
+
+def can_order(node: NodeRecord | None) -> bool:
+    """Return whether orders may be issued to a node now."""
+    return (
+        node is not None
+        and node.connected
+        and node.session is not None
+        and node.state in (NodeState.UP, NodeState.SUSPECT)
+        and node.ledger is not LedgerState.LOST
+    )
+
+
+def takes_vms(node: NodeRecord) -> bool:
+    """Return whether a node may be given a new QEMU: Up, its picture whole, its ledger sound."""
+    return node.state is NodeState.UP and can_order(node) and node.complete
+
+
+def current_report(state: State, vm: VmRecord, node_name: str) -> VmReport | None:
+    """Return the node's word on the VM, if it was said in the node's standing session."""
+    node = state.nodes.get(node_name)
+    seen = vm.reports.get(node_name)
+    if node is None or seen is None or not node.connected or seen.session != node.session:
+        return None
+    return seen.report
+
+
+def last_report(vm: VmRecord, node_name: str) -> SeenReport | None:
+    """Return the node's last word on the VM, however old."""
+    return vm.reports.get(node_name)
+
+
+def binding_to(vm: VmRecord, node_name: str) -> Binding | None:
+    """Return the VM's newest binding to the node."""
+    for binding in reversed(vm.bindings):
+        if binding.node == node_name:
+            return binding
+    return None
+
+
+def bound_to(state: State, node_name: str) -> list[VmRecord]:
+    """Return the VMs bound to a node, in the order they were created."""
+    return [vm for vm in state.vms.values() if any(b.node == node_name for b in vm.bindings)]
+
+
+def open_orders(state: State, vm: VmRecord) -> list[OrderRecord]:
+    """Return the VM's orders that are not closed."""
+    return [record for record in state.orders.values() if record.vm == vm.name]
+
+
+def wants_run(vm: VmRecord) -> bool:
+    """Return whether the VM, having no run, should be given one (product.md, run strategies)."""
+    if vm.deleting:
+        return False
+    if vm.start_wanted:
+        return True
+    strategy = vm.spec.run_strategy
+    if strategy is RunStrategy.ALWAYS:
+        return vm.outcome is not RunOutcome.STOPPED
+    if strategy is RunStrategy.RERUN_ON_FAILURE:
+        return not vm.ran_under_strategy or vm.outcome in {RunOutcome.FAILED, RunOutcome.EVICTED}
+    if strategy is RunStrategy.ONCE:
+        return vm.run == 0
+    return False
+
+
+def survives_loss(vm: VmRecord) -> bool:
+    """Return whether the VM would be started elsewhere if its node were lost."""
+    if vm.deleting:
+        return False
+    if not vm.run_open:
+        return wants_run(vm)
+    if vm.stopping is RunOutcome.STOPPED and not vm.start_wanted:
+        return False
+    return vm.start_wanted or vm.spec.run_strategy in {
+        RunStrategy.ALWAYS,
+        RunStrategy.RERUN_ON_FAILURE,
+    }
+
+
+def grace_over(state: State, now: float) -> bool:
+    """Return whether the start-up grace has ended: enough nodes seen, or long enough waited."""
+    known = [n for n in state.nodes.values() if n.approved and n.machine_id]
+    needed = share_of(state.config.startup_grace.seen, len(known))
+    if sum(1 for n in known if n.seen) >= max(needed, min(1, len(known))):
+        return True
+    return now >= state.started_at + state.config.startup_grace.at_most
+
+
+def doubt_over_at(state: State) -> float:
+    """Return when verdicts may be given again after the aggregator doubted itself (S9)."""
+    if not state.doubted_at:
+        return 0.0
+    return state.doubted_at + state.config.lost_after

@@ -1,0 +1,337 @@
+"""One VM's way from one node to another.
+
+Queued waits for room and a target. Preparing: the target holds a permit for the new epoch, and
+the VM is bound to both nodes. Running: libvirt copies, peer to peer; the copy arrives paused.
+Only when the source is Released, with the end "Migrated", does the owner change and is the copy
+told to run (HandingOver), by its source's agent and by us. A source that crashed may have run
+on after the copy was made, so then the copy is discarded and the VM started anew. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from aggregator.core.draft import Draft
+from aggregator.core.events import MigrationChanged, MigrationPhase, NodeState, OwnerChanged
+from aggregator.core.fold_moves import ENDED
+from aggregator.core.lookups import (
+    acts,
+    binding_to,
+    can_order,
+    current_report,
+    open_orders,
+    takes_vms,
+)
+from aggregator.core.seats import migration_targets
+from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
+from fleet.messages import CancelMigration, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
+from fleet.model import EndReason, Plane, QemuState
+from fleet.units import parse_bytes
+
+STEPS: dict[MigrationPhase, tuple[MigrationPhase, ...]] = {
+    MigrationPhase.QUEUED: (
+        MigrationPhase.PREPARING,
+        MigrationPhase.FAILED,
+        MigrationPhase.CANCELLED,
+    ),
+    MigrationPhase.PREPARING: (
+        MigrationPhase.RUNNING,
+        MigrationPhase.DISCARDING,
+        MigrationPhase.HANDING_OVER,
+    ),
+    MigrationPhase.RUNNING: (MigrationPhase.HANDING_OVER, MigrationPhase.DISCARDING),
+    MigrationPhase.HANDING_OVER: (MigrationPhase.SUCCEEDED, MigrationPhase.FAILED),
+    MigrationPhase.DISCARDING: (
+        MigrationPhase.FAILED,
+        MigrationPhase.CANCELLED,
+        MigrationPhase.HANDING_OVER,
+    ),
+    MigrationPhase.SUCCEEDED: (),
+    MigrationPhase.FAILED: (),
+    MigrationPhase.CANCELLED: (),
+}
+IN_FLIGHT = (
+    MigrationPhase.PREPARING,
+    MigrationPhase.RUNNING,
+    MigrationPhase.HANDING_OVER,
+    MigrationPhase.DISCARDING,
+)
+TIMEOUT_S_MIN = 60.0
+GIB = 1024**3
+
+
+class IllegalMoveError(RuntimeError):
+    """Somebody decided a step the table does not have: a defect."""
+
+
+def decide_migrations(draft: Draft) -> None:
+    """Take every migration one step."""
+    waiting = []
+    for migration in draft.state.migrations.values():
+        if migration.phase in ENDED:
+            continue
+        vm = draft.state.vms.get(migration.vm)
+        if vm is None or not vm.run_open:
+            _without_run(draft, migration)
+        elif migration.phase is MigrationPhase.QUEUED:
+            waiting.append((migration, vm))
+        else:
+            _STEPPERS[migration.phase](draft, migration, vm)
+    if draft.transitions:
+        return
+    for migration, vm in sorted(waiting, key=lambda pair: (-pair[0].priority, pair[0].created)):
+        _queued(draft, migration, vm)
+        if draft.transitions:
+            return
+
+
+def _step(draft: Draft, migration: MigrationRecord, to: MigrationPhase, reason: str, epoch: int = 0) -> None:
+    if to not in STEPS[migration.phase]:
+        raise IllegalMoveError(f"{migration.name} cannot go from {migration.phase} to {to}")
+    node = draft.state.nodes.get(migration.target)
+    draft.add(
+        MigrationChanged(
+            at=draft.now,
+            migration=migration.name,
+            vm=migration.vm,
+            phase=to,
+            target=migration.target,
+            boot_id=node.boot_id if node is not None else "",
+            epoch=epoch or migration.epoch,
+            reason=reason,
+            cause=draft.state.position,
+        )
+    )
+
+
+def _without_run(draft: Draft, migration: MigrationRecord) -> None:
+    ways = STEPS[migration.phase]
+    if MigrationPhase.FAILED in ways:
+        _step(draft, migration, MigrationPhase.FAILED, "the VM's run has ended")
+    else:
+        _step(draft, migration, MigrationPhase.DISCARDING, "the VM's run has ended")
+
+
+def why_not_migratable(state: State, vm: VmRecord) -> str:
+    """Return what stands against moving this VM live now; empty if nothing is known."""
+    node = state.nodes.get(vm.owner)
+    if not vm.run_open or node is None:
+        return "it does not run"
+    report = current_report(state, vm, vm.owner)
+    if report is None:
+        return f"its node {vm.owner} has not reported it in this session"
+    if report.state is not QemuState.RUNNING:
+        return f"its QEMU is {report.state.lower()}"
+    return report.not_migratable
+
+
+def _queued(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
+    state = draft.state
+    source = state.nodes.get(migration.source)
+    if migration.cancel_wanted or vm.stopping is not None:
+        why = "called off" if migration.cancel_wanted else "the VM is being stopped"
+        _step(draft, migration, MigrationPhase.CANCELLED, why)
+        return
+    if vm.owner != migration.source or source is None:
+        _step(draft, migration, MigrationPhase.FAILED, f"it no longer runs on {migration.source}")
+        return
+    if source.state is not NodeState.UP and source.state is not NodeState.SUSPECT:
+        _step(draft, migration, MigrationPhase.FAILED, f"{source.name} is {source.state}")
+        return
+    if not can_order(source) or not acts(state.config) or open_orders(state, vm):
+        return
+    if why := why_not_migratable(state, vm):
+        _step(draft, migration, MigrationPhase.FAILED, why)
+        return
+    target, problem = _target(draft, migration, vm)
+    if problem:
+        _step(draft, migration, MigrationPhase.FAILED, problem)
+    elif target is not None:
+        _prepare(draft, migration, vm, target)
+
+
+def _target(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> tuple[NodeRecord | None, str]:
+    """Return (target, "") or (None, why none) or (None, "") while limits make it wait."""
+    state = draft.state
+    limits = state.config.migration
+    flying = [m for m in state.migrations.values() if m.phase in IN_FLIGHT]
+    outbound = sum(1 for m in flying if m.source == migration.source)
+    if len(flying) >= limits.cluster_max or outbound >= limits.outbound_per_node_max:
+        return None, ""
+    verdict = migration_targets(state, vm, migration.source)
+    name = migration.wanted_target or verdict.node
+    if name is None or name not in verdict.feasible:
+        rejected = {name: verdict.rejected.get(name, ())} if name else verdict.rejected
+        reasons = "; ".join(f"{n}: {', '.join(r)}" for n, r in sorted(rejected.items()))
+        return None, f"no node takes it ({reasons})"
+    inbound = {n: sum(1 for m in flying if m.target == n) for n in verdict.feasible}
+    if inbound[name] >= limits.inbound_per_node_max:
+        free = [n for n in verdict.feasible if inbound[n] < limits.inbound_per_node_max]
+        if migration.wanted_target or not free:
+            return None, ""
+        name = free[0]
+    return state.nodes[name], ""
+
+
+def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: NodeRecord) -> None:
+    epoch = vm.epoch_top + 1
+    draft.add(
+        MigrationChanged(
+            at=draft.now,
+            migration=migration.name,
+            vm=vm.name,
+            phase=MigrationPhase.PREPARING,
+            target=target.name,
+            boot_id=target.boot_id,
+            epoch=epoch,
+            reason=migration.reason,
+            cause=vm.fact,
+        )
+    )
+    receive = ReceiveVm(
+        migration=migration.name,
+        run=vm.run,
+        source=migration.source,
+        source_epoch=vm.epoch,
+        handover_secret=handover_secret(draft.state, migration.name),
+    )
+    draft.order(target, vm, receive, epoch=epoch, reason=f"{migration.name} comes here")
+
+
+def handover_secret(state: State, migration: str) -> str:
+    """Return what only the two agents of this migration are told; derived, so replay repeats it."""
+    return hashlib.blake2b(migration.encode(), key=state.secret.encode()[:64], digest_size=16).hexdigest()
+
+
+def _preparing(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
+    state = draft.state
+    source, target = state.nodes.get(migration.source), state.nodes.get(migration.target)
+    if binding_to(vm, migration.target) is None:
+        _step(draft, migration, MigrationPhase.DISCARDING, "the target did not take it")
+    elif migration.receive_order in state.orders:
+        return
+    elif migration.cancel_wanted or vm.stopping is not None:
+        _step(draft, migration, MigrationPhase.DISCARDING, "called off")
+    elif not _permitted(state, vm, migration):
+        _step(draft, migration, MigrationPhase.DISCARDING, "the target did not take it")
+    elif source is None or not can_order(source) or target is None or not takes_vms(target):
+        _step(draft, migration, MigrationPhase.DISCARDING, "one end is no longer there")
+    elif not open_orders(state, vm):
+        _step(draft, migration, MigrationPhase.RUNNING, "the target is ready")
+        _send(draft, migration, vm, source, target)
+
+
+def _permitted(state: State, vm: VmRecord, migration: MigrationRecord) -> bool:
+    """Return whether the target's ledger shows the permit of this epoch."""
+    report = current_report(state, vm, migration.target)
+    return report is not None and report.epoch == migration.epoch and not report.released
+
+
+def _send(draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRecord, target: NodeRecord) -> None:
+    facts = target.facts
+    limits = draft.state.config.migration
+    own = vm.spec.migration
+    addresses = facts.addresses if facts is not None else {}
+    port = facts.agent_port if facts is not None else 0
+    bandwidth = own.bandwidth_per_migration if own is not None else None
+    downtime = own.max_downtime_ms if own is not None else None
+    per_gib = own.completion_timeout_per_gib if own is not None else None
+    body = MigrateVm(
+        migration=migration.name,
+        run=vm.run,
+        target=target.name,
+        target_epoch=migration.epoch,
+        peer_uri=facts.peer_uri if facts is not None else "",
+        migration_address=target.spec.migration_address or addresses.get(Plane.MIGRATION, ""),
+        peer_agent=tuple(
+            f"{addresses[plane]}:{port}" for plane in (Plane.CONTROL, Plane.MIGRATION) if addresses.get(plane)
+        ),
+        handover_secret=handover_secret(draft.state, migration.name),
+        bandwidth_bytes_per_s=parse_bytes(limits.bandwidth_per_migration if bandwidth is None else bandwidth),
+        downtime_ms_max=limits.max_downtime_ms if downtime is None else downtime,
+        timeout_s=max(
+            TIMEOUT_S_MIN,
+            (limits.completion_timeout_per_gib if per_gib is None else per_gib) * vm.memory_bytes / GIB,
+        ),
+    )
+    draft.order(source, vm, body, epoch=vm.epoch, reason=f"{migration.name} to {target.name}")
+
+
+def _source_handed_over(vm: VmRecord, migration: MigrationRecord) -> bool:
+    """Return whether the source is freed and ended as "Migrated": only then is the copy the VM."""
+    freed = binding_to(vm, migration.source) is None
+    return freed and vm.last_end is EndReason.MIGRATED
+
+
+def _running(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
+    state = draft.state
+    if _source_handed_over(vm, migration):
+        _hand_over(draft, migration, vm)
+    elif binding_to(vm, migration.source) is None:
+        _step(draft, migration, MigrationPhase.DISCARDING, "the source ended without handing over")
+    elif migration.migrate_order not in state.orders:
+        why = _last_words(state, migration) or "the source's migration ended without success"
+        _step(draft, migration, MigrationPhase.DISCARDING, why)
+    elif migration.cancel_wanted and not migration.cancel_order:
+        source = state.nodes[migration.source]
+        if can_order(source):
+            cancel = CancelMigration(migration=migration.name)
+            draft.order(source, vm, cancel, epoch=vm.epoch, reason="called off")
+
+
+def _last_words(state: State, migration: MigrationRecord) -> str:
+    for line in reversed(state.history):
+        if line.kind == "OrderClosed" and line.detail.startswith(f"{migration.migrate_order} "):
+            return line.reason
+    return ""
+
+
+def _hand_over(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
+    if binding_to(vm, migration.target) is None:
+        return  # nothing is left of either end: the run ends and is started anew
+    draft.add(
+        OwnerChanged(
+            at=draft.now,
+            vm=vm.name,
+            node=migration.target,
+            epoch=migration.epoch,
+            reason=f"{migration.source} released it",
+            cause=vm.fact,
+        )
+    )
+    _step(draft, migration, MigrationPhase.HANDING_OVER, "the source is released")
+
+
+def _handing_over(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
+    target = draft.state.nodes[migration.target]
+    report = current_report(draft.state, vm, migration.target)
+    if report is not None and report.state is QemuState.RUNNING:
+        _step(draft, migration, MigrationPhase.SUCCEEDED, "the copy runs")
+    elif can_order(target) and not open_orders(draft.state, vm) and draft.due(vm.retry_at):
+        body = ResumeVm(migration=migration.name, run=vm.run)
+        draft.order(target, vm, body, epoch=migration.epoch, reason="its source is released")
+
+
+def _discarding(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
+    if _source_handed_over(vm, migration) and binding_to(vm, migration.target) is not None:
+        _hand_over(draft, migration, vm)
+        return
+    if binding_to(vm, migration.target) is None:
+        end = MigrationPhase.CANCELLED if migration.cancel_wanted else MigrationPhase.FAILED
+        _step(draft, migration, end, migration.reason)
+        return
+    target = draft.state.nodes.get(migration.target)
+    if target is None or not can_order(target) or not draft.due(vm.retry_at):
+        return
+    pending = [r for r in open_orders(draft.state, vm) if r.node == migration.target]
+    if not pending:
+        body = DiscardIncoming(migration=migration.name)
+        draft.order(target, vm, body, epoch=migration.epoch, reason=migration.reason)
+
+
+_STEPPERS = {
+    MigrationPhase.PREPARING: _preparing,
+    MigrationPhase.RUNNING: _running,
+    MigrationPhase.HANDING_OVER: _handing_over,
+    MigrationPhase.DISCARDING: _discarding,
+}

@@ -1,0 +1,246 @@
+"""Where a node stands, and every step it may take.
+
+A node that falls silent is Suspect: tainted, free and reversible. What then becomes of it hangs
+on evidence, never on time alone: peers that hear it make it AgentLost (its VMs run, nobody is
+fenced); silence on two planes makes it Lost; a fence device that says off makes it Fenced at
+once, for that is the proof already. Lost is a verdict, not a proof: only Fenced lets its VMs
+start elsewhere, and only another boot leaves Fenced. After a start of the aggregator every node
+is Unseen: amnesia is not knowledge (S7).
+
+Pure: reads the state, decides steps. The proof itself is proofs.py's, the ladder fencing.py's.
+"""
+
+from __future__ import annotations
+
+from aggregator.core.actions import CloseSession
+from aggregator.core.draft import Draft
+from aggregator.core.events import BrakeChanged, NodeProven, NodeState, NodeStateChanged, ProofKind
+from aggregator.core.lookups import SILENT, acts, doubt_over_at, grace_over
+from aggregator.core.policy import RECONNECT_DELAY_S_MAX, lost_nodes_max
+from aggregator.core.proofs import off_proof
+from aggregator.core.state import NodeRecord, State
+
+EVIDENCE_FRESH_S = 5.0
+PLANES_FOR_SHORT_WAIT = 2
+
+STEPS: dict[NodeState, tuple[NodeState, ...]] = {
+    NodeState.JOINING: (NodeState.UP,),
+    NodeState.UNSEEN: (NodeState.UP, NodeState.AGENT_LOST, NodeState.LOST, NodeState.FENCED),
+    NodeState.UP: (NodeState.SUSPECT, NodeState.UNSEEN, NodeState.FENCED),
+    NodeState.SUSPECT: (
+        NodeState.UP,
+        NodeState.UNSEEN,
+        NodeState.AGENT_LOST,
+        NodeState.LOST,
+        NodeState.FENCED,
+    ),
+    NodeState.AGENT_LOST: (NodeState.UP, NodeState.UNSEEN, NodeState.LOST, NodeState.FENCED),
+    NodeState.LOST: (NodeState.UP, NodeState.FENCING, NodeState.FENCED),
+    NodeState.FENCING: (NodeState.FENCED, NodeState.LOST),
+    NodeState.FENCED: (NodeState.UP,),
+}
+"""The table; UNSEEN is entered only by a start of the aggregator, FENCED from anywhere by proof."""
+
+
+class IllegalStepError(RuntimeError):
+    """Somebody decided a step the table does not have: a defect."""
+
+
+def step(draft: Draft, node: NodeRecord, to: NodeState, reason: str) -> None:
+    """Decide a step; IllegalStepError if the table does not have it."""
+    if to not in STEPS[node.state]:
+        raise IllegalStepError(f"node {node.name} cannot go from {node.state} to {to} ({reason})")
+    draft.add(NodeStateChanged(at=draft.now, node=node.name, state=to, reason=reason, cause=node.fact))
+
+
+def decide_nodes(draft: Draft) -> None:
+    """Take every node one step along the table, where there is a reason to."""
+    for node in draft.state.nodes.values():
+        if not _proven(draft, node):
+            _STEPPERS[node.state](draft, node)
+
+
+def decide_brake(draft: Draft) -> None:
+    """Close the brake when too many nodes fell silent within its window, open it afterwards (S6)."""
+    state = draft.state
+    silent = silent_nodes(draft)
+    closed = len(silent) > brake_limit(state)
+    if closed != state.brake_closed:
+        word = "more nodes fell silent than the brake lets through" if closed else "nodes are back"
+        draft.add(BrakeChanged(at=draft.now, closed=closed, nodes=tuple(silent), reason=word))
+
+
+def brake_limit(state: State) -> int:
+    """Return how many nodes may be lost at once before nobody is convicted any more."""
+    members = [n for n in state.nodes.values() if n.approved]
+    domains: dict[tuple[str, str], int] = {}
+    for node in members:
+        for key in ("virtward/rack", "virtward/zone"):
+            if key in node.labels:
+                domain = (key, node.labels[key])
+                domains[domain] = domains.get(domain, 0) + 1
+    return lost_nodes_max(state.config, len(members), max(domains.values(), default=0))
+
+
+def silent_nodes(draft: Draft) -> list[str]:
+    """Return the nodes the brake counts: silent now, or fallen silent within its window."""
+    window = draft.state.config.brake.window
+    found = []
+    for node in draft.state.nodes.values():
+        ends = node.silent_at + window
+        if node.state in SILENT:
+            found.append(node.name)
+        elif node.silent_at and ends > draft.now:
+            draft.look_again(ends)
+            found.append(node.name)
+    return sorted(found)
+
+
+def may_convict(draft: Draft) -> str:
+    """Return why nobody may be convicted now; empty if verdicts may be given (S6, S7, S9)."""
+    state = draft.state
+    if not acts(state.config):
+        return "the fleet only observes"
+    if not grace_over(state, draft.now):
+        draft.look_again(state.started_at + state.config.startup_grace.at_most)
+        return "the start-up grace is not over"
+    if not draft.due(doubt_over_at(state)):
+        return f"the aggregator doubts itself: {state.doubt}"
+    if state.brake_closed:
+        return "the brake is closed: too many nodes fell silent"
+    return ""
+
+
+def silence_s(draft: Draft, node: NodeRecord) -> float:
+    """Return for how long the node has been silent, in this life and since the last doubt."""
+    return draft.now - max(node.last_sign, draft.state.started_at, draft.state.doubted_at)
+
+
+def beats_again(draft: Draft, node: NodeRecord) -> bool:
+    """Return whether a standing session gives signs of life."""
+    return node.connected and draft.now - node.last_sign < draft.state.config.suspect_after
+
+
+def _proven(draft: Draft, node: NodeRecord) -> bool:
+    if node.state in {NodeState.FENCED, NodeState.JOINING}:
+        return False
+    proof = off_proof(draft, node)
+    if proof is None:
+        return False
+    kind, detail = proof
+    already = node.state in (NodeState.SUSPECT, NodeState.UNSEEN, NodeState.UP)
+    draft.add(
+        NodeProven(
+            at=draft.now,
+            node=node.name,
+            boot_id=node.boot_id,
+            proof=kind,
+            detail=detail,
+            reason="already off" if already and kind is ProofKind.POWER_OFF else "",
+            cause=node.fact,
+        )
+    )
+    step(draft, node, NodeState.FENCED, detail)
+    if node.connected:
+        draft.act(CloseSession(decided_at=draft.now, node=node.name, why="this boot was proven inert"))
+    return True
+
+
+def _joining(draft: Draft, node: NodeRecord) -> None:
+    if node.approved and node.connected and node.session is not None:
+        step(draft, node, NodeState.UP, "joined")
+
+
+def _unseen(draft: Draft, node: NodeRecord) -> None:
+    if node.connected:
+        step(draft, node, NodeState.UP, "heard again")
+        return
+    state = draft.state
+    wait = max(state.config.unseen_at_least, 2 * RECONNECT_DELAY_S_MAX)
+    if draft.due(state.started_at + wait) and node.machine_id:
+        _judge(draft, node, waited=True)
+
+
+def _up(draft: Draft, node: NodeRecord) -> None:
+    base = max(node.last_sign, draft.state.started_at, draft.state.doubted_at)
+    if draft.due(base + draft.state.config.suspect_after):
+        ended = f", its connection {node.ended_how}" if node.ended_how else ""
+        step(draft, node, NodeState.SUSPECT, f"no beat for {draft.now - base:.1f} s{ended}")
+
+
+def _suspect(draft: Draft, node: NodeRecord) -> None:
+    if beats_again(draft, node):
+        step(draft, node, NodeState.UP, "beats again")
+        return
+    _judge(draft, node, waited=False)
+
+
+def _agent_lost(draft: Draft, node: NodeRecord) -> None:
+    if beats_again(draft, node):
+        step(draft, node, NodeState.UP, "beats again")
+        return
+    last_answer = max(node.suspicion.answered.values(), default=0.0) if node.suspicion else 0.0
+    if draft.due(last_answer + draft.state.config.lost_after):
+        _judge(draft, node, waited=True)
+
+
+def _judge(draft: Draft, node: NodeRecord, *, waited: bool) -> None:
+    """Convict, or not: with a life sign AgentLost; without any, on two planes or after long."""
+    suspicion = node.suspicion
+    if suspicion is None:
+        return
+    config = draft.state.config
+    silence = silence_s(draft, node)
+    start = draft.now - silence
+    if not draft.due(start + config.lost_after):
+        return
+    heard = {k: t for k, t in suspicion.answered.items() if t > draft.now - EVIDENCE_FRESH_S}
+    if heard:
+        if node.state is not NodeState.AGENT_LOST:
+            where = ", ".join(sorted(heard))
+            step(draft, node, NodeState.AGENT_LOST, f"no beat, but a peer gets answers ({where})")
+        return
+    fresh = sorted(p for p, t in suspicion.silent.items() if t > draft.now - EVIDENCE_FRESH_S)
+    two_planes = len(fresh) >= PLANES_FOR_SHORT_WAIT
+    if not two_planes and not draft.due(start + config.lost_after_one_plane):
+        return
+    if waited and not fresh and not suspicion.reads:
+        return  # no conviction without fresh evidence
+    if may_convict(draft):
+        return
+    seen = f"silent on {', '.join(fresh)}" if fresh else "no peer could be asked"
+    step(draft, node, NodeState.LOST, f"no sign of life for {silence:.1f} s, {seen}")
+
+
+def _lost(draft: Draft, node: NodeRecord) -> None:
+    if not node.connected or node.last_sign <= node.state_since:
+        return
+    if node.attempt is None or draft.due(node.attempt.may_act_until):
+        step(draft, node, NodeState.UP, "came back")
+
+
+def _fencing(_draft: Draft, _node: NodeRecord) -> None:
+    """Only a proof or the end of the ladder leads out (fencing.py)."""
+
+
+def _fenced(draft: Draft, node: NodeRecord) -> None:
+    inert = node.inert
+    if not node.connected or inert is None or node.boot_id == inert.boot_id:
+        return
+    if any(q.question == "off" for q in node.questions.values()):
+        return
+    if node.attempt is not None and not draft.due(node.attempt.may_act_until):
+        return
+    step(draft, node, NodeState.UP, "another boot of it has joined")
+
+
+_STEPPERS = {
+    NodeState.JOINING: _joining,
+    NodeState.UNSEEN: _unseen,
+    NodeState.UP: _up,
+    NodeState.SUSPECT: _suspect,
+    NodeState.AGENT_LOST: _agent_lost,
+    NodeState.LOST: _lost,
+    NodeState.FENCING: _fencing,
+    NodeState.FENCED: _fenced,
+}

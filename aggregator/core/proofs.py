@@ -1,0 +1,133 @@
+"""When a node, or one VM on it, is known to be inert (safety.md, the table of proofs).
+
+Each proof has every condition of the table as code. Unreachable is never a proof, a time-out
+is never a proof, and nothing here looks at how long something has lasted. Pure.
+"""
+
+from __future__ import annotations
+
+from aggregator.core.draft import Draft
+from aggregator.core.events import NodeState, PowerAnswer, ProofKind
+from aggregator.core.fencing_device import device_of
+from aggregator.core.lookups import SILENT
+from aggregator.core.state import Binding, NodeRecord, PowerRead, State, Suspicion, VmRecord
+from fleet.model import EndReason, LedgerState, QemuState
+
+OFF_SPAN_S = 1.0
+"""The second reading is asked this long after the first was answered: a device may say off up to
+1 s before it is (safety.md asks for at least 0.5 s between them)."""
+PROOF_AGE_S_MAX = 2.0
+MISSED_BEATS = 2.0
+NEVER_PROVES = ("fence_dummy", "fence_brocade", "fence_scsi", "fence_mpath", "fence_sanbox2")
+"""Fabric agents cut off storage, not power; fence_dummy says what it is told."""
+
+
+def off_proof(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
+    """Return (kind, words) if the whole node is proven off now, else None."""
+    confirmed = node.off_confirmed_at
+    if confirmed and confirmed > node.last_sign and confirmed >= node.last_order_at:
+        return ProofKind.OPERATOR, f"{node.off_confirmed_by or 'an operator'} confirmed it is off"
+    if node.state is NodeState.UP or node.state is NodeState.JOINING:
+        return None
+    return _power_off(draft, node)
+
+
+def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
+    suspicion = node.suspicion
+    if suspicion is None or not suspicion.reads:
+        return None
+    last = suspicion.reads[-1]
+    if last.answer is not PowerAnswer.OFF or draft.now - last.answered_at > PROOF_AGE_S_MAX:
+        return None
+    if not rung_is_trusted(node, last.rung):
+        return None
+    earliest = reads_count_from(node, suspicion)
+    first = first_of_off_series(suspicion.reads, last.rung, earliest)
+    if first is None or last.asked_at - first.answered_at < OFF_SPAN_S:
+        return None
+    attempt = node.attempt
+    ours = attempt is not None and attempt.off_sent_at > 0
+    if ours and attempt is not None and _another_fell_silent(draft, node, attempt.off_sent_at):
+        return None
+    agent = node.spec.fencing[last.rung].agent
+    word = "said off twice after our off order" if ours else "said off twice without our order"
+    return ProofKind.POWER_OFF, f"{agent} {word}"
+
+
+def reads_count_from(node: NodeRecord, suspicion: Suspicion) -> float:
+    """Return the time before which no question to the device counts."""
+    return max(suspicion.since, node.last_sign, node.last_order_at)
+
+
+def first_of_off_series(reads: list[PowerRead], rung: int, earliest: float) -> PowerRead | None:
+    """Return the oldest reading of the unbroken row of OFFs that the newest one ends."""
+    first = None
+    for read in reversed(reads):
+        if read.rung != rung:
+            continue
+        if read.answer is not PowerAnswer.OFF or read.asked_at < earliest:
+            break
+        first = read
+    return first
+
+
+def rung_is_trusted(node: NodeRecord, rung: int) -> bool:
+    """Return whether this rung's device was shown, while the node beat, to be on and its own."""
+    if rung >= len(node.spec.fencing) or rung >= len(node.readiness):
+        return False
+    entry = node.spec.fencing[rung]
+    ready = node.readiness[rung]
+    if entry.agent in NEVER_PROVES or "missing_as_off" in entry.params:
+        return False
+    return bool(ready.on_at and ready.identity and ready.device == device_of(entry))
+
+
+def _another_fell_silent(draft: Draft, node: NodeRecord, off_sent_at: float) -> bool:
+    """Return whether another node stopped beating since our off: the device may be *its* (swapped)."""
+    patience = MISSED_BEATS * draft.state.config.heartbeat
+    for other in draft.state.nodes.values():
+        if other.name == node.name or not other.seen:
+            continue
+        if other.state in SILENT and other.silent_at >= off_sent_at:
+            return True
+        if other.state is NodeState.UP and draft.now - other.last_sign > patience:
+            draft.look_again(draft.now + draft.state.config.heartbeat)
+            return True
+    return False
+
+
+def binding_proof(state: State, vm: VmRecord, binding: Binding) -> tuple[ProofKind, EndReason] | None:
+    """Return (kind, how the run ended there) if this binding is known to be inert, else None."""
+    node = state.nodes.get(binding.node)
+    if node is None:
+        return None
+    if vm.gone_confirmed_at and binding.since <= vm.gone_confirmed_at:
+        return ProofKind.OPERATOR, EndReason.NOT_ENDED
+    inert = node.inert
+    if inert is not None and inert.boot_id == binding.boot_id and binding.since <= inert.at:
+        return inert.proof, EndReason.NOT_ENDED
+    if not node.connected or node.session is None or node.ledger is LedgerState.LOST:
+        return None
+    if node.boot_id != binding.boot_id:
+        return ProofKind.REBOOTED, EndReason.NOT_ENDED
+    return _said_by_node(vm, binding, node)
+
+
+def _said_by_node(vm: VmRecord, binding: Binding, node: NodeRecord) -> tuple[ProofKind, EndReason] | None:
+    seen = vm.reports.get(node.name)
+    newer_session = node.session_since > binding.since
+    if any(hand.uuid == vm.uuid for hand in node.in_hand) and newer_session:
+        return None
+    if seen is None:
+        absent = node.complete and newer_session
+        return (ProofKind.NOT_HERE, EndReason.NOT_ENDED) if absent else None
+    report = seen.report
+    if seen.session != node.session or report.state is not QemuState.GONE:
+        return None
+    if report.released and report.epoch >= binding.epoch:
+        return ProofKind.RELEASED, report.end
+    if node.complete and newer_session and seen.at >= node.session_since:
+        return ProofKind.NOT_HERE, report.end
+    if binding.why == "foreign" and node.complete:
+        return ProofKind.NOT_HERE, report.end
+    return None

@@ -1,0 +1,182 @@
+"""Which VMs are started, stopped and paused, and where.
+
+A VM that should run and has no run is placed and started as soon as nothing binds it any more.
+All that wait are placed together, by priority, so that a whole failed node is one batch. What no
+node takes stays Recovering (or Pending), with the reasons per node, and is tried again whenever
+anything changes. Pure.
+"""
+
+from __future__ import annotations
+
+from aggregator.core.draft import Draft
+from aggregator.core.events import PlacementRefused, RunOutcome, StartDecided, StopDecided
+from aggregator.core.lookups import (
+    acts,
+    can_order,
+    current_report,
+    grace_over,
+    open_orders,
+    wants_run,
+)
+from aggregator.core.runs import STARTS
+from aggregator.core.seats import place_vms
+from aggregator.core.state import NodeRecord, State, VmRecord
+from fleet.messages import DestroyVm, PauseVm, ShutdownVm, StartVm, UnpauseVm
+from fleet.model import QemuState, RunStrategy
+
+GRACE_S_DEFAULT = 180.0
+GRACE_S_WINDOWS = 3600.0
+
+
+def decide_starts(draft: Draft) -> None:
+    """Place and start, as one batch, every VM that should run and may."""
+    state = draft.state
+    waiting = [vm for vm in state.vms.values() if _may_start(draft, vm)]
+    if not waiting or not acts(state.config):
+        return
+    if not grace_over(state, draft.now):
+        draft.look_again(state.started_at + state.config.startup_grace.at_most)
+        return
+    waiting.sort(key=lambda vm: (-vm.spec.restart_priority, vm.created, vm.name))
+    in_flight = _starts_in_flight(state)
+    room = state.config.recovery.cluster_max - sum(in_flight.values())
+    for vm, verdict in place_vms(state, waiting):
+        if verdict.node is None:
+            if verdict.rejected != vm.rejected:
+                draft.add(
+                    PlacementRefused(
+                        at=draft.now,
+                        vm=vm.name,
+                        rejected=verdict.rejected,
+                        reason="no node takes it now",
+                        cause=vm.fact,
+                    )
+                )
+            continue
+        here = in_flight.get(verdict.node, 0)
+        if room <= 0 or here >= state.config.recovery.per_node_max:
+            continue
+        _start(draft, vm, state.nodes[verdict.node])
+        in_flight[verdict.node] = here + 1
+        room -= 1
+
+
+def _may_start(draft: Draft, vm: VmRecord) -> bool:
+    return (
+        not vm.run_open
+        and not vm.bindings
+        and wants_run(vm)
+        and draft.due(vm.held_until)
+        and draft.due(vm.retry_at)
+        and not open_orders(draft.state, vm)
+    )
+
+
+def _starts_in_flight(state: State) -> dict[str, int]:
+    count: dict[str, int] = {}
+    for record in state.orders.values():
+        if isinstance(record.order.body, STARTS):
+            count[record.node] = count.get(record.node, 0) + 1
+    return count
+
+
+def _start(draft: Draft, vm: VmRecord, node: NodeRecord) -> None:
+    epoch, run = vm.epoch_top + 1, vm.run + 1
+    reason = start_reason(vm)
+    draft.add(
+        StartDecided(
+            at=draft.now,
+            vm=vm.name,
+            node=node.name,
+            boot_id=node.boot_id,
+            epoch=epoch,
+            run=run,
+            reason=reason,
+            cause=vm.fact,
+        )
+    )
+    xml = vm.definition.xml if vm.definition is not None else vm.spec.domain_xml
+    draft.order(node, vm, StartVm(xml=xml, run=run), epoch=epoch, reason=reason)
+
+
+def start_reason(vm: VmRecord) -> str:
+    """Return why a VM is started, for people."""
+    if vm.start_wanted:
+        return "asked for"
+    if vm.outcome is None:
+        return f"its run strategy is {vm.spec.run_strategy}"
+    return f"its last run {vm.outcome.lower()}, its run strategy is {vm.spec.run_strategy}"
+
+
+def decide_stops(draft: Draft) -> None:
+    """End runs that shall end, and carry out pauses."""
+    for vm in draft.state.vms.values():
+        if not vm.run_open:
+            continue
+        halted = vm.spec.run_strategy is RunStrategy.HALTED and not vm.start_wanted
+        if halted and vm.stopping is None and acts(draft.state.config):
+            draft.add(
+                StopDecided(
+                    at=draft.now,
+                    vm=vm.name,
+                    outcome=RunOutcome.STOPPED,
+                    reason="its run strategy is Halted",
+                    cause=vm.fact,
+                )
+            )
+        elif vm.stopping is not None:
+            _stop(draft, vm)
+        else:
+            _pause(draft, vm)
+
+
+def _stop(draft: Draft, vm: VmRecord) -> None:
+    node = draft.state.nodes.get(vm.owner)
+    if node is None or not can_order(node) or not draft.due(vm.retry_at) or vm.migration:
+        return
+    pending = open_orders(draft.state, vm)
+    if any(isinstance(r.order.body, DestroyVm) for r in pending):
+        return
+    if pending and not (vm.stop_force and isinstance(pending[0].order.body, ShutdownVm)):
+        return
+    report = current_report(draft.state, vm, vm.owner)
+    if report is None or report.state is QemuState.GONE:
+        return
+    grace_s = grace_of(vm)
+    reason = "shall stop" if vm.stopping is RunOutcome.STOPPED else "leaves its node"
+    body = DestroyVm(run=vm.run) if vm.stop_force or not grace_s else ShutdownVm(run=vm.run, grace_s=grace_s)
+    draft.order(node, vm, body, epoch=vm.epoch, reason=reason)
+
+
+def grace_of(vm: VmRecord) -> float:
+    """Return how long the guest may take to power off, in seconds."""
+    given = vm.spec.termination_grace_period_seconds
+    if given is not None:
+        return float(given)
+    windows = "http://microsoft.com/" in vm.spec.domain_xml
+    return GRACE_S_WINDOWS if windows else GRACE_S_DEFAULT
+
+
+def _pause(draft: Draft, vm: VmRecord) -> None:
+    node = draft.state.nodes.get(vm.owner)
+    report = current_report(draft.state, vm, vm.owner)
+    if node is None or report is None or not can_order(node) or vm.migration:
+        return
+    wanted = QemuState.PAUSED if vm.pause_wanted else QemuState.RUNNING
+    if report.state not in {QemuState.PAUSED, QemuState.RUNNING} or report.state is wanted:
+        return
+    if not vm.pause_wanted and (report.paused_on_io_error or not _paused_by_us(draft.state, vm)):
+        return
+    if open_orders(draft.state, vm) or not draft.due(vm.retry_at):
+        return
+    body = PauseVm(run=vm.run) if vm.pause_wanted else UnpauseVm(run=vm.run)
+    reason = "shall be paused" if vm.pause_wanted else "shall run on"
+    draft.order(node, vm, body, epoch=vm.epoch, reason=reason)
+
+
+def _paused_by_us(state: State, vm: VmRecord) -> bool:
+    """Return whether the last pause or unpause a person asked for was ours to undo."""
+    for line in reversed(state.history):
+        if line.vm == vm.name and line.kind == "VmCommanded":
+            return line.detail.startswith("unpause")
+    return False

@@ -1,0 +1,183 @@
+"""Orders that are over, bindings that are proven inert, runs that have ended.
+
+A run ends when nothing is left that could run it: its last binding is freed, each by a proof.
+What the end means (Succeeded, Failed, Stopped, Evicted) follows from what was ordered first
+and from what the node saw second. Pure.
+"""
+
+from __future__ import annotations
+
+from aggregator.core.draft import Draft
+from aggregator.core.events import (
+    BindingFreed,
+    OrderClosed,
+    ProofKind,
+    RunEnded,
+    RunOutcome,
+    SecondRunSeen,
+    VmRemoved,
+)
+from aggregator.core.lookups import current_report, open_orders
+from aggregator.core.proofs import binding_proof
+from aggregator.core.state import OrderRecord, State, VmRecord
+from fleet.messages import MigrateVm, ReceiveVm, StartVm
+from fleet.model import EndReason, QemuState
+
+STARTS = (StartVm,)
+ACCEPTED_IS_ENOUGH = (ReceiveVm,)
+"""Orders whose acceptance is all that is waited for: the rest shows in the VM's reports."""
+
+
+def decide_orders(draft: Draft) -> None:
+    """Close orders that were answered, dropped, or left behind in an older session."""
+    for order_id, record in draft.state.orders.items():
+        outcome = _outcome(draft.state, record)
+        if outcome:
+            draft.add(
+                OrderClosed(
+                    at=draft.now,
+                    order_id=order_id,
+                    vm=record.vm,
+                    outcome=outcome,
+                    reason=record.message or record.code or record.dropped,
+                    cause=draft.state.position,
+                )
+            )
+
+
+def _outcome(state: State, record: OrderRecord) -> str:
+    """Return what became of an order; empty while it is open."""
+    order = record.order
+    if record.dropped:
+        return "Dropped"
+    if record.outcome is not None:
+        return str(record.outcome)
+    if isinstance(order.body, ACCEPTED_IS_ENOUGH) and record.accepted:
+        return "Done"
+    node = state.nodes.get(record.node)
+    if node is None or record.vm not in state.vms:
+        return "Overtaken"
+    if node.boot_id != order.session.boot_id and node.connected:
+        return "NeverBegan" if not record.accepted else "Overtaken"
+    if node.inert is not None and node.inert.at >= record.issued_at:
+        return "Overtaken"
+    if node.connected and node.session is not None and node.session != order.session:
+        return _across_sessions(state, record)
+    return ""
+
+
+def _across_sessions(state: State, record: OrderRecord) -> str:
+    """A newer session stands: what is not in the agent's hands now will never begin."""
+    node = state.nodes[record.node]
+    if any(hand.order_id == record.order.order_id for hand in node.in_hand):
+        return ""
+    if not node.complete:
+        return ""
+    report = current_report(state, state.vms[record.vm], record.node)
+    reached = report is not None and report.epoch >= record.order.epoch
+    if record.accepted or reached:
+        return "Overtaken"
+    return "NeverBegan"
+
+
+def decide_bindings(draft: Draft) -> None:
+    """Free every binding that has a proof."""
+    state = draft.state
+    for vm in state.vms.values():
+        for binding in vm.bindings:
+            found = binding_proof(state, vm, binding)
+            if found is None or _is_hand_over_in_doubt(state, vm, binding.node, found[0]):
+                continue
+            proof, end = found
+            draft.add(
+                BindingFreed(
+                    at=draft.now,
+                    vm=vm.name,
+                    node=binding.node,
+                    boot_id=binding.boot_id,
+                    proof=proof,
+                    end=end,
+                    cause=vm.fact,
+                )
+            )
+
+
+def _is_hand_over_in_doubt(state: State, vm: VmRecord, node: str, proof: ProofKind) -> bool:
+    """Return whether a target's "not here" is only the time before its incoming half appears."""
+    migration = state.migrations.get(vm.migration)
+    if migration is None or migration.target != node or proof is not ProofKind.NOT_HERE:
+        return False
+    return any(r.vm == vm.name and isinstance(r.order.body, MigrateVm | ReceiveVm) for r in state.orders.values())
+
+
+def decide_runs(draft: Draft) -> None:
+    """End runs that nothing is left of; remove deleted VMs; report a VM that runs twice."""
+    for vm in draft.state.vms.values():
+        if vm.run_open and not vm.bindings:
+            outcome = outcome_of(vm)
+            draft.add(
+                RunEnded(
+                    at=draft.now,
+                    vm=vm.name,
+                    run=vm.run,
+                    outcome=outcome,
+                    reason=_why_ended(vm),
+                    cause=vm.fact,
+                )
+            )
+        elif vm.deleting and not vm.bindings and not open_orders(draft.state, vm):
+            draft.add(VmRemoved(at=draft.now, vm=vm.name, reason="deleted", cause=vm.fact))
+        _look_for_second_run(draft, vm)
+
+
+def outcome_of(vm: VmRecord) -> RunOutcome:
+    """Return what a run that is over comes to: our own word first, then what the node saw."""
+    if vm.stopping is not None:
+        return vm.stopping
+    if vm.last_end in {EndReason.POWEROFF, EndReason.DESTROYED}:
+        return RunOutcome.SUCCEEDED
+    if vm.last_end is EndReason.ORDERED and vm.run_reached_running:
+        return RunOutcome.STOPPED
+    return RunOutcome.FAILED
+
+
+def _why_ended(vm: VmRecord) -> str:
+    if vm.run_void:
+        return "it never began"
+    if vm.last_end is EndReason.NOT_ENDED:
+        return "its node is gone"
+    return {
+        EndReason.POWEROFF: "the guest powered off",
+        EndReason.DESTROYED: "somebody ended it on its host",
+        EndReason.CRASHED: "it crashed" if vm.run_reached_running else "it did not start",
+        EndReason.ORDERED: "ended by order",
+        EndReason.MIGRATED: "its migration ended without a copy",
+    }[vm.last_end]
+
+
+def _look_for_second_run(draft: Draft, vm: VmRecord) -> None:
+    running = sorted(
+        name
+        for name in vm.reports
+        if (report := current_report(draft.state, vm, name)) is not None and report.state is QemuState.RUNNING
+    )
+    if len(running) < 2 or _already_said(draft.state, vm, running):  # noqa: PLR2004
+        return
+    if vm.migration and draft.state.migrations[vm.migration].target in running:
+        return  # the source's last report is older than its Released; S1 is checked at the nodes
+    draft.add(
+        SecondRunSeen(
+            at=draft.now,
+            vm=vm.name,
+            nodes=tuple(running),
+            reason="two nodes report a running QEMU of it",
+            cause=vm.fact,
+        )
+    )
+
+
+def _already_said(state: State, vm: VmRecord, running: list[str]) -> bool:
+    words = ", ".join(running)
+    return any(
+        line.kind == "SecondRunSeen" and line.vm == vm.name and line.detail == words for line in state.history[-200:]
+    )

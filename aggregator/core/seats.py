@@ -1,0 +1,69 @@
+"""The state as placement sees it: nodes with their taints and room, VMs where they are bound.
+
+A VM counts on every node it is bound to: both ends of a migration and every start in flight
+hold room until they are freed (S10). Pure; the only file of the core that calls placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aggregator.core.lookups import takes_vms
+from aggregator.core.state import NodeRecord, State, VmRecord
+from aggregator.placement.place import build_table, judge, place_batch
+from aggregator.placement.table import Table
+from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
+
+SOURCE_RULE = "MigrationSource"
+
+
+def node_seat(state: State, node: NodeRecord) -> PlacementNode:
+    """Return a node as the rules see it, overcommit included."""
+    facts = node.facts
+    ratio = state.config.overcommit
+    return PlacementNode(
+        name=node.name,
+        labels=node.labels,
+        taints=node.spec.taints + node.taints,
+        unschedulable=node.spec.unschedulable,
+        ready=takes_vms(node),
+        cpu_m=int(facts.cpu_m * ratio.cpu) if facts is not None else 0,
+        memory_bytes=int(facts.memory_bytes * ratio.memory) if facts is not None else 0,
+    )
+
+
+def vm_seat(vm: VmRecord) -> PlacementVm:
+    """Return a VM as the rules see it."""
+    return PlacementVm(
+        name=vm.name,
+        labels=vm.labels,
+        spec=vm.spec,
+        cpu_m=vm.cpu_m,
+        memory_bytes=vm.memory_bytes,
+    )
+
+
+def seat_table(state: State) -> Table:
+    """Return the table of the whole fleet."""
+    nodes = [node_seat(state, node) for node in state.nodes.values()]
+    seats = []
+    for vm in state.vms.values():
+        bound = dict.fromkeys(binding.node for binding in vm.bindings)
+        seats += [(vm_seat(vm), name) for name in bound]
+    return build_table(nodes, seats)
+
+
+def place_vms(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Verdict]]:
+    """Place VMs that have no seat as one batch, in the order given back by placement."""
+    settings = ScoreSettings.of(state.config)
+    table = seat_table(state)
+    verdicts = place_batch([vm_seat(vm) for vm in vms], table, settings, state.rotation)
+    return list(zip(vms, verdicts, strict=True))
+
+
+def migration_targets(state: State, vm: VmRecord, source: str) -> Verdict:
+    """Return where a running VM could move to; never its source."""
+    settings = ScoreSettings.of(state.config)
+    excluded = {source: SOURCE_RULE}
+    table = seat_table(state)
+    return judge(vm_seat(vm), table, settings, state.rotation, excluded=excluded)

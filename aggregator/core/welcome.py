@@ -1,0 +1,73 @@
+"""Whether an agent that says hello is taken, and what it is told first. Pure."""
+
+from __future__ import annotations
+
+from aggregator.core.lookups import binding_to
+from aggregator.core.state import NodeRecord, State
+from fleet.messages import PROTOCOL_MAX, PROTOCOL_MIN, Assignment, Hello, Refusal, Welcome
+from fleet.model import Leadership
+
+
+def leadership(state: State) -> Leadership:
+    """Return who gives orders now: term, instance and the journal's position."""
+    return Leadership(state.leader.term, state.leader.instance, state.position)
+
+
+def answer_hello(state: State, hello: Hello, token_sha256: str) -> Welcome | Refusal:
+    """Return Welcome, or Refusal with one sentence for the person who reads the agent's log.
+
+    token_sha256: of the token the connection was opened with.
+    """
+    node = state.nodes.get(hello.node)
+    refusal = _refusal(node, hello, token_sha256)
+    if refusal is not None:
+        return refusal
+    if node is None:
+        raise AssertionError("a node without a record has no token")
+    return Welcome(
+        protocol=min(PROTOCOL_MAX, hello.protocol_max),
+        leader=leadership(state),
+        session=hello.session,
+        heartbeat_s=float(state.config.heartbeat),
+        assignments=tuple(_assignments(state, node)),
+    )
+
+
+def _refusal(node: NodeRecord | None, hello: Hello, token_sha256: str) -> Refusal | None:
+    if node is None or not node.token_sha256 or node.token_sha256 != token_sha256:
+        return Refusal(
+            "TOKEN",
+            f"this token is not the one of node {hello.node}; issue one with: virtward node token {hello.node}",
+        )
+    if hello.protocol_min > PROTOCOL_MAX or hello.protocol_max < PROTOCOL_MIN:
+        return Refusal(
+            "PROTOCOL",
+            f"the agent speaks protocol {hello.protocol_min} to {hello.protocol_max}, "
+            f"this aggregator {PROTOCOL_MIN} to {PROTOCOL_MAX}; upgrade the older one",
+        )
+    conflict = node.machine_id and (
+        node.machine_id != hello.facts.machine_id or node.host_uuid != hello.facts.host_uuid
+    )
+    if conflict:
+        return Refusal(
+            "IDENTITY",
+            f"another machine is known as {hello.node} (machine-id {node.machine_id}); give this "
+            f"one another name, or delete the node first with: virtward delete node {hello.node}",
+        )
+    if node.session is not None and node.session.number > hello.session.number:
+        same_boot = node.session.boot_id == hello.session.boot_id
+        if same_boot and node.session.agent_start == hello.session.agent_start:
+            return Refusal("SESSION", f"session {hello.session.number} is older than the standing one")
+    return None
+
+
+def _assignments(state: State, node: NodeRecord) -> list[Assignment]:
+    """Return every VM that concerns the node: bound here, reported here, or once owned here."""
+    found = []
+    for vm in state.vms.values():
+        binding = binding_to(vm, node.name)
+        if binding is None and node.name not in vm.reports:
+            continue
+        here = vm.owner == node.name and vm.run_open
+        found.append(Assignment(vm.uuid, vm.name, vm.epoch, vm.run, here))
+    return found
