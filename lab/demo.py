@@ -2,16 +2,20 @@
 
 The program around the story: it ends in order whatever happens, and its last line on stdout is the JSON that
 others read. KEEP=1 leaves the laboratory up. Exit 0 only if every VM ended up running exactly once.
-Run as: python -m lab.demo
+Run as: python -m lab.demo [--name NAME]
 """
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import os
 import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cli.errors import Failure
@@ -23,11 +27,41 @@ NAME = "demo"
 INTERRUPTED = 130
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Run the demo as a program and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m lab.demo", description="A fleet on this machine, and its faults.")
+    parser.add_argument("--name", default=NAME, help="name of the demo's own laboratory, at most 6 characters")
+    name = parser.parse_args(arguments).name
     keep = os.environ.get("KEEP", "") not in ("", "0")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    laboratory = Laboratory(NAME)
+    try:
+        laboratory = Laboratory(name)
+        with alone(laboratory):
+            return show(laboratory, keep=keep)
+    except LaboratoryError as error:
+        complain(str(error))
+        return 1
+
+
+@contextmanager
+def alone(laboratory: Laboratory) -> Iterator[None]:
+    """One demo of a name at a time; LaboratoryError for the second one."""
+    base = laboratory.layout.base
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        lock = (base / f".{laboratory.layout.name}.demo").open("w")
+    except OSError as error:
+        raise LaboratoryError(f"cannot write to {base} ({error.strerror}); run the demo as root") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LaboratoryError("another demo is running on this machine; wait until it has ended") from None
+        yield
+
+
+def show(laboratory: Laboratory, *, keep: bool) -> int:
+    """Play the story, clean up whatever happened, and print the last line; return the exit code."""
     demo = Demo(laboratory)
     code, line = 1, ""
     try:
@@ -50,7 +84,8 @@ def main() -> int:
         if not keep:
             take_down(laboratory)
     if keep:
-        print(f"\nThe laboratory {NAME} stays up; .venv/bin/virtward-lab down --name {NAME} removes it.")
+        name = laboratory.layout.name
+        print(f"\nThe laboratory stays up; `.venv/bin/virtward-lab down --name {name}` removes it.")
         print(f"Plain `.venv/bin/virtward get vms` talks to it now; its page is {laboratory.api_url()}/")
     if line:
         print(line, flush=True)
@@ -81,4 +116,4 @@ def keep_logs(laboratory: Laboratory) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
