@@ -18,7 +18,7 @@ from aggregator.core.state import (
     State,
     VmRecord,
 )
-from fleet.messages import CancelMigration, MigrateVm, ReceiveVm, StartVm
+from fleet.messages import CancelMigration, MigrateVm, PauseVm, ReceiveVm, StartVm, UnpauseVm
 from fleet.model import (
     Definition,
     EndReason,
@@ -143,6 +143,8 @@ def _order_closed(state: State, event: ev.OrderClosed) -> None:
     never = event.outcome in {"NeverBegan", "Dropped", "Refused"}
     if isinstance(record.order.body, StartVm) and record.order.epoch == vm.epoch and never:
         vm.run_void = True
+    if isinstance(record.order.body, PauseVm | UnpauseVm) and event.outcome == "Done":
+        vm.pause_asked = None
     if event.outcome in {"Failed", "Refused"}:
         vm.retry_at = event.at + ORDER_RETRY_S
 
@@ -189,7 +191,7 @@ def _run_ended(state: State, event: ev.RunEnded) -> None:
     vm.run_open = False
     vm.owner = ""
     vm.stop_force = False
-    vm.pause_wanted = False
+    vm.pause_asked = None
     restarts = vm.stopping is RunOutcome.STOPPED and vm.start_wanted
     vm.stopping = None
     if vm.run_void:
@@ -306,7 +308,7 @@ def _vm_commanded(state: State, event: ev.VmCommanded) -> None:
         vm.start_wanted = event.verb is VmVerb.RESTART
         vm.retry_at = 0.0
     else:
-        vm.pause_wanted = event.verb is VmVerb.PAUSE
+        vm.pause_asked = event.verb
 
 
 def _vm_gone_confirmed(state: State, event: ev.VmGoneConfirmed) -> None:

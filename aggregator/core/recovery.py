@@ -9,7 +9,13 @@ anything changes. Pure.
 from __future__ import annotations
 
 from aggregator.core.draft import Draft
-from aggregator.core.events import PlacementRefused, RunOutcome, StartDecided, StopDecided
+from aggregator.core.events import (
+    PlacementRefused,
+    RunOutcome,
+    StartDecided,
+    StopDecided,
+    VmVerb,
+)
 from aggregator.core.lookups import (
     acts,
     can_order,
@@ -158,25 +164,14 @@ def grace_of(vm: VmRecord) -> float:
 
 
 def _pause(draft: Draft, vm: VmRecord) -> None:
+    """Carry out a person's pause or unpause; a guest stopped by an I/O error is left alone."""
     node = draft.state.nodes.get(vm.owner)
     report = current_report(draft.state, vm, vm.owner)
-    if node is None or report is None or not can_order(node) or vm.migration:
+    if vm.pause_asked is None or node is None or report is None or vm.migration:
         return
-    wanted = QemuState.PAUSED if vm.pause_wanted else QemuState.RUNNING
-    if report.state not in {QemuState.PAUSED, QemuState.RUNNING} or report.state is wanted:
+    if not can_order(node) or open_orders(draft.state, vm) or not draft.due(vm.retry_at):
         return
-    if not vm.pause_wanted and (report.paused_on_io_error or not _paused_by_us(draft.state, vm)):
-        return
-    if open_orders(draft.state, vm) or not draft.due(vm.retry_at):
-        return
-    body = PauseVm(run=vm.run) if vm.pause_wanted else UnpauseVm(run=vm.run)
-    reason = "shall be paused" if vm.pause_wanted else "shall run on"
-    draft.order(node, vm, body, epoch=vm.epoch, reason=reason)
-
-
-def _paused_by_us(state: State, vm: VmRecord) -> bool:
-    """Return whether the last pause or unpause a person asked for was ours to undo."""
-    for line in reversed(state.history):
-        if line.vm == vm.name and line.kind == "VmCommanded":
-            return line.detail.startswith("unpause")
-    return False
+    if vm.pause_asked is VmVerb.PAUSE and report.state is QemuState.RUNNING:
+        draft.order(node, vm, PauseVm(run=vm.run), epoch=vm.epoch, reason="asked to pause")
+    elif vm.pause_asked is VmVerb.UNPAUSE and report.state is QemuState.PAUSED and not report.paused_on_io_error:
+        draft.order(node, vm, UnpauseVm(run=vm.run), epoch=vm.epoch, reason="asked to run on")

@@ -15,6 +15,7 @@ from aggregator.core.events import (
     ProofKind,
     RunOutcome,
     VmPhase,
+    VmVerb,
 )
 from aggregator.core.objects import NodeSpec, Taint, VmSpec
 from aggregator.core.policy import ClusterConfig
@@ -86,7 +87,7 @@ class VmRecord(Struct):
     stopping: RunOutcome | None = None  # the run is being ended on purpose: as what
     stop_force: bool = False
     start_wanted: bool = False  # a start by name, or the second half of a restart
-    pause_wanted: bool = False
+    pause_asked: VmVerb | None = None  # pause or unpause, until it is so
     ran_under_strategy: bool = False  # a run was begun since this run strategy was set
     held_until: float = 0.0
     held_why: str = ""

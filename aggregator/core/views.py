@@ -12,10 +12,11 @@ from functools import cache
 import msgspec
 from msgspec import Struct, field
 
+from aggregator.core.drain import eviction_method
 from aggregator.core.moments import rfc3339
 from aggregator.core.objects import API_VERSION, ApiStruct, Metadata
 from aggregator.core.state import DrainRecord, HistoryLine, IncidentRecord, MigrationRecord, State, VmRecord
-from fleet.model import EvictionStrategy, RunStrategy
+from fleet.model import RunStrategy
 
 Plain = dict[str, object]
 
@@ -225,20 +226,15 @@ def planned_drain(state: State, node: str, *, force: bool, deadline_s: float = 0
 
 def drain_plan(state: State, node: str, *, force: bool) -> tuple[PlannedMove, ...]:
     """Return what a drain does to each VM on a node (product.md, eviction)."""
-    return tuple(_planned(state, record, node, force=force) for record in vms_on(state, node))
+    return tuple(_planned(state, record, force=force) for record in vms_on(state, node))
 
 
-def _planned(state: State, record: VmRecord, node: str, *, force: bool) -> PlannedMove:
-    strategy = record.spec.eviction_strategy or state.config.eviction_strategy
-    seen = record.reports.get(node)
-    stuck = seen.report.not_migratable if seen else "its node has not reported it yet"
-    if strategy == EvictionStrategy.EXTERNAL and not force:
-        return PlannedMove(vm=record.name, method="Stay", reason="evictionStrategy External leaves it to somebody else")
-    if strategy in (EvictionStrategy.LIVE_MIGRATE, EvictionStrategy.LIVE_MIGRATE_IF_POSSIBLE) and not stuck:
-        return PlannedMove(vm=record.name, method="LiveMigrate")
-    if strategy == EvictionStrategy.LIVE_MIGRATE and not force:
-        return PlannedMove(vm=record.name, method="Stay", reason=f"cannot be live-migrated: {stuck}")
-    why = stuck or f"evictionStrategy {strategy}"
+def _planned(state: State, record: VmRecord, *, force: bool) -> PlannedMove:
+    method, why = eviction_method(state, record)
+    if method == "migrate":
+        return PlannedMove(vm=record.name, method="LiveMigrate", reason=why)
+    if method == "blocked" and not force:
+        return PlannedMove(vm=record.name, method="Stay", reason=why)
     if record.spec.run_strategy in (RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE):
         return PlannedMove(vm=record.name, method="Restart", reason=f"{why}; shut down and started elsewhere")
     return PlannedMove(
