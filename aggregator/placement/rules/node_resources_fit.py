@@ -32,4 +32,4 @@ class NodeResourcesFit:
         if 0 < vm.vm.memory_bytes > free_memory:
             have, want = format_bytes(max(0, free_memory)), format_bytes(vm.vm.memory_bytes)
             short.append(f"{have} memory free, {want} requested")
-        return " and ".join(short)
+        return "; ".join(short)
