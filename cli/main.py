@@ -51,6 +51,7 @@ VERBS = {
     "confirm-gone": Verb("fencing:confirm_gone", "Vouch that a VM's old run is gone for good."),
     "node": Verb("node:node", "Let nodes join: token, approve."),
     "config": Verb("config:config", "Show or change the fleet's settings."),
+    "place": Verb("offline:place", "Judge placement scenarios from a file, without a fleet."),
     "completion": Verb("completion:completion", "Print the shell's completion script."),
     "version": Verb("status:version", "Print the versions of this command and of the aggregator."),
 }

@@ -85,6 +85,6 @@ class Screen:
         table = Table(expand=False, padding=(0, 2))
         for host, (state, _) in board.items():
             colour = STATE_COLOURS.get(state.split(",")[0], "yellow")
-            table.add_column(f"{host}  [{colour}]{escape(state)}[/{colour}]", min_width=22, no_wrap=True)
+            table.add_column(f"{host}  [{colour}]{escape(state)}[/{colour}]", min_width=26, no_wrap=True)
         table.add_row(*(escape("\n".join(lines) or "–") for _, lines in board.values()))
         return table

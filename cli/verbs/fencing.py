@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.client import Refused, path_of
-from cli.document import Json
+from cli.document import Document
 from cli.options import node_argument, vm_argument
 from cli.resources import name_in
 
 if TYPE_CHECKING:
     from cli.session import Session
 
-CONFLICT = 409
+ASKS_FOR_NAME = "type its name again"  # what the aggregator says where a name typed again would be taken
+
+typed_name_option = click.option(
+    "--typed-name", metavar="NAME", help="The name again, where the aggregator asks for it."
+)
 
 
 @click.command()
@@ -25,33 +29,36 @@ CONFLICT = 409
     is_flag=True,
     help="I have seen that it is off: count that as the proof, and ask no device.",
 )
-@click.option("--typed-name", metavar="NODE", help="The node's name again, where it is asked for.")
+@typed_name_option
 @click.pass_obj
 def fence(session: Session, name: str, *, confirm_off: bool, typed_name: str | None) -> None:
     """Switch a node off through its fence device; its VMs start elsewhere after the proof."""
     node = name_in("nodes", name)
-    try:
-        _order(session, node, confirm_off=confirm_off, typed_name=typed_name)
-    except Refused as refusal:
-        if refusal.code != CONFLICT or typed_name or not confirm_off or not sys.stdin.isatty():
-            raise
-        click.echo(f"{refusal}.", err=True)
-        click.echo("If it is not off, its VMs will run twice and their disks will be lost.", err=True)
-        again = click.prompt("Type the node's name again to vouch for it", err=True)
-        _order(session, node, confirm_off=True, typed_name=again)
+    vouch(session, path_of("nodes", node, "fence"), {"confirmOff": confirm_off}, typed_name)
     click.echo(f"node/{node}: " + ("vouched to be off" if confirm_off else "fencing ordered"))
-
-
-def _order(session: Session, node: str, *, confirm_off: bool, typed_name: str | None) -> None:
-    body: Json = {"confirmOff": confirm_off, "typedName": typed_name}
-    session.client.post(path_of("nodes", node, "fence"), body)
 
 
 @click.command("confirm-gone")
 @vm_argument(several=False)
+@typed_name_option
 @click.pass_obj
-def confirm_gone(session: Session, name: str) -> None:
+def confirm_gone(session: Session, name: str, typed_name: str | None) -> None:
     """Vouch that no old run of a VM is left anywhere, so that it may start again."""
     vm = name_in("vms", name)
-    session.client.post(path_of("vms", vm, "confirmGone"))
+    vouch(session, path_of("vms", vm, "confirmGone"), {}, typed_name)
     click.echo(f"vm/{vm}: vouched to be gone")
+
+
+def vouch(session: Session, path: str, body: Document, typed_name: str | None) -> None:
+    """Send what a person vouches for; where something speaks against it, ask for the name on a terminal."""
+    if typed_name is not None:
+        body = {**body, "typedName": typed_name}
+    try:
+        session.client.post(path, body)
+    except Refused as refusal:
+        if ASKS_FOR_NAME not in str(refusal) or typed_name is not None or not sys.stdin.isatty():
+            raise
+        click.echo(f"{refusal}.", err=True)
+        click.echo("If you are wrong, virtual machines will run twice and their disks will be lost.", err=True)
+        again = click.prompt("Type the name again to vouch for it", err=True)
+        session.client.post(path, {**body, "typedName": again})

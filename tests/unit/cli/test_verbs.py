@@ -222,7 +222,9 @@ def test_taints_and_labels_are_all_checked_before_the_first_is_sent(speaker: Spe
 def test_a_refused_vouching_is_an_error_where_nobody_can_type(speaker: Speaker, virtward: Virtward) -> None:
     speaker.refuses("POST", "/api/v1/nodes/h1:fence", 409, "h1 still beats")
     assert virtward("fence", "h1", "--confirm-off")[::2] == (1, "virtward: h1 still beats\n")
-    assert speaker.bodies("POST") == [{"confirmOff": True, "typedName": None}]
+    assert speaker.bodies("POST") == [{"confirmOff": True}]
+    assert virtward("fence", "h1", "--confirm-off", "--typed-name", "h1")[0] == 1
+    assert speaker.bodies("POST")[-1] == {"confirmOff": True, "typedName": "h1"}
 
 
 def test_config_set_sends_one_merge_with_plain_values(speaker: Speaker, virtward: Virtward) -> None:
