@@ -1,0 +1,27 @@
+"""All hands behind one door: each action goes to the hand that can do it."""
+
+from __future__ import annotations
+
+from aggregator.act.agents import AgentsHand
+from aggregator.act.fence import FenceHand
+from aggregator.core.actions import Action, AskFence, CloseSession, SendOrder, SendProbe
+
+
+class AllHands:
+    """Fulfils aggregator.act.hand.Hands."""
+
+    def __init__(self, agents: AgentsHand, fence: FenceHand) -> None:
+        self._agents, self._fence = agents, fence
+
+    def perform(self, action: Action) -> None:
+        match action:
+            case SendOrder():
+                self._agents.send_order(action)
+            case SendProbe():
+                self._agents.send_probe(action)
+            case CloseSession():
+                self._agents.close_session(action)
+            case AskFence():
+                self._fence.ask(action)
+            case _:
+                raise TypeError(f"no hand performs a {type(action).__name__}")

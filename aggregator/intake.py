@@ -1,0 +1,326 @@
+"""Agents come in here: token, hello, welcome, and every frame after that turned into a fact.
+
+Knows the protocol and who is connected; decides nothing about nodes (that is the core's work), but what is
+no protocol ends the connection at once, with one line in the log. One connection a node: a newer session
+replaces an older one, an older one is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from aggregator.connection import BadFrameError, Connection, ConnectionEndedError
+from aggregator.core.events import (
+    BeatHeard,
+    Event,
+    MigrationProgressed,
+    OrderReported,
+    ProbeAnswered,
+    SessionEnded,
+    SessionOpened,
+    VmsReported,
+)
+from aggregator.core.state import State
+from aggregator.core.welcome import answer_hello
+from aggregator.definition_checks import DefinitionChecks, Send
+from fleet import messages as msg
+from fleet.messages import FRAME_BYTES_MAX, FromAgent, Hello, Refusal
+from fleet.model import Leadership, SessionKey, VmReport
+
+AGENT_PATH = "/agent/v1"
+HELLO_S_MAX = 5.0
+FULL_STATE_S_MAX = 30.0
+SILENCE_S_MAX = 60.0  # the core judges silence long before; this only frees what nobody uses
+CONNECTIONS_MAX = 12_000
+STRANGERS_MAX = 1_000  # connections that have not said who they are
+
+_log = structlog.get_logger("aggregator.intake")
+
+
+class Desk(Protocol):
+    """What the intake needs of the loop."""
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def durable_position(self) -> int: ...
+    @property
+    def leading(self) -> bool: ...
+    def offer(self, fact: Event) -> bool: ...
+    def report(self, fact: Event) -> None: ...
+    async def at_rest(self) -> None: ...
+    def now(self) -> float: ...
+
+
+class _Session:
+    """One agent that was welcomed. stands: its first full state is a fact."""
+
+    def __init__(self, node: str, key: SessionKey, connection: Connection) -> None:
+        self.node, self.key, self.connection = node, key, connection
+        self.generation = 0
+        self.stands = False
+
+
+class Intake:
+    """The agents' door. sessions: node -> its one session."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._sessions: dict[str, _Session] = {}
+        self._strangers = 0
+        self._serving: set[asyncio.Task[object]] = set()
+        self.checks = DefinitionChecks(self._checkers)
+
+    def make_app(self) -> web.Application:
+        """Return the application to listen with."""
+        app = web.Application(client_max_size=64 * 1024)
+        app.router.add_get(AGENT_PATH, self._come_in)
+        return app
+
+    def standing(self, node: str, key: SessionKey | None = None) -> Connection | None:
+        """Return the connection of a node's standing session, if it is this one (any, where key is None)."""
+        session = self._sessions.get(node)
+        if session is None or not session.stands or (key is not None and session.key != key):
+            return None
+        return session.connection if session.connection.open else None
+
+    async def close(self) -> None:
+        """End every connection."""
+        for task in list(self._serving):
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    # --- one connection
+
+    async def _come_in(self, request: web.Request) -> web.StreamResponse:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            return web.Response(status=401, text="an agent must send its token: Authorization: Bearer TOKEN\n")
+        if len(self._serving) >= CONNECTIONS_MAX or self._strangers >= STRANGERS_MAX:
+            return web.Response(status=503, text="too many connections; try again\n")
+        socket = web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX, compress=False, autoping=True)
+        await socket.prepare(request)
+        connection = Connection(socket, str(request.remote), self._desk.now, self._desk.report)
+        task = asyncio.current_task()
+        if task is not None:
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+        await self._serve(connection, hashlib.sha256(token.strip().encode()).hexdigest())
+        return socket
+
+    async def _serve(self, connection: Connection, token_sha256: str) -> None:
+        session: _Session | None = None
+        how, why, last = "closed", "the aggregator stops", None
+        self._strangers += 1
+        try:
+            try:
+                session = await self._greet(connection, token_sha256)
+            finally:
+                self._strangers -= 1
+            while True:
+                self._take(session, await connection.receive(SILENCE_S_MAX if session.stands else FULL_STATE_S_MAX))
+        except ConnectionEndedError as error:
+            how, why = error.how, error.why
+        except BadFrameError as error:
+            how, why, last = "reset", str(error), Refusal(error.code, str(error))
+        finally:
+            self._leave(session, how)
+            log = _log.info if last is None else _log.warning
+            log("agent gone", node=session.node if session else "", peer=connection.peer, how=how, reason=why)
+            await connection.close(last)
+
+    async def _greet(self, connection: Connection, token_sha256: str) -> _Session:
+        hello = await connection.receive(HELLO_S_MAX)
+        if not isinstance(hello, Hello):
+            raise BadFrameError("no-hello", f"the first frame must be a Hello, not a {type(hello).__name__}")
+        if not self._desk.leading:
+            raise BadFrameError("not-leading", "this aggregator does not lead now; try again")
+        await self._desk.at_rest()
+        self._check_token(hello, token_sha256)
+        answer = answer_hello(self._desk.state, hello, token_sha256)
+        if isinstance(answer, Refusal):
+            raise BadFrameError(answer.code, answer.message)
+        session = _Session(hello.node, hello.session, connection)
+        self._replace(session)
+        connection.send(answer)
+        first = await connection.receive(FULL_STATE_S_MAX)
+        if not isinstance(first, msg.FullState):
+            raise BadFrameError("no-state", f"after the welcome a FullState must come, not a {type(first).__name__}")
+        self._open(session, hello, first)
+        return session
+
+    def _check_token(self, hello: Hello, token_sha256: str) -> None:
+        record = self._desk.state.nodes.get(hello.node)
+        known = record.token_sha256 if record else ""
+        if known and not hmac.compare_digest(known, token_sha256):
+            raise BadFrameError(
+                "token", f"this is not {hello.node}'s token; virtward node token {hello.node} issues another"
+            )
+
+    def _replace(self, session: _Session) -> None:
+        """Put the new session in the old one's place, which ends here; an older session is refused."""
+        old = self._sessions.get(session.node)
+        if old is not None:
+            same_start = (old.key.boot_id, old.key.agent_start) == (session.key.boot_id, session.key.agent_start)
+            if same_start and session.key.number <= old.key.number:
+                raise BadFrameError("old-session", f"session {session.key.number} is older than the one that stands")
+            self._leave(old, "replaced")
+            old.connection.end("replaced", "the agent opened a newer session")
+        self._sessions[session.node] = session
+
+    def _open(self, session: _Session, hello: Hello, first: msg.FullState) -> None:
+        if self._sessions.get(session.node) is not session:
+            raise ConnectionEndedError("replaced", "the agent opened a newer session")
+        self._check_session(session, first.session)
+        self._offer(
+            SessionOpened(
+                at=self._desk.now(),
+                node=session.node,
+                session=session.key,
+                facts=hello.facts,
+                ledger=hello.ledger,
+                generation=first.generation,
+                vms=_bounded(first.vms),
+                in_hand=first.in_hand,
+                complete=first.complete,
+                definitions=first.definitions,
+                highest=hello.highest,
+            )
+        )
+        session.generation, session.stands = first.generation, True
+        _log.info("agent stands", node=session.node, peer=session.connection.peer, session=session.key.number)
+
+    def _leave(self, session: _Session | None, how: str) -> None:
+        if session is None or self._sessions.get(session.node) is not session:
+            return
+        del self._sessions[session.node]
+        if session.stands:
+            session.stands = False
+            self._desk.report(SessionEnded(at=self._desk.now(), node=session.node, session=session.key, how=how))
+
+    # --- frames of a standing session
+
+    def _take(self, session: _Session, message: FromAgent) -> None:
+        """Turn one frame into its fact, or answer it. BadFrameError, ConnectionEndedError."""
+        now, node, key = self._desk.now(), session.node, session.key
+        match message:
+            case msg.Beat():
+                self._beat(session, message, now)
+            case msg.Delta():
+                self._check_session(session, message.session)
+                if message.generation != session.generation + 1:
+                    raise ConnectionEndedError(
+                        "reset", f"delta {message.generation} does not follow {session.generation}"
+                    )
+                session.generation = message.generation
+                self._offer(
+                    VmsReported(
+                        at=now,
+                        node=node,
+                        session=key,
+                        generation=message.generation,
+                        vms=_bounded(message.vms),
+                        definitions=message.definitions,
+                        facts=message.facts,
+                    )
+                )
+            case msg.FullState():
+                self._check_session(session, message.session)
+                session.generation = message.generation
+                self._offer(
+                    VmsReported(
+                        at=now,
+                        node=node,
+                        session=key,
+                        generation=message.generation,
+                        vms=_bounded(message.vms),
+                        full=True,
+                        complete=message.complete,
+                        in_hand=message.in_hand,
+                        definitions=message.definitions,
+                    )
+                )
+            case msg.DefinitionChecked():
+                self.checks.answered(node, message)
+            case msg.Goodbye():
+                self._check_session(session, message.session)
+                raise ConnectionEndedError("goodbye", message.reason[:200])
+            case _:
+                self._report_of_work(session, message, now)
+
+    def _report_of_work(self, session: _Session, message: FromAgent, now: float) -> None:
+        node, key = session.node, session.key
+        match message:
+            case msg.OrderReport():
+                self._check_session(session, message.session)
+                self._offer(
+                    OrderReported(
+                        at=now,
+                        node=node,
+                        session=key,
+                        order_id=message.order_id,
+                        uuid=message.uuid,
+                        epoch=message.epoch,
+                        outcome=message.outcome,
+                        code=message.code,
+                        message=message.message,
+                        vm=message.vm,
+                    )
+                )
+            case msg.MigrationProgress():
+                self._offer(
+                    MigrationProgressed(
+                        at=now, node=node, uuid=message.uuid, order_id=message.order_id, percent=message.percent
+                    )
+                )
+            case msg.ProbeReport():
+                self._check_session(session, message.session)
+                self._offer(
+                    ProbeAnswered(
+                        at=now,
+                        prober=node,
+                        probe_id=message.probe_id,
+                        target=message.target,
+                        results=message.results,
+                    )
+                )
+            case _:
+                raise BadFrameError("unexpected", f"a {type(message).__name__} has no place in a standing session")
+
+    def _beat(self, session: _Session, beat: msg.Beat, now: float) -> None:
+        if beat.generation != session.generation:
+            raise ConnectionEndedError(
+                "reset", f"a beat speaks of state {beat.generation}, and {session.generation} came last"
+            )
+        self._offer(BeatHeard(at=now, node=session.node, session=session.key, sequence=beat.sequence))
+        if self._desk.leading:  # an answer is a promise that somebody leads (S5)
+            leader = self._desk.state.leader
+            known = Leadership(leader.term, leader.instance, self._desk.durable_position)
+            session.connection.send(msg.BeatAnswer(beat.sequence, known))
+
+    def _offer(self, fact: Event) -> None:
+        if not self._desk.offer(fact):
+            raise ConnectionEndedError("closed", "the aggregator has more facts than it can fold")
+
+    @staticmethod
+    def _check_session(session: _Session, named: SessionKey) -> None:
+        if named != session.key:
+            raise BadFrameError("session", f"a frame names session {named.number}, this one is {session.key.number}")
+
+    def _checkers(self) -> list[tuple[str, Send]]:
+        """Return the agents that may be asked about a definition: Up ones, by name."""
+        nodes = self._desk.state.nodes
+        up = [name for name in sorted(self._sessions) if name in nodes and nodes[name].state == "Up"]
+        return [(name, connection.send) for name in up if (connection := self.standing(name)) is not None]
+
+
+def _bounded(vms: tuple[VmReport, ...]) -> tuple[VmReport, ...]:
+    if len(vms) > msg.VMS_PER_NODE_MAX:
+        raise BadFrameError("too-many", f"{len(vms)} VMs are reported, a node may have {msg.VMS_PER_NODE_MAX}")
+    return vms

@@ -1,0 +1,129 @@
+"""The aggregator's configuration file, checked whole before anything is touched.
+
+Knows the keys and their meaning; opens no socket and no store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from aggregator.core.policy import ClusterConfig, decode_config_value, read_config, write_config
+from fleet.config import ConfigError, convert_config, load_config, read_secret
+from fleet.service import LEVELS
+
+_ENDPOINT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
+_CONTROL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+PORT_MAX = 65535
+
+
+class File(Struct, frozen=True, forbid_unknown_fields=True):
+    """aggregator.toml.
+
+    [config] holds keys of ClusterConfig. A key named there is set at every start; one that is not keeps
+    what it has: its default, or what it was last set to.
+    """
+
+    name: str
+    token_file: str
+    api_listen: str = "127.0.0.1:8420"
+    agents_listen: str = "0.0.0.0:8421"
+    state_dir: str = "/var/lib/virtward-aggregator"
+    fence_agents_dir: str = "/usr/sbin"
+    log_level: str = "info"
+    config: dict[str, object] = {}
+
+
+class Endpoint(Struct, frozen=True):
+    """An address to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the file comes to. token_sha256: of the admin token; the token itself is not kept."""
+
+    name: str
+    api: Endpoint
+    agents: Endpoint
+    state_dir: Path
+    fence_agents_dir: Path
+    log_level: str
+    token_sha256: str
+    config: dict[str, object]
+
+
+def read_settings(path: Path) -> Settings:
+    """Return the settings; ConfigError is one sentence with file and key."""
+    file = load_config(path, File)
+    if not _CONTROL_NAME.fullmatch(file.name):
+        raise ConfigError(f"{path}: name: {file.name!r} is no name; use letters, digits, '.', '_' and '-'")
+    if file.log_level not in LEVELS:
+        raise ConfigError(f"{path}: log_level: {file.log_level!r} must be one of {', '.join(LEVELS)}")
+    fence_agents_dir = _directory(path, "fence_agents_dir", file.fence_agents_dir)
+    if not fence_agents_dir.is_dir():
+        raise ConfigError(f"{path}: fence_agents_dir: {fence_agents_dir} is no directory; install fence-agents")
+    try:
+        token = read_secret(_directory(path, "token_file", file.token_file), "admin token")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: token_file: {error}") from None
+    return Settings(
+        name=file.name,
+        api=_endpoint(path, "api_listen", file.api_listen),
+        agents=_endpoint(path, "agents_listen", file.agents_listen),
+        state_dir=_directory(path, "state_dir", file.state_dir),
+        fence_agents_dir=fence_agents_dir,
+        log_level=file.log_level,
+        token_sha256=hashlib.sha256(token.encode()).hexdigest(),
+        config=_checked_config(path, file.config),
+    )
+
+
+def _checked_config(path: Path, overrides: dict[str, object]) -> dict[str, object]:
+    convert_config({"config": overrides}, _ConfigTable, str(path), decode_config_value)  # names the key that is wrong
+    try:
+        read_config(overrides)
+    except ValueError as error:
+        raise ConfigError(f"{path}: [config]: {error}") from None
+    return overrides
+
+
+def configure(before: ClusterConfig, overrides: Mapping[str, object]) -> ClusterConfig:
+    """Return the config with the file's keys set; ConfigError if they cannot stand beside the others."""
+    try:
+        return read_config(_merged(write_config(before), overrides))
+    except ValueError as error:
+        raise ConfigError(f"[config] of the configuration file: {error}") from None
+
+
+def _merged(before: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(before)
+    for key, value in overrides.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+class _ConfigTable(Struct, frozen=True):
+    config: ClusterConfig
+
+
+def _directory(path: Path, key: str, text: str) -> Path:
+    if not text.startswith("/"):
+        raise ConfigError(f"{path}: {key}: {text!r} must be an absolute path")
+    return Path(text)
+
+
+def _endpoint(path: Path, key: str, text: str) -> Endpoint:
+    match = _ENDPOINT.fullmatch(text)
+    if not match or int(match.group(3)) > PORT_MAX:
+        raise ConfigError(f"{path}: {key}: {text!r} must be ADDRESS:PORT, like 127.0.0.1:8420 or [::1]:8420")
+    return Endpoint(match.group(1) or match.group(2), int(match.group(3)))
