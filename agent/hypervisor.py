@@ -1,0 +1,67 @@
+"""What the agent asks of a hypervisor. agent.libvirt_driver is the real one.
+
+All methods are called in the agent's event loop. What the hypervisor shows comes through `facts`
+as the keeper's own facts (DomainsListed, DomainChanged, DefinitionRead, PidGone, MigrationMoved).
+No method raises for a hypervisor that fails: failures are results with a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from agent.deeds import AnyDeed
+from agent.keeper_types import DefinitionRead, DomainChanged, DomainsListed, MigrationMoved, PidGone
+from fleet.model import Definition
+
+HypervisorFact = DomainsListed | DomainChanged | DefinitionRead | PidGone | MigrationMoved
+Facts = Callable[[HypervisorFact], None]
+
+
+class Result(Struct, frozen=True):
+    """How a deed ended. code and message are empty when ok; definition: for Define."""
+
+    ok: bool
+    code: str = ""
+    message: str = ""
+    definition: Definition | None = None
+
+
+class HypervisorFacts(Struct, frozen=True):
+    """What the hypervisor knows of the node itself."""
+
+    host_uuid: str = ""
+    libvirt_version: str = ""
+    qemu_version: str = ""
+    ready: bool = False
+    reason: str = ""
+
+
+class Hypervisor(Protocol):
+    """Everything the agent may ask."""
+
+    async def start(self, facts: Facts) -> None:
+        """Begin watching; the first DomainsListed follows by itself."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop watching; guests live on."""
+        ...
+
+    async def do(self, uuid: str, deed: AnyDeed, timeout_s: float) -> Result:
+        """Do one thing to one VM; RESULT_UNKNOWN when timeout_s passes or the connection is lost."""
+        ...
+
+    async def check_xml(self, xml: str) -> Result:
+        """Say whether the hypervisor would take the XML; nothing is defined."""
+        ...
+
+    def look(self) -> None:
+        """Have everything read anew; DomainsListed follows within 2 s, complete or not."""
+        ...
+
+    def node_facts(self) -> HypervisorFacts:
+        """Return what is known by now; never blocks."""
+        ...

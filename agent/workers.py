@@ -1,0 +1,94 @@
+"""Threads for calls that may never return: bounded, abandoned when stuck, counted, replaced.
+
+A thread cannot be cancelled. Each purpose has its own Workers, so that a stuck call of one purpose
+never takes the last thread of another. Knows nothing of what the calls do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class StuckError(Exception):
+    """The call did not return in time; its thread was abandoned and its result will never be heard."""
+
+
+class CrowdedError(Exception):
+    """So many threads of this purpose are stuck that no new one is begun."""
+
+
+class Workers:
+    """At most threads_max calls at once, and at most stuck_max abandoned ones beside them."""
+
+    def __init__(self, name: str, threads_max: int, stuck_max: int = 16) -> None:
+        self.name = name
+        self.stuck_max = stuck_max
+        self.stuck = 0
+        self._slots = asyncio.Semaphore(threads_max)
+
+    async def run(self, call: Callable[[], T], timeout_s: float) -> T:
+        """Run a blocking call in a thread of its own and return what it returns.
+
+        Raises what the call raises, StuckError after timeout_s, CrowdedError when too many are stuck.
+        """
+        if self.stuck >= self.stuck_max:
+            raise CrowdedError(f"{self.stuck} calls of {self.name} are stuck")
+        async with self._slots:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[T] = loop.create_future()
+            flight = _Flight(self, loop, future, call)
+            threading.Thread(target=flight.run, name=f"{self.name}", daemon=True).start()
+            try:
+                return await asyncio.wait_for(asyncio.shield(future), timeout_s)
+            except TimeoutError:
+                if future.done():
+                    return future.result()
+                flight.abandon()
+                raise StuckError(f"a call of {self.name} did not return within {timeout_s:g} s") from None
+            except asyncio.CancelledError:
+                flight.abandon()
+                raise
+
+
+class _Flight:
+    """One call on its way; after `abandon` its end only corrects the count."""
+
+    def __init__(
+        self, workers: Workers, loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], call: Callable[[], T]
+    ) -> None:
+        self._workers = workers
+        self._loop = loop
+        self._future = future
+        self._call = call
+        self._abandoned = False
+
+    def run(self) -> None:
+        try:
+            result, error = self._call(), None
+        except BaseException as raised:  # noqa: BLE001 - it is handed on to the one who waits
+            result, error = None, raised
+        try:
+            self._loop.call_soon_threadsafe(self._finish, result, error)
+        except RuntimeError:  # the loop is closed: the agent has ended
+            return
+
+    def _finish(self, result: object, error: BaseException | None) -> None:
+        if self._abandoned:
+            self._workers.stuck -= 1
+        elif self._future.cancelled():
+            return
+        elif error is not None:
+            self._future.set_exception(error)
+        else:
+            self._future.set_result(result)
+
+    def abandon(self) -> None:
+        """Give the call up: it counts as stuck until it returns."""
+        if not self._abandoned and not self._future.done():
+            self._abandoned = True
+            self._workers.stuck += 1
