@@ -17,8 +17,6 @@ from fleet.domain_xml import Place
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "ceph", "glusterfs", "fuse.glusterfs", "lustre", "gpfs", "cifs", "smb3"}
 )
-    {"nfs", "nfs4", "ceph", "glusterfs", "fuse.glusterfs", "lustre", "gpfs", "cifs", "smb3"}
-)
 CLUSTER_FILESYSTEMS = frozenset({"ocfs2", "gfs2"})
 _OCTAL = re.compile(r"\\([0-7]{3})")
 

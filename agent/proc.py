@@ -47,7 +47,7 @@ def read_start(pid: int) -> int | None:
 
 def _tasks(pid: int) -> int:
     try:
-        return len(os.listdir(f"/proc/{pid}/task"))
+        return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return 0
 
@@ -73,7 +73,7 @@ def read_qemu(pid: int) -> QemuProcess | None:
 def namespace_of(pid: int | str) -> str:
     """Return the identity of the process's network namespace, empty if it cannot be read."""
     try:
-        return os.readlink(f"/proc/{pid}/ns/net")
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
     except OSError:
         return ""
 
@@ -82,10 +82,10 @@ def scan() -> list[QemuProcess]:
     """Return every living QEMU of this host. Takes about 50 µs per process of the machine."""
     own = namespace_of("self")
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
             continue
-        qemu = read_qemu(int(entry))
+        qemu = read_qemu(int(entry.name))
         if qemu is not None and namespace_of(qemu.pid) in (own, ""):
             found.append(qemu)
     return found
