@@ -75,7 +75,7 @@ _TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characte
 _ODD = st.sampled_from(
     ["On", "no", "1e3", "0x10", "52:54:00", "2026-01-01", "~", "null", "true", "-", "=", "<<", "1_000", ".5"]
 )
-_PLAIN = st.none() | st.booleans() | st.integers() | _TEXTS | _ODD
+_PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | _TEXTS | _ODD
 _VALUES = st.recursive(
     _PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS | _ODD, inner, max_size=3), max_leaves=8
 )
