@@ -167,7 +167,8 @@ class Bmc:
         """A hung BMC is one that gets no request: what was dropped is never acted on later."""
         rules = "add table inet hang\ndelete table inet hang\n"
         if dropped:
-            rules += f"table inet hang {{ chain input {{ type filter hook input priority 0; udp dport {IPMI_PORT} drop; }} }}\n"
+            rules += "add table inet hang\nadd chain inet hang input { type filter hook input priority 0; policy accept; }\n"
+            rules += f"add rule inet hang input udp dport {IPMI_PORT} drop\n"
         namespaces.run(namespaces.inside(self._link.namespace, ["nft", "-f", "-"]), rules)
 
 

@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from lab import forwarder, guest_build, guest_log, linux_image, manifest, namespaces, observer, processes
-from lab.bmc import Bmc, BmcMode
+from lab.bmc import Bmc, BmcMode, write_identity_command
 from lab.daemons import Aggregator, Api, node_manifest, write_agent_configuration
 from lab.errors import LaboratoryError
 from lab.guest_log import GuestLine
@@ -103,6 +103,7 @@ class Laboratory:
         if os.geteuid() != 0:
             raise LaboratoryError("only root can make namespaces and links; run virtward-lab as root")
         with self._alone():
+            self._claim_name()
             plan = self._write_plan(hosts, agents, fencing)
             self.planes.create_switch()
             self.storage.start()
@@ -121,6 +122,21 @@ class Laboratory:
         with (self.layout.base / f".{self.layout.name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def _owner(self) -> str:
+        """The directory of the laboratory to which this name belongs on this machine, or nothing."""
+        try:
+            return self.layout.claim.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    def _claim_name(self) -> None:
+        """Namespaces are the machine's: a name serves one laboratory, wherever its state lies."""
+        owner = self._owner()
+        if owner not in ("", str(self.dir)):
+            raise LaboratoryError(f"the name {self.layout.name} is taken by the laboratory in {owner}; choose another --name")
+        self.layout.claim.parent.mkdir(parents=True, exist_ok=True)
+        self.layout.claim.write_text(f"{self.dir}\n", encoding="utf-8")
 
     def _write_plan(self, hosts: int, agents: bool, fencing: str) -> Plan:
         try:
@@ -145,6 +161,7 @@ class Laboratory:
                 bmc = self.bmc(name)
                 bmc.prepare(self.layout.stable_uuid(f"bmc {name}", plan.id))
                 bmc.start()
+                write_identity_command(self.layout, name)
 
     def _start_witnesses(self) -> None:
         """The collector of guests' words and the observer of QEMUs."""
@@ -198,19 +215,26 @@ class Laboratory:
             self._observer = None
         with self._alone():
             processes.end_all(self._everything)
-            for name in namespaces.names():
-                if self.layout.owns_namespace(name):
-                    namespaces.delete(name)
+            for name in self._own_namespaces():
+                namespaces.delete(name)
             if self.dir.exists():
                 shutil.rmtree(self.dir)
             current = self.layout.base / "current"
             if current.is_symlink() and os.readlink(current) == self.layout.name:
                 current.unlink()
+            if self._owner() == str(self.dir):
+                self.layout.claim.unlink()
+
+    def _own_namespaces(self) -> list[str]:
+        """Namespaces of this laboratory; none when the name belongs to a laboratory elsewhere."""
+        if self._owner() not in ("", str(self.dir)):
+            return []
+        return [name for name in namespaces.names() if self.layout.owns_namespace(name)]
 
     def _everything(self) -> list[int]:
         """Every process with the mark, and every one in a namespace of ours."""
         found = set(processes.marked(self.layout.mark))
-        own = {(namespaces.NETNS_DIR / name).stat().st_ino for name in namespaces.names() if self.layout.owns_namespace(name)}
+        own = {(namespaces.NETNS_DIR / name).stat().st_ino for name in self._own_namespaces()}
         if own:
             found.update(pid for pid in processes.all_pids() if processes.namespace_of(pid, "net") in own and processes.is_alive(pid))
         return sorted(found)

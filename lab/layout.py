@@ -17,6 +17,7 @@ from msgspec import Struct
 from lab.errors import LaboratoryError
 
 CACHE_DIR = Path(os.environ.get("VIRTWARD_CACHE_DIR", "/var/cache/virtward"))
+CLAIMS_DIR = Path("/run/virtward-lab")  # which directory a laboratory's name belongs to; names are the machine's
 NAME_CHARACTERS_MAX = 6  # the longest link, NAME-h99-ctlx, must fit the kernel's 15 characters
 HOSTS_MAX = 99
 API_PORT = 8420
@@ -99,6 +100,7 @@ class Layout:
         self.disks_dir = self.dir / "disks"
         self.logs_dir = self.dir / "logs"
         self.guests_dir = self.dir / "guests"
+        self.claim = CLAIMS_DIR / name
 
     @property
     def mark(self) -> str:
