@@ -107,7 +107,7 @@ def check_object(raw: Plain, *, complete: bool = True) -> WrittenObject:
 def _kind(raw: dict[str, Plain]) -> str:
     version, kind = raw.get("apiVersion"), raw.get("kind")
     if kind in _MADE_BY_SYSTEM:
-        raise ManifestError("kind", f"a {kind} is made by virtward and cannot be written")
+        raise ManifestError("kind", f"{kind} objects are made by virtward and cannot be written")
     if kind is None:
         raise ManifestError("kind", f"it is required and missing; it must be one of {', '.join(_KINDS)}")
     if not isinstance(kind, str) or kind not in _KINDS:

@@ -187,7 +187,7 @@ def _number(value: Plain, path: str, *, whole: bool) -> int | float:
 def _unknown(key: str, known: list[str]) -> str:
     if key in NAMESPACE_FIELDS:
         return NO_NAMESPACES
-    near = difflib.get_close_matches(key.lower(), [name.lower() for name in known], 1, 0.7)
+    near = difflib.get_close_matches(key.lower(), [name.lower() for name in known], 1, 0.6)
     meant = next((name for name in known if near and name.lower() == near[0]), None)
     if meant:
         return f"there is no such field; did you mean {meant}?"
