@@ -52,6 +52,7 @@ VERBS = {
     "node": Verb("node:node", "Let nodes join: token, approve."),
     "config": Verb("config:config", "Show or change the fleet's settings."),
     "place": Verb("offline:place", "Judge placement scenarios from a file, without a fleet."),
+    "simulate": Verb("offline:simulate", "Play a story of faults on a fake clock, with the code that ships."),
     "completion": Verb("completion:completion", "Print the shell's completion script."),
     "version": Verb("status:version", "Print the versions of this command and of the aggregator."),
 }

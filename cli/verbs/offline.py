@@ -1,10 +1,12 @@
-"""`virtward place`: the verbs that need no fleet. Their work is done elsewhere; here are their words."""
+"""`virtward place` and `simulate`: the verbs that need no fleet. Their work is done elsewhere; here are their words."""
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 
 import click
+
+from cli.errors import WrongUsage
 
 
 @click.command()
@@ -16,6 +18,46 @@ def place(file: str, profile: str | None, output: str | None, *, all_scores: boo
     """Judge placement scenarios, one a line: which nodes may take a VM, which would be best, and why."""
     from cli.place import run
 
-    code = run(file, profile, all_scores=all_scores, output=output)
-    if code:
-        sys.exit(code)
+    _end(run(file, profile, all_scores=all_scores, output=output))
+
+
+@click.command()
+@click.argument("story", required=False, metavar="[STORY.yaml]", type=click.Path(path_type=Path))
+@click.option("--rewrite", is_flag=True, help="Keep the output beside the story, as what is expected from now on.")
+@click.option("--random", "random_seeds", is_flag=True, help="Made-up stories, one for each seed.")
+@click.option("--seeds", metavar="A..B", help="The seeds of --random, both included.")
+@click.option("--nodes", type=click.IntRange(1, 1000), help="With --random: so many nodes, not 2 to 7.")
+@click.option("--vms", type=click.IntRange(1, 10_000), help="With --random: so many VMs.")
+@click.option("-o", "--output", type=click.Choice(("json",)), help="A line of JSON for each event.")
+def simulate(  # noqa: PLR0913 (click hands every option over by name)
+    story: Path | None,
+    seeds: str | None,
+    nodes: int | None,
+    vms: int | None,
+    output: str | None,
+    *,
+    rewrite: bool,
+    random_seeds: bool,
+) -> None:
+    """Play a story, or stories drawn from seeds, with the code that ships, on a clock that is not real."""
+    if random_seeds == (story is not None):
+        raise WrongUsage("simulate takes either a story, or --random with --seeds A..B")
+    if not random_seeds and (seeds or nodes or vms):
+        raise WrongUsage("--seeds, --nodes and --vms belong to --random")
+    if random_seeds and (rewrite or not seeds):
+        raise WrongUsage("--random takes --seeds A..B and no --rewrite")
+    from simulator import command
+
+    if story is not None:
+        _end(command.run_story(story, output or "text", rewrite=rewrite))
+        return
+    try:
+        command.read_seeds(seeds or "")
+    except ValueError as error:
+        raise WrongUsage(str(error)) from None
+    _end(command.run_random(seeds or "", nodes, vms, output or "text"))
+
+
+def _end(code: int) -> None:
+    """End with a verb's own exit code; it has said why itself."""
+    click.get_current_context().exit(code)

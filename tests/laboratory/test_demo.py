@@ -1,0 +1,75 @@
+"""`make demo` as a program: its last line, its exit code, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import namespaces
+from lab.layout import Layout
+
+NAME = "tdemo"
+DEMO_S_MAX = 180
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder with a short name, for the paths of sockets must stay short."""
+    with tempfile.TemporaryDirectory(prefix="vw-") as folder:
+        yield Path(folder)
+
+
+def _start(base: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "VIRTWARD_LAB_DIR": str(base), "PYTHONUNBUFFERED": "1", "KEEP": ""}
+    command = [sys.executable, "-m", "lab.demo", "--name", NAME]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def _left_behind(base: Path) -> list[str]:
+    layout = Layout(NAME, base)
+    found = [name for name in namespaces.names() if layout.owns_namespace(name)]
+    return found + ([str(layout.dir)] if layout.dir.exists() else [])
+
+
+@pytest.mark.timeout(DEMO_S_MAX + 60)
+def test_the_demo_ends_with_every_vm_running_exactly_once(base: Path) -> None:
+    process = _start(base)
+    try:
+        out, err = process.communicate(timeout=DEMO_S_MAX)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    assert process.returncode == 0, out[-3000:] + err
+    line = json.loads(out.splitlines()[-1])
+    assert set(line) == {"vms", "recovery", "migrations", "page", "twice"}
+    assert line["twice"] == 0
+    assert len(line["vms"]) >= 3
+    assert all(vm["node"] for vm in line["vms"].values())
+    assert max(vm["starts"] for vm in line["vms"].values()) == 2  # recovered once
+    assert min(vm["starts"] for vm in line["vms"].values()) == 1  # and another one never restarted
+    assert len(line["migrations"]) >= 2
+    recovery = line["recovery"]
+    assert 0 < recovery["suspect_s"] < recovery["proof_s"] < recovery["counting_s"]
+    assert _left_behind(base) == []
+
+
+@pytest.mark.timeout(120)
+def test_an_interrupted_demo_cleans_up(base: Path) -> None:
+    process = _start(base)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "virtward get nodes" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert _left_behind(base) == []
