@@ -1,0 +1,358 @@
+"""One agent process: the shipped Keeper, and a driver that performs its effects in the world.
+
+The contract is agent.keeper_types: effects strictly in order, a Persist is on disk before what
+follows, a crash loses everything not yet performed. A kill may land between any two effects.
+The ledger lies on the host's disk. Decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from agent.keeper import Keeper
+from agent.keeper_types import (
+    CODE_UNKNOWN,
+    AnswerPeer,
+    AnyLedgerRecord,
+    Call,
+    CallReturned,
+    CloseLink,
+    DefinitionRead,
+    DomainChanged,
+    DomainsListed,
+    Effect,
+    Fact,
+    FactsRead,
+    KeeperSettings,
+    LinkClosed,
+    LinkOpened,
+    LookAgainAt,
+    LookNow,
+    MessageReceived,
+    Note,
+    PeerAnswered,
+    PeerNoticeReceived,
+    Persist,
+    PidGone,
+    Probe,
+    ProbeReturned,
+    Send,
+    Stopping,
+    TellPeer,
+    Tick,
+)
+from agent.memory import recall
+from fleet.messages import FromAggregator, ProbeAddress, ProbeResult, ReleasedNotice, ReleasedReceipt
+from fleet.model import Definition, LedgerState, Plane
+from simulator.connection import Connection
+from simulator.hypervisor import HypervisorCall, proc_only
+from simulator.process import Process
+from simulator.results import Result
+from simulator.truth import Qemu
+
+if TYPE_CHECKING:
+    from simulator.clock import Timer
+    from simulator.host import Host
+
+SYNC_S = (0.0005, 0.004)
+CONNECT_TIMEOUT_S = 2.0
+RECONNECT_S = (0.1, 3.0)
+LIST_EVERY_S = 10.0
+LOOK_TIMEOUT_S = 2.0
+PEER_TIMEOUT_S = 1.0
+PIDFD_S = 0.002
+EVENT_S = (0.05, 0.25)
+
+
+class SimulatedAgent(Process):
+    """The agent of one host."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host.world.queue)
+        self.host = host
+        self.keeper: Keeper | None = None
+        self.connection: Connection | None = None
+        self._starts = 0
+        self._links = 0
+        self._requests: dict[int, Callable[[ReleasedReceipt], None]] = {}
+        self._request = 0
+        self._effects: deque[Effect] = deque()
+        self._performing = False
+        self._tick: Timer | None = None
+
+    # --- its life
+
+    def start(self) -> None:
+        """systemd starts it: remember what the ledger holds, look around, connect."""
+        if self.alive or not self.host.power_on:
+            return
+        self.begin_life()
+        self._starts += 1
+        self._effects.clear()
+        self._performing = False
+        self._requests.clear()
+        self._tick = None
+        settings = KeeperSettings(
+            node=self.host.name,
+            boot_id=self.host.boot_id,
+            agent_start=f"{self.host.name}-agent-{self._starts}",
+            facts=self.host.facts(),
+            ledger=LedgerState.SOUND if self.host.ledger else LedgerState.NEW,
+        )
+        self.keeper = Keeper(settings, recall(self.host.ledger))
+        self.later(0.05, self._read_everything)
+        self.later(self.host.world.random.uniform(0.1, 0.6), self._connect)
+        self.later(LIST_EVERY_S, self._list_regularly)
+
+    def kill(self) -> None:
+        """SIGKILL: what was not performed is lost, the kernel closes its connection."""
+        if not self.alive:
+            return
+        self.end_life()
+        self.keeper = None
+        self._effects.clear()
+        if self.connection is not None:
+            self.connection.agent_closes()
+            self.connection = None
+
+    def stop(self) -> None:
+        """`systemctl stop`: a goodbye, then the end."""
+        if self.alive:
+            self.give(Stopping("service stop"))
+            self.later(0.1, self.kill)
+
+    def lose_power(self) -> None:
+        if self.connection is not None:
+            self.connection.lose_agent_kernel()
+            self.connection = None
+        if self.alive:
+            self.end_life()
+            self.keeper = None
+            self._effects.clear()
+
+    # --- facts in
+
+    def now(self) -> float:
+        return self.host.clock.now()
+
+    def give(self, fact: Fact) -> None:
+        """Hand the keeper one fact; what it wants done joins the one queue of effects."""
+        if self.keeper is None:
+            return
+        self._effects.extend(self.keeper.step(self.now(), fact))
+        if not self._performing:
+            self._perform()
+
+    def take(self, connection: Connection, message: FromAggregator) -> None:
+        """A message came out of the socket."""
+        if connection is self.connection:
+            self.give(MessageReceived(connection.link, message))
+
+    def connection_ended(self, connection: Connection) -> None:
+        if connection is self.connection:
+            self.connection = None
+            self.give(LinkClosed(connection.link))
+            self._reconnect(0.0)
+
+    def domain_event(self, uuid: str) -> None:
+        """libvirt's event: the agent looks at that VM anew, a little later."""
+        if self.alive and self.host.hypervisor.alive:
+            self.later(self.host.world.random.uniform(*EVENT_S), lambda: self._look_at(uuid))
+
+    def _look_at(self, uuid: str) -> None:
+        hypervisor, asked_s = self.host.hypervisor, self.now()
+        if hypervisor.answers:
+            seen = hypervisor.observe(uuid)
+            self.later(0.001, lambda: self.give(DomainChanged(seen, asked_s)))
+
+    def qemu_gone(self, qemu: Qemu) -> None:
+        """The pidfd is readable."""
+        if self.alive:
+            self.later(PIDFD_S, lambda: self.give(PidGone(qemu.uuid, qemu.process)))
+
+    def definition_changed(self, definition: Definition) -> None:
+        if self.alive:
+            self.later(0.04, lambda: self.give(DefinitionRead(definition)))
+
+    def look_soon(self) -> None:
+        if self.alive:
+            self.later(0.05, self._read_everything)
+
+    def facts_changed(self) -> None:
+        if self.alive:
+            self.later(self.host.world.random.uniform(1.0, 60.0), lambda: self.give(FactsRead(self.host.facts())))
+
+    def _read_everything(self) -> None:
+        for definition in list(self.host.definitions.values()):
+            self.give(DefinitionRead(definition))
+        self._look()
+
+    def _list_regularly(self) -> None:
+        self._look()
+        self.later(LIST_EVERY_S, self._list_regularly)
+
+    def _look(self) -> None:
+        """Read everything; what is read is a little older than the moment it is told."""
+        hypervisor, asked_s = self.host.hypervisor, self.now()
+        random = self.host.world.random
+
+        def read() -> None:
+            complete = hypervisor.answers
+            seen = hypervisor.observe_all() if complete else proc_only(list(self.host.qemus.values()))
+            listed = DomainsListed(vms=seen, complete=complete, asked_s=asked_s)
+            self.later(random.uniform(0.001, 0.005), lambda: self.give(listed))
+
+        self.later(LOOK_TIMEOUT_S - 0.1 if hypervisor.paused else random.uniform(0.002, 0.02), read)
+
+    # --- effects out
+
+    def _perform(self) -> None:
+        self._performing = False
+        while self._effects:
+            if self.step_boundary():
+                return
+            effect = self._effects.popleft()
+            if isinstance(effect, Persist):
+                self._performing = True
+                self.later(self.host.world.random.uniform(*SYNC_S), partial(self._synced, effect.record))
+                return
+            self._do(effect)
+
+    def _synced(self, record: AnyLedgerRecord) -> None:
+        self.host.ledger.append(record)
+        self._perform()
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Send(link=link, message=message):
+                if self.connection is not None and self.connection.link == link:
+                    self.connection.agent_sends(message)
+            case CloseLink(link=link, wait_s=wait_s):
+                if self.connection is not None and self.connection.link == link:
+                    self.connection.agent_closes()
+                    self.connection = None
+                    self.later(0.0, lambda: self.give(LinkClosed(link)))
+                    self._reconnect(wait_s)
+            case Call():
+                self._call(effect)
+            case LookNow():
+                self._look()
+            case LookAgainAt(at_s=at_s):
+                self._look_again(at_s)
+            case Probe():
+                self._probe(effect)
+            case TellPeer():
+                self._tell(effect, list(effect.addresses))
+            case AnswerPeer(request=request, receipt=receipt):
+                answer = self._requests.pop(request, None)
+                if answer is not None:
+                    answer(receipt)
+            case Note(event=event, uuid=uuid, detail=detail):
+                self.host.world.note(f"agent@{self.host.name}", event, uuid, detail)
+
+    def _look_again(self, at_s: float) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+        delay_s = self.host.clock.when(at_s) - self.queue.now
+        self._tick = self.later(max(0.0, delay_s) + 1e-6, lambda: self.give(Tick()))
+
+    def _call(self, effect: Call) -> None:
+        def returned(result: Result) -> None:
+            definition = result.definition
+            fact = CallReturned(effect.call_id, result.ok, result.code, result.message, definition)
+            self.later(0.0005, lambda: self.give(fact))
+
+        life = self.life
+        call = HypervisorCall(effect.uuid, self.host.world.vms[effect.uuid].name, effect.deed, returned)
+        late = Result(ok=False, code=CODE_UNKNOWN, message=f"no answer in {effect.timeout_s:g} s")
+        self.queue.after(effect.timeout_s, lambda: call.answer(late) if self.life == life else None)
+        self.host.hypervisor.begin(call)
+
+    # --- the link
+
+    def _reconnect(self, wait_s: float) -> None:
+        self.later(wait_s + self.host.world.random.uniform(*RECONNECT_S), self._connect)
+
+    def _connect(self) -> None:
+        world = self.host.world
+        aggregator = world.aggregator
+        if self.connection is not None:
+            return
+        if not world.network.both_ways(self.host.name, aggregator.name, Plane.CONTROL) or aggregator.paused:
+            self.later(CONNECT_TIMEOUT_S, lambda: self._reconnect(0.0))
+        elif not aggregator.alive:
+            self._reconnect(0.0)
+        else:
+            self.later(world.random.uniform(0.001, 0.004), self._connected)
+
+    def _connected(self) -> None:
+        aggregator = self.host.world.aggregator
+        if self.connection is not None:
+            return
+        if not aggregator.answers:
+            self._reconnect(0.0)
+            return
+        self._links += 1
+        self.connection = Connection(self, aggregator, self._links)
+        aggregator.accept(self.connection)
+        self.give(LinkOpened(self._links))
+
+    # --- peers
+
+    def _probe(self, effect: Probe) -> None:
+        asked_s = self.now()
+        answered = [(address, self._answers(address)) for address in effect.addresses]
+        results = tuple(
+            ProbeResult(address.plane, address.port, ok, 0.0, "" if ok else "no answer within 1 s")
+            for address, ok in answered
+        )
+        delay_s = 0.02 if all(ok for _, ok in answered) else PEER_TIMEOUT_S
+        fact = ProbeReturned(effect.probe_id, effect.target, results, asked_s)
+        self.later(delay_s, lambda: self.give(fact))
+
+    def _answers(self, address: ProbeAddress) -> bool:
+        """Would the process behind that address answer a question of ours within its second?"""
+        host = self.host.world.hosts.get(address.host.partition(".")[0])
+        if host is None or not self.host.reaches(host, address.plane):
+            return False
+        process: Process = host.agent if address.port == "agent" else host.hypervisor
+        return process.answers
+
+    def _tell(self, effect: TellPeer, addresses: list[str]) -> None:
+        notice = effect.notice
+        if not addresses:
+            self.give(PeerAnswered(notice.uuid, notice.migration, None, "no address answered"))
+            return
+        name, _, plane = addresses[0].partition(":")[0].partition(".")
+        host = self.host.world.hosts.get(name)
+        open_question = [True]
+
+        def answer(receipt: ReleasedReceipt | None) -> None:
+            if not open_question:
+                return
+            open_question.clear()
+            if receipt is None:
+                self._tell(effect, addresses[1:])
+            else:
+                self.give(PeerAnswered(notice.uuid, notice.migration, receipt))
+
+        self.later(PEER_TIMEOUT_S, lambda: answer(None))
+        way = Plane(plane)
+        if host is None or not host.power_on or not self.host.world.network.passes(self.host.name, name, way):
+            return
+
+        def answered(receipt: ReleasedReceipt) -> None:
+            if self.host.world.network.passes(name, self.host.name, way):
+                self.later(0.001, lambda: answer(receipt))
+
+        if host.agent.alive:
+            host.agent.later(0.001, lambda: host.agent.asked(notice, answered))
+
+    def asked(self, notice: ReleasedNotice, answered: Callable[[ReleasedReceipt], None]) -> None:
+        """Another agent tells us something; the keeper's AnswerPeer is our reply."""
+        self._request += 1
+        self._requests[self._request] = answered
+        self.give(PeerNoticeReceived(self._request, notice))

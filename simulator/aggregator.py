@@ -1,0 +1,267 @@
+"""One aggregator process: the shipped core in a loop of facts → settle → journal → deeds.
+
+The journal lies in a store that survives kills; what was settled and not yet committed is lost
+with the process. A kill may land between any two steps: before the commit, between commit and
+the first deed, between two deeds. A restart reads snapshot and journal back through fold and the
+codec, then settles with AggregatorStarted. Decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from aggregator.core import events as ev
+from aggregator.core.actions import ACTION_AGE_S_MAX, Action, AskFence, CloseSession, SendOrder, SendProbe
+from aggregator.core.events import Event, NodeState, PowerAnswer
+from aggregator.core.fold import fold
+from aggregator.core.journal_form import VOLATILE, decode_event, decode_state, encode_event, encode_state
+from aggregator.core.settle import settle
+from aggregator.core.state import State
+from fleet.messages import FromAgent
+from fleet.model import Leadership
+from simulator.clock import LocalClock
+from simulator.connection import Connection, Ending
+from simulator.fences import FenceReply
+from simulator.intake import Intake
+from simulator.process import Process
+
+if TYPE_CHECKING:
+    from simulator.clock import Timer
+    from simulator.world import World
+
+TURN_S = (0.0005, 0.003)
+COMMIT_S = (0.001, 0.006)
+DEED_S = 0.0002
+SUPERVISED_S = 2.0
+SILENT_CHECK_S = 5.0
+FIRST_TURN_S = 1.5
+STEADY = (NodeState.UP,)
+
+
+class Store(Struct):
+    """What survives the process: a snapshot and the events after it, as bytes."""
+
+    snapshot: bytes
+    events: list[bytes]
+
+
+class SimulatedAggregator(Process):
+    """The aggregator of the world."""
+
+    name = "aggregator"
+
+    def __init__(self, world: World, state: State, wall: LocalClock) -> None:
+        super().__init__(world.queue)
+        self.world = world
+        self.state = state
+        self.store = Store(snapshot=encode_state(state), events=[])
+        self.wall = wall
+        self.intake = Intake(self)
+        self.on_commit: list[Callable[[Event, State], None]] = []
+        self._monotonic = LocalClock(world.queue, shows=state.now)
+        self._gap = 0.0
+        self._facts: deque[Event] = deque()
+        self._beats: dict[str, Event] = {}
+        self._busy = False
+        self._look: Timer | None = None
+        self._look_at = inf
+        self._instances = 1
+        self._stopped_at: float | None = None
+        self.position = state.position  # of the last event that is durable
+
+    # --- its life
+
+    def begin_quietly(self) -> None:
+        """The life that was already running at the beginning of the story."""
+        self.begin_life()
+        self._gap = self.wall.now() - self._monotonic.now()
+        self._busy = True
+        self.later(FIRST_TURN_S, self._turn)  # by then every agent has connected
+        self.later(SILENT_CHECK_S, self._drop_silent)
+
+    def start(self) -> None:
+        """A new life: read the journal, then ask, then decide."""
+        if self.alive:
+            return
+        self.begin_life()
+        self.state = decode_state(self.store.snapshot)
+        for data in self.store.events:
+            fold(self.state, decode_event(data))
+        self.position = self.state.position
+        self.intake = Intake(self)
+        self._monotonic = LocalClock(self.queue, shows=max(self.wall.now(), self.state.now))
+        self._gap = self.wall.now() - self._monotonic.now()
+        self._facts.clear()
+        self._beats.clear()
+        self._busy = False
+        self._look, self._look_at = None, inf
+        self._instances += 1
+        leader = Leadership(self.state.leader.term + 1, f"instance-{self._instances}", self.state.position)
+        self.fact(ev.AggregatorStarted(at=self.now(), leader=leader))
+        self.later(SILENT_CHECK_S, self._drop_silent)
+
+    def kill(self) -> None:
+        if not self.alive:
+            return
+        self.intake.close_all()
+        self.end_life()
+
+    def pause(self, why: str = "itself") -> None:
+        if not self.paused:
+            self._stopped_at = self.queue.now
+        super().pause(why)
+
+    def resumed(self) -> None:
+        """The first thing a process notices after a pause is its own lag (S9)."""
+        lag_s = self.queue.now - (self._stopped_at or self.queue.now)
+        if self.alive and lag_s > self.state.config.self_lag_max:
+            self.fact(ev.SelfDoubted(at=self.now(), kind="lag", detail=f"the loop stood still for {lag_s:.1f} s"))
+
+    def now(self) -> float:
+        """Return fleet time."""
+        return self._monotonic.now()
+
+    def set_rate(self, rate: float) -> None:
+        self._monotonic.set_rate(rate)
+        self.wall.set_rate(rate)
+
+    def jump(self, by_s: float) -> None:
+        """Somebody sets the machine's wall clock."""
+        self.wall.jump(by_s)
+        if self.alive:
+            self.fact(ev.SelfDoubted(at=self.now(), kind="clock", detail=f"the wall clock jumped by {by_s:+.1f} s"))
+
+    # --- facts in
+
+    def accept(self, connection: Connection) -> None:
+        self.intake.accept(connection)
+
+    def take(self, connection: Connection, item: FromAgent | Ending) -> None:
+        self.intake.take(connection, item)
+
+    def fact(self, fact: Event) -> None:
+        """Queue a fact. A beat of a node that is Up waits for the next turn: it only moves a number."""
+        if isinstance(fact, ev.BeatHeard):
+            self._beats[fact.node] = fact
+            node = self.state.nodes.get(fact.node)
+            if node is not None and node.state in STEADY:
+                return
+        else:
+            self._facts.append(fact)
+        self._turn_soon()
+
+    def _drop_silent(self) -> None:
+        self.intake.drop_silent()
+        self.later(SILENT_CHECK_S, self._drop_silent)
+
+    # --- the loop
+
+    def _turn_soon(self) -> None:
+        if not self._busy and self.alive:
+            self._busy = True
+            self.later(self.world.random.uniform(*TURN_S), self._turn)
+
+    def _turn(self) -> None:
+        """Fold and decide; what was decided is not yet true for anybody else."""
+        facts = [*self._beats.values(), *self._facts]
+        facts.sort(key=lambda fact: fact.at)
+        self._beats.clear()
+        self._facts.clear()
+        if self._look is not None:
+            self._look.cancel()
+        settled = settle(self.state, facts, self.now())
+        self._look_at = settled.look_again_at
+        if self.step_boundary():
+            return
+        if settled.events or settled.actions:
+            self.later(self.world.random.uniform(*COMMIT_S), lambda: self._commit(settled.events, settled.actions))
+        else:
+            self._rest()
+
+    def _commit(self, events: tuple[Event, ...], actions: tuple[Action, ...]) -> None:
+        """The transaction is durable: from here on it has happened."""
+        for event in events:
+            if not isinstance(event, VOLATILE):
+                self.store.events.append(encode_event(event))
+                self.position += 1
+            for watch in self.on_commit:
+                watch(event, self.state)
+        if not self.step_boundary():
+            self._act(deque(actions))
+
+    def _act(self, actions: deque[Action]) -> None:
+        while actions:
+            self._do(actions.popleft())
+            if self.step_boundary():
+                return
+            if actions:
+                self.later(DEED_S, lambda: self._act(actions))
+                return
+        self._rest()
+
+    def _rest(self) -> None:
+        self._busy = False
+        if self._facts:
+            self._turn_soon()
+        elif self._look_at < inf:
+            delay_s = self._monotonic.when(self._look_at) - self.queue.now
+            self._look = self.later(max(0.0, delay_s) + 1e-6, self._turn_soon)
+
+    # --- deeds
+
+    def _do(self, action: Action) -> None:
+        world = self.world
+        match action:
+            case SendOrder(node=node, order=order):
+                talk = self.intake.standing(node)
+                if talk is None or talk.session != order.session:
+                    self._dropped(order.order_id, "the session is over")
+                elif self.now() - action.decided_at > ACTION_AGE_S_MAX:
+                    self._dropped(order.order_id, "the decision is too old")
+                else:
+                    talk.connection.aggregator_sends(order)
+            case SendProbe(prober=prober, request=request):
+                talk = self.intake.standing(prober)
+                if talk is not None:
+                    talk.connection.aggregator_sends(request)
+            case CloseSession(node=node):
+                self.intake.close(node)
+            case AskFence():
+                self._ask_fence(action, world)
+            case _:
+                raise AssertionError(f"no hand for a {type(action).__name__}")
+
+    def _dropped(self, order_id: str, why: str) -> None:
+        self.fact(ev.OrderDropped(at=self.now(), order_id=order_id, why=why))
+
+    def _ask_fence(self, action: AskFence, world: World) -> None:
+        asked_at, life = self.now(), self.life
+
+        def answered(reply: FenceReply) -> None:
+            if self.life == life:
+                self.when_running(lambda: self.fact(_fence_answer(action, asked_at, self.now(), reply)))
+
+        too_old = asked_at - action.decided_at > ACTION_AGE_S_MAX
+        if too_old and action.question != "status":
+            answered(FenceReply(PowerAnswer.ERROR, None, "dropped"))
+            return
+        world.fence_orders.append((self.queue.now, action.node, action.question))
+        device = world.fences[action.rung.params["ip"].partition(".")[0]]
+        device.ask(action.question, action.timeout_s, answered)
+
+
+def _fence_answer(action: AskFence, asked_at: float, at: float, reply: FenceReply) -> ev.FenceAnswered:
+    return ev.FenceAnswered(
+        at=at,
+        node=action.node,
+        question_id=action.question_id,
+        answer=reply.answer,
+        asked_at=asked_at,
+        exit_code=reply.exit_code,
+        line=reply.line,
+    )

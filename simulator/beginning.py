@@ -1,0 +1,97 @@
+"""The fleet at the beginning of a story, as the aggregator and the agents' ledgers hold it.
+
+"At 0 s all is well": every node Up, runs at epoch 1, grace over. Nothing is put in that the
+world would not find by itself: sessions open and readiness is checked while the world warms up.
+"""
+
+from __future__ import annotations
+
+from agent.keeper_types import AnyLedgerRecord, LeadershipSeen, RunBegan
+from aggregator.core.events import NodeState, VmPhase
+from aggregator.core.objects import FencingRung, NodeSpec
+from aggregator.core.state import Binding, NodeRecord, State, VmRecord
+from fleet.model import Definition, Leadership
+from simulator.hypervisor import disk_of
+from simulator.plan import NodePlan, VmPlan, WorldPlan, uuid_of
+
+FLEET_EPOCH_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z is 0 s of every story
+LEADER = Leadership(1, "instance-1", 0)
+
+
+def xml_of(uuid: str, plan: VmPlan) -> str:
+    memory_kib = plan.memory_bytes // 1024
+    return (
+        f"<domain type='kvm'><name>{plan.name}</name><uuid>{uuid}</uuid><memory unit='KiB'>{memory_kib}</memory>"
+        f"<vcpu>{max(1, plan.cpu_m // 1000)}</vcpu></domain>"
+    )
+
+
+def definition_of(uuid: str, plan: VmPlan) -> Definition:
+    xml = xml_of(uuid, plan)
+    return Definition(
+        uuid=uuid, name=plan.name, xml=xml, hash=f"hash-{len(xml)}-{plan.name}", disks=(disk_of(plan.name),)
+    )
+
+
+def state_of(plan: WorldPlan, at: float) -> State:
+    """Return the aggregator's state of a fleet where all is well. at: fleet time."""
+    state = State(leader=LEADER, secret="the story's secret", now=at, config=plan.config)
+    state.grace_over = True
+    state.started_at = at - 3600
+    for node in plan.nodes:
+        state.nodes[node.name] = _node(node, at)
+    for number, vm in enumerate(plan.vms, start=1):
+        uuid = uuid_of(number)
+        state.names[uuid] = vm.name
+        state.vms[vm.name] = _vm(uuid, vm, at)
+    return state
+
+
+def _node(plan: NodePlan, at: float) -> NodeRecord:
+    rung = FencingRung(agent="fence_sim", params={"ip": f"{plan.name}.bmc"}, guid=f"guid-{plan.name}")
+    return NodeRecord(
+        name=plan.name,
+        created=at,
+        labels={**plan.labels, "virtward/hostname": plan.name},
+        spec=NodeSpec(fencing=(rung,) if plan.fencing == "power" else ()),
+        approved=True,
+        token_sha256=f"token-{plan.name}",
+        machine_id=f"machine-{plan.name}",
+        host_uuid=f"uuid-{plan.name}",
+        state=NodeState.UP,
+        state_since=at,
+        boot_id=f"{plan.name}-boot-1",
+        last_sign=at,
+        seen=True,
+    )
+
+
+def _vm(uuid: str, plan: VmPlan, at: float) -> VmRecord:
+    vm = VmRecord(
+        name=plan.name,
+        uuid=uuid,
+        spec=plan.spec,
+        created=at,
+        labels=plan.labels,
+        disks=(disk_of(plan.name),),
+        cpu_m=plan.cpu_m,
+        memory_bytes=plan.memory_bytes,
+        definition=definition_of(uuid, plan),
+    )
+    if plan.node:
+        vm.epoch = vm.epoch_top = vm.run = 1
+        vm.run_open = vm.run_reached_running = vm.ran_under_strategy = True
+        vm.run_since = vm.phase_since = at
+        vm.owner = plan.node
+        vm.phase = VmPhase.RUNNING
+        vm.bindings = [Binding(plan.node, f"{plan.node}-boot-1", 1, at, "owner")]
+    return vm
+
+
+def ledger_of(plan: WorldPlan, node: str) -> list[AnyLedgerRecord]:
+    """Return what the node's agent has on disk at the beginning."""
+    records: list[AnyLedgerRecord] = [LeadershipSeen(LEADER)]
+    for number, vm in enumerate(plan.vms, start=1):
+        if vm.node == node:
+            records.append(RunBegan(uuid_of(number), vm.name, 1, 1, confirmed=True))
+    return records

@@ -1,0 +1,228 @@
+"""Reads one item of a story's `events`: a fault, or a verb of the command line (`do:`).
+
+Every item has `at` and one key that says what happens; the other keys belong to that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fleet.model import Plane
+from fleet.units import parse_duration_s
+from simulator.faults import (
+    AnyFault,
+    ClockJump,
+    ClockRate,
+    Cut,
+    Disturb,
+    FenceOutcome,
+    GuestDoes,
+    Heal,
+    Power,
+    Signal,
+    Storage,
+)
+from simulator.fences import OUTCOMES
+from simulator.network import PLANES
+from simulator.plan import WorldPlan
+from simulator.run import Happening
+from simulator.story_error import StoryError
+from simulator.verbs import VERBS
+
+Raw = Mapping[str, object]
+ON_OFF = {True: "on", False: "off"}  # YAML 1.1 reads a bare on and off as truth values
+
+
+class Item:
+    """One item with its place, for sentences."""
+
+    def __init__(self, raw: Raw, where: str, plan: WorldPlan) -> None:
+        self.raw = raw
+        self.where = where
+        self.plan = plan
+        self.at = self.seconds("at")
+
+    def seconds(self, key: str) -> float:
+        raw = self.raw.get(key)
+        if not isinstance(raw, str | int | float):
+            raise StoryError(f"{self.where}.{key}", "a time is missing; write it like 30s")
+        try:
+            return parse_duration_s(raw)
+        except ValueError as error:
+            raise StoryError(f"{self.where}.{key}", str(error)) from None
+
+    def word(self, key: str, allowed: tuple[str, ...], default: str = "") -> str:
+        raw = self.raw.get(key, default)
+        text = ON_OFF[raw] if isinstance(raw, bool) else str(raw)
+        if text not in allowed:
+            raise StoryError(f"{self.where}.{key}", f"{text!r} is not one of {', '.join(allowed)}")
+        return text
+
+    def host(self, key: str) -> str:
+        return self.word(key, tuple(node.name for node in self.plan.nodes))
+
+    def vm(self, key: str) -> str:
+        """A VM's name; one made during the story is not known beforehand."""
+        return str(self.raw.get(key, ""))
+
+    def planes(self) -> tuple[Plane, ...]:
+        plane = self.word("plane", (*PLANES, "all"), "all")
+        return PLANES if plane == "all" else (Plane(plane),)
+
+    def rate(self, key: str, most: float) -> float:
+        raw = self.raw.get(key)
+        if not isinstance(raw, int | float) or isinstance(raw, bool) or not 0 <= raw <= most:
+            raise StoryError(f"{self.where}.{key}", f"{raw!r} is not a number from 0 to {most:g}")
+        return float(raw)
+
+    def target(self, key: str) -> str:
+        """HOST | agent@HOST | libvirtd@HOST | qemu:VM | aggregator@1."""
+        text = str(self.raw.get(key, ""))
+        kind, at, name = text.rpartition("@")
+        if text.startswith("qemu:"):
+            return text
+        if text == "aggregator@1":
+            return text
+        if kind == "aggregator":
+            raise StoryError(f"{self.where}.{key}", f"{text}: this simulator knows aggregator@1 only")
+        hosts = [node.name for node in self.plan.nodes]
+        if name not in hosts or (at and kind not in ("agent", "libvirtd")):
+            raise StoryError(
+                f"{self.where}.{key}", f"{text!r} is none of HOST, agent@HOST, libvirtd@HOST, qemu:VM, aggregator@1"
+            )
+        return text
+
+    def only(self, *known: str) -> None:
+        for key in self.raw:
+            if key not in ("at", *known):
+                raise StoryError(f"{self.where}.{key}", f"this key does not belong to {known[0]}")
+
+
+def _power(item: Item) -> AnyFault:
+    item.only("power", "to")
+    return Power(at=item.at, host=item.host("power"), to=item.word("to", ("off", "on", "cycle")))
+
+
+def _cut(item: Item) -> AnyFault:
+    item.only("cut", "plane", "direction")
+    direction = item.word("direction", ("in", "out", "both"), "both")
+    return Cut(at=item.at, host=item.host("cut"), planes=item.planes(), direction=direction)
+
+
+def _heal(item: Item) -> AnyFault:
+    item.only("heal", "plane")
+    return Heal(at=item.at, host=item.host("heal"), planes=item.planes())
+
+
+def _disturb(kind: str) -> Callable[[Item], AnyFault]:
+    def read(item: Item) -> AnyFault:
+        key = "by" if kind == "delay" else "rate"
+        item.only(kind, "plane", key)
+        amount = item.seconds("by") if kind == "delay" else item.rate("rate", 1.0)
+        return Disturb(at=item.at, host=item.host(kind), planes=item.planes(), kind=kind, amount=amount)
+
+    return read
+
+
+def _signal(verb: str) -> Callable[[Item], AnyFault]:
+    def read(item: Item) -> AnyFault:
+        item.only(verb, "afterSteps")
+        steps = item.raw.get("afterSteps", 0)
+        if not isinstance(steps, int) or steps < 0:
+            raise StoryError(f"{item.where}.afterSteps", f"{steps!r} is not a whole number from 0")
+        return Signal(at=item.at, verb=verb, target=item.target(verb), after_steps=steps)
+
+    return read
+
+
+def _fence(item: Item) -> AnyFault:
+    item.only("fence", "outcome", "swapped")
+    host = item.host("fence")
+    outcome = item.raw.get("outcome", "")
+    if isinstance(outcome, dict) and list(outcome) == ["swapped"]:  # outcome: {swapped: n2}
+        return FenceOutcome(at=item.at, host=host, outcome="swapped", other=str(outcome["swapped"]))
+    if "swapped" in item.raw or str(outcome).startswith("swapped"):
+        other = str(item.raw.get("swapped", "")) or str(outcome).removeprefix("swapped").strip(": ")
+        if other not in [node.name for node in item.plan.nodes]:
+            raise StoryError(f"{item.where}.swapped", f"there is no node {other!r} to swap devices with")
+        return FenceOutcome(at=item.at, host=host, outcome="swapped", other=other)
+    return FenceOutcome(at=item.at, host=host, outcome=item.word("outcome", OUTCOMES))
+
+
+def _guest(item: Item) -> AnyFault:
+    item.only("guest", "does")
+    return GuestDoes(at=item.at, vm=item.vm("guest"), does=item.word("does", ("crash", "poweroff", "hang")))
+
+
+def _clock(item: Item) -> AnyFault:
+    item.only("clock", "rate")
+    target = str(item.raw["clock"])
+    if target != "aggregator@1":
+        target = item.host("clock")
+    return ClockRate(at=item.at, target=target, rate=max(0.5, item.rate("rate", 2.0)))
+
+
+def _jump(item: Item) -> AnyFault:
+    item.only("jump", "by")
+    text = str(item.raw.get("by", ""))
+    sign = -1.0 if text.startswith("-") else 1.0
+    try:
+        by_s = sign * parse_duration_s(text.removeprefix("-"))
+    except ValueError as error:
+        raise StoryError(f"{item.where}.by", str(error)) from None
+    if item.target("jump") != "aggregator@1":
+        raise StoryError(f"{item.where}.jump", "nobody reads a node's wall clock; only aggregator@1 can jump")
+    return ClockJump(at=item.at, target="aggregator@1", by_s=by_s)
+
+
+def _storage(item: Item) -> AnyFault:
+    item.only("storage", "is")
+    return Storage(at=item.at, host=item.host("storage"), gone=item.word("is", ("gone", "back")) == "gone")
+
+
+def _store(item: Item) -> AnyFault:
+    raise StoryError(f"{item.where}.store", "this simulator cannot lose the aggregator's store yet")
+
+
+READERS: dict[str, Callable[[Item], AnyFault]] = {
+    "power": _power,
+    "cut": _cut,
+    "heal": _heal,
+    **{kind: _disturb(kind) for kind in ("drop", "delay", "duplicate", "reorder")},
+    **{verb: _signal(verb) for verb in ("pause", "resume", "kill", "start")},
+    "fence": _fence,
+    "guest": _guest,
+    "clock": _clock,
+    "jump": _jump,
+    "storage": _storage,
+    "store": _store,
+}
+
+
+def read_happening(raw: object, where: str, plan: WorldPlan) -> Happening:
+    """Return one item; StoryError names its place."""
+    if not isinstance(raw, dict):
+        raise StoryError(where, "an event is a mapping like {at: 30s, power: n1, to: \"off\"}")
+    item = Item(raw, where, plan)
+    if "do" in raw:
+        verb = item.word("do", tuple(VERBS))
+        arguments = {str(key): value for key, value in raw.items() if key not in ("at", "do")}
+        return Happening(at=item.at, words=_words(raw), verb=verb, arguments=arguments)
+    kinds = [kind for kind in READERS if kind in raw]
+    if len(kinds) != 1:
+        told = " and ".join(kinds) or "none"
+        raise StoryError(where, f"an event has exactly one of do, {', '.join(READERS)}; here are {told}")
+    return Happening(at=item.at, words=_words(raw), fault=READERS[kinds[0]](item))
+
+
+def _words(raw: Raw) -> str:
+    parts = []
+    for key, value in raw.items():
+        if key == "at":
+            continue
+        shown = ON_OFF[value] if isinstance(value, bool) and key == "to" else value
+        if isinstance(shown, dict):
+            name = shown.get("metadata", {}).get("name", "") if isinstance(shown.get("metadata"), dict) else ""
+            shown = f"{shown.get('kind', '')} {name}".strip() or "…"
+        parts.append(f"{key} {shown}")
+    return ", ".join(parts)

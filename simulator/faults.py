@@ -1,0 +1,219 @@
+"""What happens to the world from outside: the `events` of a story, each a small record.
+
+`strike` carries one out. Which keys an event may have is fixed in interfaces.md; reading them
+from text is story.py's. What people do (`do:`) is in verbs.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from fleet.model import Plane
+from simulator.process import Process
+from simulator.truth import Qemu
+from simulator.world import World
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """Base of all faults. at: world seconds."""
+
+    at: float
+
+
+class Power(Fault, frozen=True, kw_only=True):
+    """to: off | on | cycle."""
+
+    host: str
+    to: str
+
+
+class Cut(Fault, frozen=True, kw_only=True):
+    """direction: in | out | both, as the host sees it."""
+
+    host: str
+    planes: tuple[Plane, ...]
+    direction: str = "both"
+
+
+class Heal(Fault, frozen=True, kw_only=True):
+    host: str
+    planes: tuple[Plane, ...]
+
+
+class Disturb(Fault, frozen=True, kw_only=True):
+    """kind: drop | delay | duplicate | reorder; amount: a rate, or seconds for delay."""
+
+    host: str
+    planes: tuple[Plane, ...]
+    kind: str
+    amount: float
+
+
+class Signal(Fault, frozen=True, kw_only=True):
+    """verb: pause | resume | kill | start. after_steps: the target dies so many own steps later."""
+
+    verb: str
+    target: str
+    after_steps: int = 0
+
+
+class FenceOutcome(Fault, frozen=True, kw_only=True):
+    """outcome: works | fails | hangs | early | missing | swapped; other: the host it is swapped with."""
+
+    host: str
+    outcome: str
+    other: str = ""
+
+
+class GuestDoes(Fault, frozen=True, kw_only=True):
+    """does: crash | poweroff | hang."""
+
+    vm: str
+    does: str
+
+
+class ClockRate(Fault, frozen=True, kw_only=True):
+    target: str
+    rate: float
+
+
+class ClockJump(Fault, frozen=True, kw_only=True):
+    target: str
+    by_s: float
+
+
+class Storage(Fault, frozen=True, kw_only=True):
+    """gone: the host does not reach the shared storage."""
+
+    host: str
+    gone: bool
+
+
+AnyFault = (
+    Power | Cut | Heal | Disturb | Signal | FenceOutcome | GuestDoes | ClockRate | ClockJump | Storage
+)
+
+
+def strike(world: World, fault: AnyFault) -> None:
+    """Carry a fault out, now."""
+    match fault:
+        case Power():
+            _power(world, fault)
+        case Cut(host=host, planes=planes, direction=direction):
+            for plane in planes:
+                world.network.cut(host, plane, direction)
+        case Heal(host=host, planes=planes):
+            for plane in planes:
+                world.network.heal(host, plane)
+        case Disturb(host=host, planes=planes, kind=kind, amount=amount):
+            for plane in planes:
+                world.network.disturb(host, plane, kind, amount)
+        case Signal():
+            _signal(world, fault)
+        case FenceOutcome():
+            _fence(world, fault)
+        case GuestDoes(vm=vm, does=does):
+            qemu = _qemu_of(world, vm)
+            if qemu is not None:
+                world.hosts[qemu.host].guest_does(qemu, does)
+        case ClockRate(target=target, rate=rate):
+            if target.startswith("aggregator@"):
+                world.aggregator.set_rate(rate)
+            else:
+                world.hosts[target].clock.set_rate(rate)
+        case ClockJump(by_s=by_s):
+            world.aggregator.jump(by_s)
+        case Storage(host=host, gone=gone):
+            machine = world.hosts[host]
+            machine.lose_storage() if gone else machine.regain_storage()
+
+
+def _power(world: World, fault: Power) -> None:
+    host = world.hosts[fault.host]
+    if fault.to in ("off", "cycle"):
+        host.lose_power()
+    if fault.to in ("on", "cycle") and not host.power_on:
+        host.get_power()
+
+
+def _fence(world: World, fault: FenceOutcome) -> None:
+    device = world.fences[fault.host]
+    if fault.outcome != "swapped":
+        device.outcome = fault.outcome
+        return
+    other = world.fences[fault.other]
+    device.switches, other.switches = other.switches, device.switches
+    for name in (fault.host, fault.other):
+        world.hosts[name].agent.facts_changed()
+
+
+def _qemu_of(world: World, vm: str) -> Qemu | None:
+    """Return the QEMU a person would mean: the running one, else any."""
+    record = world.truth.by_name(vm)
+    if record is None or not record.qemus:
+        return None
+    return next(iter(record.running() or record.qemus))
+
+
+def _signal(world: World, fault: Signal) -> None:
+    kind, _, name = fault.target.rpartition("@")
+    if fault.target.startswith("qemu:"):
+        _signal_qemu(world, fault.verb, fault.target.removeprefix("qemu:"))
+    elif not kind:
+        _signal_host(world, fault.verb, name)
+    else:
+        process: Process
+        if kind == "aggregator":
+            process, kill, start = world.aggregator, _kill_aggregator(world), world.aggregator.start
+        elif kind == "agent":
+            process, kill, start = world.hosts[name].agent, world.hosts[name].kill_agent, world.hosts[name].agent.start
+        else:
+            host = world.hosts[name]
+            process, kill, start = host.hypervisor, host.kill_libvirtd, host.hypervisor.start
+        _signal_process(fault, process, kill, start)
+
+
+def _kill_aggregator(world: World) -> Callable[[], None]:
+    def kill() -> None:
+        world.aggregator.kill()
+        world.aggregator.resume()
+
+    return kill
+
+
+def _signal_process(fault: Signal, process: Process, kill: Callable[[], None], start: Callable[[], None]) -> None:
+    if fault.verb == "pause":
+        process.pause()
+    elif fault.verb == "resume":
+        process.resume()
+    elif fault.verb == "start":
+        start()
+    elif fault.after_steps:
+        process.die_after(fault.after_steps, kill)
+    else:
+        kill()
+
+
+def _signal_host(world: World, verb: str, name: str) -> None:
+    host = world.hosts[name]
+    if verb == "pause":
+        host.freeze()
+    elif verb == "resume":
+        host.thaw()
+    elif verb == "kill":
+        host.lose_power()
+    elif not host.power_on:
+        host.get_power()
+
+
+def _signal_qemu(world: World, verb: str, vm: str) -> None:
+    qemu = _qemu_of(world, vm)
+    if qemu is None:
+        return
+    host = world.hosts[qemu.host]
+    if verb == "kill":
+        host.guest_does(qemu, "crash")
+    elif verb in ("pause", "resume") and not host.frozen:
+        world.truth.freezes(qemu, frozen=verb == "pause")

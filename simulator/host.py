@@ -1,0 +1,207 @@
+"""One host: power, boots, its process table, its disk, and what its guests do by themselves.
+
+Power off says no goodbye: QEMUs, agent and libvirtd are simply gone, and nothing that waited in
+the host's kernel is ever sent. The disk (definitions, the agent's ledger) survives. A frozen
+host's kernel lives on, its processes do nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.keeper_types import AnyLedgerRecord
+from fleet.model import BmcIdentity, Definition, EndReason, NodeFacts, Plane, QemuState
+from simulator.agent import SimulatedAgent
+from simulator.hypervisor import Hypervisor
+from simulator.truth import Qemu
+
+if TYPE_CHECKING:
+    from simulator.clock import LocalClock
+    from simulator.plan import NodePlan
+    from simulator.world import World
+
+BOOT_S = (6.0, 14.0)
+SUPERVISED_S = 2.0
+EVENT_S = (0.05, 0.25)
+PIDFD_S = 0.002
+
+
+class Host:
+    """A machine of the world. Starts powered off; `boot` brings it up."""
+
+    def __init__(self, world: World, plan: NodePlan, clock: LocalClock) -> None:
+        self.world = world
+        self.plan = plan
+        self.name = plan.name
+        self.clock = clock
+        self.power_on = False
+        self.frozen = False
+        self.storage_gone = False
+        self.boots = 0
+        self.power_changes = 0
+        self.definitions: dict[str, Definition] = {}
+        self.ledger: list[AnyLedgerRecord] = []
+        self.qemus: dict[str, Qemu] = {}
+        self.hypervisor = Hypervisor(self)
+        self.agent = SimulatedAgent(self)
+
+    @property
+    def boot_id(self) -> str:
+        return f"{self.name}-boot-{self.boots}"
+
+    def processes(self) -> list[str]:
+        return [qemu.process for qemu in self.qemus.values()]
+
+    def reaches(self, other: Host, plane: Plane) -> bool:
+        """Do packets pass both ways between two powered hosts?"""
+        return self.power_on and other.power_on and self.world.network.both_ways(self.name, other.name, plane)
+
+    def facts(self) -> NodeFacts:
+        """Return what this host's own agent reads about it."""
+        bmc = self.world.fences[self.name].wired_as() if self.plan.fencing != "none" else ""
+        return NodeFacts(
+            machine_id=f"machine-{self.name}",
+            host_uuid=f"uuid-{self.name}",
+            hostname=self.name,
+            arch="x86_64",
+            cpu_m=self.plan.cpu_m,
+            memory_bytes=self.plan.memory_bytes,
+            addresses={plane: f"{self.name}.{plane}" for plane in ("control", "migration", "storage")},
+            peer_uri=f"sim://{self.name}",
+            bmc=BmcIdentity(address=f"{bmc}.bmc", guid=f"guid-{bmc}") if bmc else None,
+        )
+
+    # --- power
+
+    def boot(self) -> None:
+        """Power comes: libvirtd and the agent start; no guest starts by itself."""
+        self.power_on = True
+        self.frozen = False
+        self.boots += 1
+        self.hypervisor.start()
+        self.agent.start()
+
+    def lose_power(self) -> None:
+        """Everything on the host is gone at once and says nothing."""
+        self.power_changes += 1
+        if not self.power_on:
+            return
+        self.power_on = False
+        self.frozen = False
+        self.agent.lose_power()
+        for process in (self.agent, self.hypervisor):
+            process.resume("frozen")
+        self.hypervisor.kill()
+        for qemu in list(self.qemus.values()):
+            del self.qemus[qemu.uuid]
+            self.world.truth.dies(qemu, EndReason.NOT_ENDED)
+
+    def get_power(self) -> None:
+        """Begin to boot, unless the host is up or loses power again meanwhile."""
+        self.power_changes += 1
+        change = self.power_changes
+
+        def up() -> None:
+            if self.power_changes == change and not self.power_on:
+                self.boot()
+
+        self.world.queue.after(self.world.random.uniform(*BOOT_S), up)
+
+    def freeze(self) -> None:
+        if not self.power_on or self.frozen:
+            return
+        self.frozen = True
+        for process in (self.agent, self.hypervisor):
+            process.pause("frozen")
+        for qemu in self.qemus.values():
+            self.world.truth.freezes(qemu, frozen=True)
+
+    def thaw(self) -> None:
+        if not self.frozen:
+            return
+        self.frozen = False
+        for qemu in self.qemus.values():
+            self.world.truth.freezes(qemu, frozen=False)
+        for process in (self.hypervisor, self.agent):
+            process.resume("frozen")
+
+    def kill_agent(self) -> None:
+        self.agent.kill()
+        if self.plan.supervised:
+            self._back(self.agent.start)
+
+    def kill_libvirtd(self) -> None:
+        self.hypervisor.kill()
+        if self.plan.supervised:
+            self._back(self.hypervisor.start)
+
+    def _back(self, start: object) -> None:
+        changes = self.power_changes
+
+        def run() -> None:
+            if self.power_on and self.power_changes == changes and callable(start):
+                start()
+
+        self.world.queue.after(SUPERVISED_S, run)
+
+    # --- QEMUs
+
+    def new_qemu(self, uuid: str, state: QemuState) -> Qemu:
+        qemu = self.world.truth.born(uuid, self.world.vms[uuid].name, self.name, state)
+        self.qemus[uuid] = qemu
+        if self.storage_gone:
+            self._io_error(qemu)
+        self.agent.domain_event(uuid)
+        return qemu
+
+    def end_qemu(self, qemu: Qemu, end: EndReason, reason: str = "") -> None:
+        """The process is gone; the agent's pidfd tells first, libvirt's event later."""
+        if self.qemus.get(qemu.uuid) is not qemu:
+            return
+        del self.qemus[qemu.uuid]
+        if self.hypervisor.alive:
+            self.hypervisor.ends[qemu.uuid] = (end, reason)
+        self.world.truth.dies(qemu, end)
+        self.agent.qemu_gone(qemu)
+        self.agent.domain_event(qemu.uuid)
+
+    def guest_shuts_down(self, qemu: Qemu) -> None:
+        """The power button was pressed."""
+        if not qemu.hung:
+            self._later(qemu, self.world.random.uniform(0.4, 3.0))
+
+    def guest_does(self, qemu: Qemu, what: str) -> None:
+        """crash | poweroff | hang."""
+        if what == "hang":
+            qemu.hung = True
+        elif not qemu.frozen:
+            end = EndReason.CRASHED if what == "crash" else EndReason.POWEROFF
+            self.end_qemu(qemu, end, f"guest {what}")
+
+    def _later(self, qemu: Qemu, delay_s: float) -> None:
+        def off() -> None:
+            if qemu.frozen:
+                self._later(qemu, 1.0)
+            elif qemu.state is QemuState.RUNNING:
+                self.end_qemu(qemu, EndReason.POWEROFF, "guest shutdown")
+
+        self.world.queue.after(delay_s, off)
+
+    # --- storage
+
+    def lose_storage(self) -> None:
+        self.storage_gone = True
+        for qemu in list(self.qemus.values()):
+            self._io_error(qemu)
+
+    def regain_storage(self) -> None:
+        self.storage_gone = False
+
+    def _io_error(self, qemu: Qemu) -> None:
+        def stop() -> None:
+            if self.storage_gone and self.qemus.get(qemu.uuid) is qemu and qemu.state is QemuState.RUNNING:
+                qemu.io_error = True
+                self.world.truth.becomes(qemu, QemuState.PAUSED, "ioerror")
+                self.agent.domain_event(qemu.uuid)
+
+        self.world.queue.after(self.world.random.uniform(1.0, 5.0), stop)

@@ -1,0 +1,213 @@
+"""The aggregator's doors for agents, as the shipped intake does it: sockets in, facts out.
+
+Hello is answered by the core (answer_hello), hello and first full state become SessionOpened, a
+second connection of a node replaces the first, beats are answered at once, a missed generation
+ends the session. A minimal model of aggregator/intake, because that one speaks asyncio.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from aggregator.core import events as ev
+from aggregator.core.welcome import answer_hello
+from fleet.messages import (
+    Beat,
+    BeatAnswer,
+    Delta,
+    FromAgent,
+    FullState,
+    Goodbye,
+    Hello,
+    MigrationProgress,
+    OrderReport,
+    ProbeReport,
+    Refusal,
+)
+from fleet.model import Leadership, SessionKey
+from simulator.connection import Connection, Ending
+
+if TYPE_CHECKING:
+    from simulator.aggregator import SimulatedAggregator
+
+SILENCE_S_MAX = 30.0
+
+
+class Talk(Struct):
+    """One connection as the intake knows it."""
+
+    connection: Connection
+    hello: Hello | None = None
+    session: SessionKey | None = None  # set once the session stands
+    generation: int = 0
+    heard_at: float = 0.0  # world seconds
+
+
+class Intake:
+    """All connections of one life of the aggregator."""
+
+    def __init__(self, aggregator: SimulatedAggregator) -> None:
+        self._aggregator = aggregator
+        self._talks: list[Talk] = []
+        self._standing: dict[str, Talk] = {}
+
+    def accept(self, connection: Connection) -> None:
+        self._talks.append(Talk(connection, heard_at=self._aggregator.queue.now))
+
+    def standing(self, node: str) -> Talk | None:
+        """Return the node's talk if its session stands."""
+        return self._standing.get(node)
+
+    def close(self, node: str) -> None:
+        talk = self._standing.get(node)
+        if talk is not None:
+            talk.connection.aggregator_closes()
+            self._end(talk, "closed")
+
+    def close_all(self) -> None:
+        """The process is gone; its kernel says so."""
+        for talk in self._talks:
+            talk.connection.aggregator_closes()
+        self._talks.clear()
+        self._standing.clear()
+
+    def drop_silent(self) -> None:
+        """End connections nothing was read from for long."""
+        for talk in [t for t in self._talks if self._aggregator.queue.now - t.heard_at > SILENCE_S_MAX]:
+            talk.connection.aggregator_closes()
+            self._end(talk, "timeout")
+
+    def take(self, connection: Connection, item: FromAgent | Ending) -> None:
+        """One message was read from a socket."""
+        talk = next((t for t in self._talks if t.connection is connection), None)
+        if talk is None:
+            return
+        talk.heard_at = self._aggregator.queue.now
+        if isinstance(item, Ending):
+            connection.ended_at_aggregator()
+            self._end(talk, item.how)
+        elif isinstance(item, Hello):
+            self._greet(talk, item)
+        elif talk.session is None:
+            if isinstance(item, FullState) and talk.hello is not None and item.session == talk.hello.session:
+                self._open(talk, talk.hello, item)
+        else:
+            self._hear(talk, talk.session, item)
+
+    # --- steps
+
+    def _end(self, talk: Talk, how: str) -> None:
+        self._talks.remove(talk)
+        node = talk.connection.node
+        if talk.session is not None and self._standing.get(node) is talk:
+            del self._standing[node]
+            at = self._aggregator.now()
+            self._aggregator.fact(ev.SessionEnded(at=at, node=node, session=talk.session, how=how))
+
+    def _greet(self, talk: Talk, hello: Hello) -> None:
+        aggregator = self._aggregator
+        if talk.hello is not None:
+            return
+        answer = answer_hello(aggregator.state, hello, f"token-{talk.connection.node}")
+        if isinstance(answer, Refusal):
+            talk.connection.aggregator_sends(answer)
+            talk.connection.aggregator_closes()
+            self._talks.remove(talk)
+            return
+        talk.hello = hello
+        talk.connection.aggregator_sends(answer)
+
+    def _open(self, talk: Talk, hello: Hello, full: FullState) -> None:
+        node, at = hello.node, self._aggregator.now()
+        old = self._standing.get(node)
+        if old is not None:
+            old.connection.aggregator_closes()
+            self._end(old, "replaced")
+        talk.session, talk.generation = hello.session, full.generation
+        self._standing[node] = talk
+        self._aggregator.fact(
+            ev.SessionOpened(
+                at=at,
+                node=node,
+                session=hello.session,
+                facts=hello.facts,
+                ledger=hello.ledger,
+                generation=full.generation,
+                vms=full.vms,
+                in_hand=full.in_hand,
+                complete=full.complete,
+                definitions=full.definitions,
+                highest=hello.highest,
+            )
+        )
+
+    def _hear(self, talk: Talk, session: SessionKey, message: FromAgent) -> None:
+        node, at, fact = talk.connection.node, self._aggregator.now(), self._aggregator.fact
+        match message:
+            case Beat(sequence=sequence, generation=generation):
+                leader = self._aggregator.state.leader
+                answer = BeatAnswer(sequence, Leadership(leader.term, leader.instance, self._aggregator.position))
+                talk.connection.aggregator_sends(answer)
+                fact(ev.BeatHeard(at=at, node=node, session=session, sequence=sequence))
+                if generation > talk.generation:  # a delta was lost
+                    self.close(node)
+            case Delta():
+                self._take_delta(talk, session, message)
+            case FullState():
+                talk.generation = message.generation
+                fact(
+                    ev.VmsReported(
+                        at=at,
+                        node=node,
+                        session=session,
+                        generation=message.generation,
+                        vms=message.vms,
+                        full=True,
+                        complete=message.complete,
+                        in_hand=message.in_hand,
+                        definitions=message.definitions,
+                    )
+                )
+            case OrderReport(order_id=order_id, uuid=uuid, epoch=epoch, outcome=outcome):
+                report = ev.OrderReported(
+                    at=at,
+                    node=node,
+                    session=message.session,
+                    order_id=order_id,
+                    uuid=uuid,
+                    epoch=epoch,
+                    outcome=outcome,
+                    code=message.code,
+                    message=message.message,
+                    vm=message.vm,
+                )
+                fact(report)
+            case MigrationProgress(uuid=uuid, order_id=order_id, percent=percent):
+                fact(ev.MigrationProgressed(at=at, node=node, uuid=uuid, order_id=order_id, percent=percent))
+            case ProbeReport(probe_id=probe_id, target=target, results=results):
+                fact(ev.ProbeAnswered(at=at, prober=node, probe_id=probe_id, target=target, results=results))
+            case Goodbye():
+                talk.connection.aggregator_closes()
+                self._end(talk, "goodbye")
+
+    def _take_delta(self, talk: Talk, session: SessionKey, delta: Delta) -> None:
+        node = talk.connection.node
+        if delta.generation <= talk.generation:
+            return  # doubled
+        if delta.generation != talk.generation + 1:
+            self.close(node)
+            return
+        talk.generation = delta.generation
+        self._aggregator.fact(
+            ev.VmsReported(
+                at=self._aggregator.now(),
+                node=node,
+                session=session,
+                generation=delta.generation,
+                vms=delta.vms,
+                definitions=delta.definitions,
+                facts=delta.facts,
+            )
+        )

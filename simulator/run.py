@@ -1,0 +1,140 @@
+"""Runs one story: the world, its faults and people at their times, and what is written down.
+
+Knows how a story is played; reading one is story.py's, making one up swarm.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from aggregator.core import events as ev
+from aggregator.core import history
+from aggregator.core.events import Event, Transition
+from aggregator.core.state import State
+from simulator.checkers import Checkers
+from simulator.faults import AnyFault, strike
+from simulator.plan import WorldPlan
+from simulator.render import Fence, Line, Summary, fault_text, line_of, summary_of
+from simulator.verbs import perform
+from simulator.world import World
+
+
+class Happening(Struct, frozen=True, kw_only=True):
+    """One item of a story's `events`: a fault, or a person's verb. words: as people read it."""
+
+    at: float
+    words: str
+    fault: AnyFault | None = None
+    verb: str = ""
+    arguments: dict[str, object] = {}
+
+
+class Expectation(Struct, frozen=True, kw_only=True):
+    """An event that has to come. earliest and latest: world seconds."""
+
+    earliest: float
+    latest: float
+    words: str
+    fields: dict[str, object]
+
+    def is_met_by(self, line: Line) -> bool:
+        if not self.earliest <= line.t <= self.latest:
+            return False
+        shown = line.json()
+        return all(shown.get(key) == value for key, value in self.fields.items())
+
+
+class Story(Struct, frozen=True, kw_only=True):
+    """A world, what happens to it, and what is expected of it."""
+
+    name: str
+    plan: WorldPlan
+    happenings: tuple[Happening, ...] = ()
+    expectations: tuple[Expectation, ...] = ()
+    until: float = 300.0
+
+
+class Performance(Struct):
+    """What came of a story."""
+
+    text: list[str]
+    lines: list[Line]
+    summary: Summary
+    unmet: list[Expectation]
+    steps: int
+    world: World
+
+    @property
+    def good(self) -> bool:
+        return not self.summary.violations and not self.unmet
+
+
+class Player:
+    """Plays one story."""
+
+    def __init__(self, story: Story, *, prepare: Callable[[World], None] | None = None) -> None:
+        self.story = story
+        self.world = World(story.plan)
+        if prepare is not None:
+            prepare(self.world)
+        self.checkers = Checkers(self.world)
+        self.text: list[str] = []
+        self.lines: list[Line] = []
+        self._fences: list[Fence] = []
+        self._questions: dict[str, Fence] = {}
+        self.world.aggregator.on_commit.append(self._committed)
+        for happening in sorted(story.happenings, key=lambda h: h.at):
+            self.world.queue.at(happening.at, lambda happening=happening: self._happen(happening))  # type: ignore[misc]
+
+    def play(self) -> Performance:
+        self.world.run_until(self.story.until)
+        return self.performance()
+
+    def performance(self) -> Performance:
+        return Performance(
+            text=self.text,
+            lines=self.lines,
+            summary=summary_of(self.world, self._fences, self.checkers.violations),
+            unmet=[e for e in self.story.expectations if not any(e.is_met_by(line) for line in self.lines)],
+            steps=self.world.queue.steps,
+            world=self.world,
+        )
+
+    def _happen(self, happening: Happening) -> None:
+        self.text.append(fault_text(self.world.queue.now, happening.words))
+        if happening.fault is not None:
+            strike(self.world, happening.fault)
+            return
+        self.person(happening.verb, happening.arguments)
+
+    def person(self, verb: str, arguments: dict[str, object]) -> None:
+        """Have a person do something; a refusal is written down."""
+        refusal = perform(self.world, verb, arguments)
+        if refusal:
+            self.text.append(fault_text(self.world.queue.now, f"refused: {refusal}"))
+
+    def _committed(self, event: Event, state: State) -> None:
+        now = self.world.queue.now
+        if now < 0:
+            return
+        self._note_fence(event, now)
+        if isinstance(event, Transition) and not history.is_quiet(event):
+            line = line_of(event, state, now)
+            self.lines.append(line)
+            self.text.append(line.text())
+
+    def _note_fence(self, event: Event, now: float) -> None:
+        if isinstance(event, ev.FenceAsked) and event.question == "off":
+            fence = Fence(round(now, 3), event.node, event.rung + 1, "Asked", None)
+            self._fences.append(fence)
+            self._questions[event.question_id] = fence
+        elif isinstance(event, ev.FenceAnswered) and event.question_id in self._questions:
+            self._questions.pop(event.question_id).outcome = str(event.answer)
+        elif isinstance(event, ev.NodeProven):
+            mine = [fence for fence in self._fences if fence.node == event.node and fence.proof is None]
+            if mine:
+                mine[-1].proof = str(event.proof)
+            else:
+                self._fences.append(Fence(round(now, 3), event.node, 0, "NotNeeded", str(event.proof)))

@@ -1,0 +1,84 @@
+"""The world of a story: hosts, networks, fence devices, an aggregator, and the one heap of time.
+
+Puts the parts together and lets time pass. Faults are in faults.py, what people do in verbs.py,
+ground truth in truth.py. All chance comes from one generator seeded by the story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from aggregator.core.objects import VmSpec
+from fleet.model import QemuState
+from simulator.aggregator import SimulatedAggregator
+from simulator.beginning import FLEET_EPOCH_S, definition_of, ledger_of, state_of
+from simulator.clock import LocalClock, Queue
+from simulator.fences import FenceDevice
+from simulator.host import Host
+from simulator.network import Network
+from simulator.plan import VmPlan, WorldPlan, WorldVm, uuid_of
+from simulator.truth import Truth
+
+WARM_UP_S = 3.0
+
+Noter = Callable[[str, str, str, str], None]
+
+
+class World:
+    """Everything there is. `run_until(0)` ends the warm-up: the fleet is connected and checked."""
+
+    def __init__(self, plan: WorldPlan) -> None:
+        self.plan = plan
+        self.random = Random(plan.seed)
+        self.queue = Queue(now=-WARM_UP_S)
+        self.network = Network(self.queue, self.random)
+        self.truth = Truth(lambda: self.queue.now)
+        self.vms: dict[str, WorldVm] = {}
+        self.hosts: dict[str, Host] = {}
+        self.fences: dict[str, FenceDevice] = {}
+        self.fence_orders: list[tuple[float, str, str]] = []  # (when, node, question) as the hands ran them
+        self.fenced_off: list[tuple[float, str]] = []  # (when, host) as devices did it
+        self.noter: Noter | None = None
+        for number, vm in enumerate(plan.vms, start=1):
+            self.add_vm(uuid_of(number), vm)
+        for node in plan.nodes:
+            self.fences[node.name] = FenceDevice(self, node.name)
+            clock = LocalClock(self.queue, shows=self.random.uniform(100.0, 1e6))
+            self.hosts[node.name] = Host(self, node, clock)
+        at = FLEET_EPOCH_S - WARM_UP_S
+        wall = LocalClock(self.queue, shows=at)
+        self.aggregator = SimulatedAggregator(self, state_of(plan, at), wall)
+        self._populate()
+
+    def add_vm(self, uuid: str, plan: VmPlan) -> None:
+        """Make a VM known to every hypervisor; it runs nowhere yet."""
+        self.vms[uuid] = WorldVm(uuid, plan.name, plan.cpu_m, plan.memory_bytes)
+        self.truth.vm(uuid, plan.name)
+
+    def new_vm(self, name: str, cpu_m: int, memory_bytes: int) -> str:
+        """Return the uuid of a VM a person makes during the story."""
+        uuid = uuid_of(len(self.vms) + 1)
+        self.add_vm(uuid, VmPlan(name=name, cpu_m=cpu_m, memory_bytes=memory_bytes, spec=VmSpec()))
+        return uuid
+
+    def _populate(self) -> None:
+        for host in self.hosts.values():
+            host.ledger.extend(ledger_of(self.plan, host.name))
+        for number, vm in enumerate(self.plan.vms, start=1):
+            if vm.node:
+                self.hosts[vm.node].definitions[uuid_of(number)] = definition_of(uuid_of(number), vm)
+        self.aggregator.begin_quietly()
+        for host in self.hosts.values():
+            host.boot()
+        for number, vm in enumerate(self.plan.vms, start=1):
+            if vm.node:
+                self.hosts[vm.node].new_qemu(uuid_of(number), QemuState.RUNNING)
+
+    def note(self, who: str, event: str, uuid: str, detail: str) -> None:
+        """A process wrote a line into its log."""
+        if self.noter is not None:
+            self.noter(who, event, self.vms[uuid].name if uuid in self.vms else uuid, detail)
+
+    def run_until(self, until: float) -> None:
+        self.queue.run_until(until)
