@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 PYTHON=/usr/bin/python3 # the distribution's, whatever comes first in PATH
 CACHE_DIR="${VIRTWARD_CACHE_DIR:-/var/cache/virtward}"
 KERNEL_DIR="$CACHE_DIR/kernel"
+AGENT_DIR="$CACHE_DIR/guest-agent"
 KERNEL_META=linux-image-cloud-amd64
 STAMP=.venv/.setup-stamp
 export DEBIAN_FRONTEND=noninteractive
@@ -75,12 +76,15 @@ make_qemu_account() {
             --shell /usr/sbin/nologin --comment "Libvirt Qemu,,," libvirt-qemu
 }
 
-# Also that package's: the folders over which each host of a laboratory mounts its own.
-ensure_libvirt_folders() {
+# Over these each host of a laboratory mounts its own: the folders of libvirt-daemon-system, and the file that Debian's
+# installer writes, but no package.
+ensure_mount_points() {
     local folder
     for folder in /var/cache/libvirt /var/lib/libvirt /var/log/libvirt; do
         [ -d "$folder" ] || mkdir -p "$folder" || fail "the folder $folder is missing and only root can make it"
     done
+    [ -e /etc/hosts ] || printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' >/etc/hosts ||
+        fail "the file /etc/hosts is missing and only root can make it"
 }
 
 # Debian's cloud kernel for the linux guest: unpacked, never installed.
@@ -101,6 +105,22 @@ unpack_kernel() {
     basename "$(echo "$work"/boot/vmlinuz-*)" | sed 's/^vmlinuz-//' >"$work/release"
     rm -rf "$KERNEL_DIR"
     mv "$work" "$KERNEL_DIR"
+}
+
+# QEMU's guest agent for the linux guest: unpacked, never installed. Left behind: $AGENT_DIR/usr/sbin/qemu-ga.
+unpack_guest_agent() {
+    local work
+    [ "$(id -u)" = 0 ] || fail "the guest agent is missing in $AGENT_DIR and only root can put it there"
+    [ -n "$(apt-cache search --names-only '^qemu-guest-agent$')" ] || apt-get update -qq
+    say "unpacking the guest agent"
+    mkdir -p "$CACHE_DIR"
+    work="$(mktemp -d "$CACHE_DIR/guest-agent-XXXXXX")"
+    chmod 755 "$work"
+    (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root qemu-guest-agent) || { rm -rf "$work"; fail "apt-get could not download qemu-guest-agent"; }
+    dpkg-deb -x "$work"/*.deb "$work"
+    rm -f "$work"/*.deb
+    rm -rf "$AGENT_DIR"
+    mv "$work" "$AGENT_DIR"
 }
 
 make_environment() {
@@ -136,8 +156,9 @@ ensure_packages() { # $1: file with a package a line
 ensure_base() {
     ensure_packages scripts/packages.txt
     qemu_account_exists || make_qemu_account
-    ensure_libvirt_folders
+    ensure_mount_points
     [ -s "$KERNEL_DIR/release" ] || unpack_kernel
+    [ -x "$AGENT_DIR/usr/sbin/qemu-ga" ] || unpack_guest_agent
     [ -e "$STAMP" ] && [ "$(cat "$STAMP")" = "$(inputs_hash)" ] || make_environment
 }
 
