@@ -56,9 +56,9 @@ def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
     if to is NodeState.SUSPECT or (to in _SILENT and came_from is NodeState.UNSEEN):
         node.silent_at = at
     if to in _SILENT and node.suspicion is None:
-        node.suspicion = Suspicion(since=at, last_sign=node.last_sign)
+        node.suspicion = Suspicion(since=at)
     if to is NodeState.UNSEEN:
-        node.suspicion = Suspicion(since=at, last_sign=node.last_sign)
+        node.suspicion = Suspicion(since=at)
     if to is NodeState.FENCING:
         node.attempts += 1
         node.attempt = FenceAttempt(number=node.attempts, since=at)
@@ -189,7 +189,7 @@ def _fence_answered(state: State, event: ev.FenceAnswered) -> None:
         return
     node.fact = state.position
     if question.purpose == "readiness":
-        _take_readiness(state, node, question, event)
+        _take_readiness(node, question, event)
     elif question.question == "status":
         if node.suspicion is not None:
             read = PowerRead(question.rung, event.answer, event.asked_at, event.at)
@@ -203,7 +203,7 @@ def _fence_answered(state: State, event: ev.FenceAnswered) -> None:
             node.attempt.may_act_until = event.at + FENCE_MARGIN_S
 
 
-def _take_readiness(state: State, node: NodeRecord, question: FenceQuestion, event: ev.FenceAnswered) -> None:
+def _take_readiness(node: NodeRecord, question: FenceQuestion, event: ev.FenceAnswered) -> None:
     if question.rung >= len(node.spec.fencing):
         return
     rung = node.spec.fencing[question.rung]
@@ -213,7 +213,8 @@ def _take_readiness(state: State, node: NodeRecord, question: FenceQuestion, eve
     if ready.device != device_of(rung):
         ready = node.readiness[question.rung] = RungReadiness(device=device_of(rung))
     ready.checked_at = event.at
-    beating = node.connected and event.at - node.last_sign < state.config.suspect_after
+    # Up and connected, not the last beat's time: beats are not journalled, a replay must agree.
+    beating = node.connected and node.state is NodeState.UP
     if event.answer is PowerAnswer.ON and beating:
         ready.problem = identity_problem(rung, node.facts)
         ready.identity = "" if ready.problem else rung.identity

@@ -30,6 +30,7 @@ from fleet.model import (
 
 BACKOFF_STEP_S = 10.0
 ORDER_RETRY_S = 5.0
+DROPPED_RETRY_S = 1.0
 
 
 def take_reports(
@@ -145,8 +146,10 @@ def _order_closed(state: State, event: ev.OrderClosed) -> None:
         vm.run_void = True
     if isinstance(record.order.body, PauseVm | UnpauseVm) and event.outcome == "Done":
         vm.pause_asked = None
-    if event.outcome in {"Failed", "Refused"}:
+    if event.outcome in {"Failed", "Refused"} and not isinstance(record.order.body, MigrateVm):
         vm.retry_at = event.at + ORDER_RETRY_S
+    elif event.outcome == "Dropped":
+        vm.retry_at = event.at + DROPPED_RETRY_S
 
 
 def _start_decided(state: State, event: ev.StartDecided) -> None:

@@ -179,6 +179,8 @@ def decode_config_value(kind: type, value: object) -> object:
         if isinstance(value, (str, int, float)):
             return Duration(parse_duration_s(value))
         raise ValueError(f"{value!r} is not a duration; write it like 90s")
+    if kind is object:
+        return value
     raise NotImplementedError(kind)
 
 

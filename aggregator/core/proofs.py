@@ -17,7 +17,6 @@ OFF_SPAN_S = 1.0
 """The second reading is asked this long after the first was answered: a device may say off up to
 1 s before it is (safety.md asks for at least 0.5 s between them)."""
 PROOF_AGE_S_MAX = 2.0
-MISSED_BEATS = 2.0
 NEVER_PROVES = ("fence_dummy", "fence_brocade", "fence_scsi", "fence_mpath", "fence_sanbox2")
 """Fabric agents cut off storage, not power; fence_dummy says what it is told."""
 
@@ -47,8 +46,10 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
         return None
     attempt = node.attempt
     ours = attempt is not None and attempt.off_sent_at > 0
-    if ours and attempt is not None and _another_fell_silent(draft, node, attempt.off_sent_at):
-        return None
+    if ours and attempt is not None:
+        others_heard_from = max(attempt.off_sent_at, first.answered_at)
+        if _another_may_have_died(draft, node, attempt.off_sent_at, others_heard_from):
+            return None
     agent = node.spec.fencing[last.rung].agent
     word = "said off twice after our off order" if ours else "said off twice without our order"
     return ProofKind.POWER_OFF, f"{agent} {word}"
@@ -82,16 +83,18 @@ def rung_is_trusted(node: NodeRecord, rung: int) -> bool:
     return bool(ready.on_at and ready.identity and ready.device == device_of(entry))
 
 
-def _another_fell_silent(draft: Draft, node: NodeRecord, off_sent_at: float) -> bool:
-    """Return whether another node stopped beating since our off: the device may be *its* (swapped)."""
-    patience = MISSED_BEATS * draft.state.config.heartbeat
+def _another_may_have_died(draft: Draft, node: NodeRecord, off_sent_at: float, since: float) -> bool:
+    """Return whether our off may have hit another node: the device may be *its* (swapped).
+
+    Every other node that was Up must have beaten after the first reading of off; one that falls
+    silent instead has to be explained first.
+    """
     for other in draft.state.nodes.values():
         if other.name == node.name or not other.seen:
             continue
         if other.state in SILENT and other.silent_at >= off_sent_at:
             return True
-        if other.state is NodeState.UP and draft.now - other.last_sign > patience:
-            draft.look_again(draft.now + draft.state.config.heartbeat)
+        if other.state is NodeState.UP and other.last_sign <= since:
             return True
     return False
 
@@ -101,7 +104,7 @@ def binding_proof(state: State, vm: VmRecord, binding: Binding) -> tuple[ProofKi
     node = state.nodes.get(binding.node)
     if node is None:
         return None
-    if vm.gone_confirmed_at and binding.since <= vm.gone_confirmed_at:
+    if vm.gone_confirmed_at and binding.since < vm.gone_confirmed_at:
         return ProofKind.OPERATOR, EndReason.NOT_ENDED
     inert = node.inert
     if inert is not None and inert.boot_id == binding.boot_id and binding.since <= inert.at:

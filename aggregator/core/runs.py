@@ -57,6 +57,8 @@ def _outcome(state: State, record: OrderRecord) -> str:
     node = state.nodes.get(record.node)
     if node is None or record.vm not in state.vms:
         return "Overtaken"
+    if _released_beyond(state, record):
+        return "Overtaken"
     if node.boot_id != order.session.boot_id and node.connected:
         return "NeverBegan" if not record.accepted else "Overtaken"
     if node.inert is not None and node.inert.at >= record.issued_at:
@@ -64,6 +66,14 @@ def _outcome(state: State, record: OrderRecord) -> str:
     if node.connected and node.session is not None and node.session != order.session:
         return _across_sessions(state, record)
     return ""
+
+
+def _released_beyond(state: State, record: OrderRecord) -> bool:
+    """Return whether the node released the VM at the order's epoch: nothing is left to be done there."""
+    report = current_report(state, state.vms[record.vm], record.node)
+    if report is None or isinstance(record.order.body, STARTS):
+        return False  # a start's own answer says why it failed
+    return report.released and report.epoch >= record.order.epoch
 
 
 def _across_sessions(state: State, record: OrderRecord) -> str:

@@ -119,7 +119,6 @@ class Suspicion(Struct):
     """What has been gathered since a node fell silent. Lives as long as the silence."""
 
     since: float
-    last_sign: float
     rounds: int = 0
     asked_at: float = 0.0
     power_asked_at: float = 0.0
