@@ -83,6 +83,6 @@ for command in "$@"; do
     SECONDS=0
     status=0
     run_in_root "$work/root" "$command" || status=$?
-    say "$command: exit $status after $SECONDS s"
+    say "${command%%$'\n'*}: exit $status after $SECONDS s"
     [ "$status" = 0 ] || exit "$status"
 done
