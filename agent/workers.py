@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -55,7 +57,7 @@ class Workers:
                 raise
 
 
-class _Flight:
+class _Flight(Generic[T]):
     """One call on its way; after `abandon` its end only corrects the count."""
 
     def __init__(
@@ -68,24 +70,19 @@ class _Flight:
         self._abandoned = False
 
     def run(self) -> None:
+        settle: Callable[[], None]
         try:
-            result, error = self._call(), None
-        except BaseException as raised:  # noqa: BLE001 - it is handed on to the one who waits
-            result, error = None, raised
-        try:
-            self._loop.call_soon_threadsafe(self._finish, result, error)
-        except RuntimeError:  # the loop is closed: the agent has ended
-            return
+            settle = partial(self._future.set_result, self._call())
+        except BaseException as error:  # noqa: BLE001 - it is handed on to the one who waits
+            settle = partial(self._future.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed: the agent has ended
+            self._loop.call_soon_threadsafe(self._finish, settle)
 
-    def _finish(self, result: object, error: BaseException | None) -> None:
+    def _finish(self, settle: Callable[[], None]) -> None:
         if self._abandoned:
             self._workers.stuck -= 1
-        elif self._future.cancelled():
-            return
-        elif error is not None:
-            self._future.set_exception(error)
-        else:
-            self._future.set_result(result)
+        elif not self._future.cancelled():
+            settle()
 
     def abandon(self) -> None:
         """Give the call up: it counts as stuck until it returns."""

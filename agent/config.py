@@ -1,0 +1,67 @@
+"""The agent's configuration file, key by key.
+
+Knows the keys and their defaults; fleet.config reads the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from agent.host import Addresses
+from agent.link import check_urls
+from agent.peer import split_listen
+from fleet.config import ConfigError, load_config
+from fleet.service import LEVELS, ServiceError
+
+DEFAULT_PATH = Path("/etc/virtward/agent.toml")
+
+
+class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Every key of agent.toml."""
+
+    node: str
+    aggregators: tuple[str, ...]
+    token_file: str
+    state_dir: str = "/var/lib/virtward-agent"
+    run_dir: str = "/run/virtward"
+    libvirt_uri: str = "qemu:///system"
+    listen: str = "0.0.0.0:8422"
+    control_address: str = ""
+    migration_address: str = ""
+    libvirt_port: int = 16514
+    peer_uri: str = "qemu+tls://{address}/system"
+    boot_id_file: str = "/proc/sys/kernel/random/boot_id"
+    machine_id_file: str = "/etc/machine-id"
+    bmc_identity_command: tuple[str, ...] = ()
+    log_level: str = "info"
+
+    @property
+    def addresses(self) -> Addresses:
+        """How others reach this node."""
+        planes = {"control": self.control_address, "migration": self.migration_address}
+        address = self.migration_address or self.control_address
+        return Addresses(
+            by_plane={plane: value for plane, value in planes.items() if value},
+            agent_port=split_listen(self.listen)[1],
+            libvirt_port=self.libvirt_port,
+            peer_uri=self.peer_uri.replace("{address}", f"[{address}]" if ":" in address else address),
+        )
+
+
+def load(path: Path) -> AgentConfig:
+    """Read and check the file. Raises ConfigError with file and key."""
+    config = load_config(path, AgentConfig)
+    try:
+        check_urls(config.aggregators)
+        split_listen(config.listen)
+    except ServiceError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not config.node or "/" in config.node or len(config.node) > 253:  # noqa: PLR2004 - the length of a host name
+        raise ConfigError(f"{path}: node: {config.node!r} is no name of a node")
+    if config.log_level not in LEVELS:
+        raise ConfigError(f"{path}: log_level: must be one of {', '.join(LEVELS)}")
+    if not config.migration_address and not config.control_address:
+        raise ConfigError(f"{path}: control_address: name this node's address on the control plane")
+    return config

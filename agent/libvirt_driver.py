@@ -1,0 +1,315 @@
+"""The only file of the agent that imports libvirt: blocking calls and the event thread.
+
+Everything here blocks and may block for ever; agent.watcher calls it in threads that can be
+abandoned (agent.workers). libvirt's own event loop runs in a thread of its own (libvirtaio together
+with threads loses events). Domains are called domains here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from typing import Any
+
+import libvirt
+from msgspec import Struct
+
+from agent import libvirt_words as words
+from agent.deeds import (
+    CODE_NOT_PAUSED,
+    CODE_UNKNOWN,
+    AbortJob,
+    AnyDeed,
+    AskShutdown,
+    Create,
+    Define,
+    Destroy,
+    DestroyIncoming,
+    Migrate,
+    Resume,
+    Suspend,
+    Undefine,
+)
+from agent.hypervisor import Result
+from fleet.domain_xml import DomainXmlError, parse_domain, parse_tree
+
+KEEPALIVE_S, KEEPALIVE_COUNT = 1, 3  # a frozen libvirtd is an error after 4 s
+MIB = 1024 * 1024
+ERROR_NAMES = {v: k.removeprefix("VIR_ERR_") for k, v in vars(libvirt).items() if k.startswith("VIR_ERR_")}
+MIGRATE_FLAGS = (
+    libvirt.VIR_MIGRATE_LIVE
+    | libvirt.VIR_MIGRATE_PEER2PEER
+    | libvirt.VIR_MIGRATE_PAUSED  # the target runs by order only: libvirt's own hand-over can run a VM twice
+    | libvirt.VIR_MIGRATE_PERSIST_DEST
+    | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+)
+KEEP_STATE_FLAGS = (
+    libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+)
+XML_FLAGS = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+
+
+class RawDomain(Struct, frozen=True):
+    """A domain as a state-only call shows it."""
+
+    uuid: str
+    name: str
+    state: int
+    reason: int
+    defined: bool
+
+    @property
+    def active(self) -> bool:
+        return self.state not in (words.SHUTOFF, words.NOSTATE)
+
+
+class HostFacts(Struct, frozen=True):
+    """What libvirt says about the host."""
+
+    host_uuid: str
+    libvirt_version: str
+    qemu_version: str
+
+
+class Job(Struct, frozen=True):
+    """How far a migration is."""
+
+    percent: float
+    remaining_bytes: int
+    rate_bytes_per_s: int
+
+
+class LibvirtDownError(Exception):
+    """No connection to libvirtd could be opened; nothing was begun."""
+
+
+class LibvirtEvent(Struct, frozen=True):
+    """A hint that a domain changed. stopped_detail: for the event STOPPED, else None."""
+
+    uuid: str
+    name: str
+    stopped_detail: int | None = None
+    started: bool = False
+    defined: bool = False  # defined or undefined
+
+
+_event_thread_lock = threading.Lock()
+_event_thread: threading.Thread | None = None
+
+
+def _ignore_error(_context: object, _error: object) -> None:
+    """libvirt prints errors to stderr unless told otherwise; ours come as exceptions."""
+
+
+def start_event_thread() -> None:
+    """Run libvirt's event loop in a thread, once per process, before the first connection."""
+    global _event_thread  # noqa: PLW0603 - libvirt's event loop is one per process
+    with _event_thread_lock:
+        if _event_thread is not None:
+            return
+        libvirt.registerErrorHandler(_ignore_error, None)
+        libvirt.virEventRegisterDefaultImpl()
+        _event_thread = threading.Thread(target=_run_events, name="libvirt-events", daemon=True)
+        _event_thread.start()
+
+
+def _run_events() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+class Connection:
+    """One connection to libvirtd for one purpose; opened when first used, reopened when it died."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._conn: Any = None
+        self._lock = threading.Lock()
+
+    def get(self) -> Any:  # noqa: ANN401 - libvirt-python ships no types
+        """Return the open libvirt connection. Raises LibvirtDownError."""
+        with self._lock:
+            try:
+                if self._conn is not None and self._conn.isAlive():
+                    return self._conn
+                self._conn = libvirt.open(self.uri)
+                self._conn.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
+            except libvirt.libvirtError as error:
+                self._conn = None
+                raise LibvirtDownError(f"libvirt at {self.uri} does not answer: {error}") from None
+            return self._conn
+
+    def is_alive(self) -> bool:
+        """Say whether the connection stands, without asking libvirtd."""
+        try:
+            return self._conn is not None and bool(self._conn.isAlive())
+        except libvirt.libvirtError:
+            return False
+
+    def forget(self) -> None:
+        """Drop a connection that is stuck; it is closed when its last call returns."""
+        self._conn = None
+
+    def listen(self, lost: Callable[[], None], changed: Callable[[LibvirtEvent], None]) -> None:
+        """Register for events and for the end of the connection; both are called in the event thread."""
+        conn = self.get()
+        conn.registerCloseCallback(lambda *_: lost(), None)
+
+        def lifecycle(_conn: object, domain: Any, event: int, detail: int, _opaque: object) -> None:  # noqa: ANN401
+            stopped = detail if event == libvirt.VIR_DOMAIN_EVENT_STOPPED else None
+            defined = event in (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
+            started = event == libvirt.VIR_DOMAIN_EVENT_STARTED
+            changed(LibvirtEvent(domain.UUIDString(), domain.name(), stopped, started, defined))
+
+        def any_other(_conn: object, domain: Any, *_: object) -> None:  # noqa: ANN401
+            changed(LibvirtEvent(domain.UUIDString(), domain.name()))
+
+        conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
+        conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, any_other, None)
+        conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, any_other, None)
+
+    # --- reading; nothing here waits for a QEMU
+
+    def host_facts(self) -> HostFacts:
+        """Return the host's uuid as libvirtd is configured, and versions."""
+        conn = self.get()
+        uuid = ET.fromstring(conn.getCapabilities()).findtext("host/uuid") or ""  # noqa: S314 - our own libvirtd
+        return HostFacts(uuid, _version(conn.getLibVersion()), _version(conn.getVersion()))
+
+    def list_domains(self) -> list[RawDomain]:
+        """Return all domains with their state: two calls, neither waits for a QEMU."""
+        conn = self.get()
+        defined = {d.UUIDString() for d in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)}
+        found = []
+        for domain, stats in conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0):
+            uuid = domain.UUIDString()
+            state, reason = stats.get("state.state", 0), stats.get("state.reason", 0)
+            found.append(RawDomain(uuid, domain.name(), state, reason, uuid in defined))
+        return found
+
+    def look_at(self, uuid: str) -> RawDomain | None:
+        """Return one domain, None if libvirt does not know it."""
+        try:
+            domain = self.get().lookupByUUIDString(uuid)
+            state, reason = domain.state()
+            return RawDomain(uuid, domain.name(), state, reason, bool(domain.isPersistent()))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise LibvirtDownError(str(error)) from None
+
+    def read_definition(self, uuid: str) -> str | None:
+        """Return the persistent XML with its secrets (another node starts the VM from it), None if unknown."""
+        try:
+            return str(self.get().lookupByUUIDString(uuid).XMLDesc(XML_FLAGS))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise LibvirtDownError(str(error)) from None
+
+    def migration_progress(self, uuid: str) -> Job | None:
+        """Return how far the VM's job is, None without one. Asks QEMU: may block."""
+        try:
+            stats = self.get().lookupByUUIDString(uuid).jobStats()
+        except (libvirt.libvirtError, LibvirtDownError):
+            return None
+        if stats.get("type", 0) not in (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED):
+            return None
+        total, left = stats.get("data_total", 0), stats.get("data_remaining", 0)
+        percent = 100.0 * (total - left) / total if total else 0.0
+        return Job(percent, left, stats.get("memory_bps", 0))
+
+    # --- deeds
+
+    def do(self, uuid: str, deed: AnyDeed) -> Result:
+        """Do one deed; every failure is a Result."""
+        try:
+            conn = self.get()
+        except LibvirtDownError as error:
+            return Result(ok=False, code="LIBVIRT_DOWN", message=str(error))
+        try:
+            return self._do(conn, uuid, deed)
+        except (DomainXmlError, LibvirtDownError) as error:
+            return Result(ok=False, code="XML_REFUSED", message=str(error))
+        except libvirt.libvirtError as error:
+            if not self.is_alive():
+                return Result(ok=False, code=CODE_UNKNOWN, message=f"libvirtd was lost meanwhile: {error}")
+            return _failure(error)
+
+    def _do(self, conn: Any, uuid: str, deed: AnyDeed) -> Result:  # noqa: ANN401
+        if isinstance(deed, Define):
+            _define(conn, uuid, deed.xml)
+            return Result(ok=True)
+        domain = conn.lookupByUUIDString(uuid)
+        match deed:
+            case Create(force_boot=force_boot):
+                domain.createWithFlags(libvirt.VIR_DOMAIN_START_FORCE_BOOT if force_boot else 0)
+            case AskShutdown():
+                domain.shutdown()
+            case Destroy():
+                domain.destroy()
+            case DestroyIncoming():
+                if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
+                    return Result(ok=False, code=CODE_NOT_PAUSED, message="its CPUs run")
+                domain.destroy()
+            case Suspend():
+                domain.suspend()
+            case Resume():
+                domain.resume()
+            case AbortJob():
+                domain.abortJob()
+            case Undefine():
+                domain.undefineFlags(KEEP_STATE_FLAGS)
+            case Migrate():
+                _migrate(domain, deed)
+        return Result(ok=True)
+
+    def check_xml(self, xml: str) -> Result:
+        """Let libvirt turn the XML into a QEMU command line, which needs all of it to be right."""
+        try:
+            parse_domain(xml)
+            self.get().domainXMLToNative("qemu-argv", xml, 0)
+        except DomainXmlError as error:
+            return Result(ok=False, code="XML_REFUSED", message=str(error))
+        except LibvirtDownError as error:
+            return Result(ok=False, code="LIBVIRT_DOWN", message=str(error))
+        except libvirt.libvirtError as error:
+            return _failure(error)
+        return Result(ok=True)
+
+
+def _define(conn: Any, uuid: str, xml: str) -> None:  # noqa: ANN401
+    root = parse_tree(xml)
+    given = root.find("uuid")
+    if given is None:
+        given = ET.SubElement(root, "uuid")
+        given.text = uuid
+        xml = ET.tostring(root, encoding="unicode")
+    if (given.text or "").strip().lower() != uuid:
+        raise DomainXmlError(f"domain/uuid: is {given.text!r}, and the order names {uuid}")
+    conn.defineXML(xml).setAutostart(0)
+
+
+def _migrate(domain: Any, deed: Migrate) -> None:  # noqa: ANN401
+    if deed.downtime_ms_max > 0:
+        domain.migrateSetMaxDowntime(deed.downtime_ms_max)
+    parameters: dict[str, object] = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{_bracketed(deed.migration_address)}"}
+    if deed.bandwidth_bytes_per_s > 0:
+        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = max(1, deed.bandwidth_bytes_per_s // MIB)
+    domain.migrateToURI3(deed.peer_uri, parameters, MIGRATE_FLAGS)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _failure(error: libvirt.libvirtError) -> Result:
+    message = (error.get_error_message() or str(error)).replace("\n", " ").strip()
+    return Result(ok=False, code=words.error_code(error.get_error_code(), message, ERROR_NAMES), message=message)
+
+
+def _version(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

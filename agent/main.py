@@ -1,0 +1,79 @@
+"""virtward-agent: the command line and the wiring.
+
+Knows all parts of the agent and nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+from agent.config import DEFAULT_PATH, load
+from agent.daemon import Daemon
+from agent.host import read_identity
+from agent.ledger import Ledger, LedgerError
+from agent.places import Places
+from agent.watcher import LibvirtHypervisor
+from fleet.clock import SystemClock
+from fleet.config import ConfigError, read_secret
+from fleet.service import EXIT_FAILURE, EXIT_OK, Service, ServiceError, complain, configure_log, run_service
+
+PROGRAM = "virtward-agent"
+
+
+def main() -> int:
+    """Run the agent, or with --check only say whether it could run."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Watches this host's VMs and does what the aggregator orders."
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--check", action="store_true", help="check configuration, token and identity, start nothing")
+    arguments = parser.parse_args()
+    try:
+        config = load(arguments.config)
+        token = read_secret(Path(config.token_file), "token")
+        identity = read_identity(Path(config.boot_id_file), Path(config.machine_id_file))
+    except (ConfigError, ServiceError) as error:
+        complain(PROGRAM, error)
+        return EXIT_FAILURE
+    if arguments.check:
+        print(f"{arguments.config}: node {config.node} is configured well")
+        return EXIT_OK
+    configure_log(config.log_level)
+
+    async def body(service: Service) -> None:
+        clock = SystemClock()
+        lock = hold_lock(Path(config.run_dir))
+        try:
+            hypervisor = LibvirtHypervisor(config.libvirt_uri, clock, Places(config.node).resolve)
+            ledger = Ledger(Path(config.state_dir), Path(config.run_dir), identity.boot_id)
+            await Daemon(config, identity, hypervisor, clock).run(service, ledger, token)
+        except LedgerError as error:
+            raise ServiceError(str(error)) from None
+        finally:
+            os.close(lock)
+
+    return run_service(PROGRAM, body)
+
+
+def hold_lock(run_dir: Path) -> int:
+    """Take the lock of this host's one agent. Raises ServiceError if another one holds it."""
+    path = run_dir / "agent.lock"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ServiceError(f"{path}: the lock cannot be used: {error.strerror or error}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ServiceError(f"{path}: another agent runs on this host; end it first") from None
+    return handle
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Agent to agent over HTTP: the hand-over notice, and the ping by which a peer proves that we live.
+
+Knows aiohttp; what a notice means is agent.arrivals'. A notice proves itself by the secret of its
+migration, so the port needs no other authentication.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from agent.keeper_types import PeerAnswered, PeerNoticeReceived, TellPeer
+from fleet.codec import BETWEEN_AGENTS, CodecError
+from fleet.messages import ReleasedNotice, ReleasedReceipt
+from fleet.service import ServiceError
+
+BODY_BYTES_MAX = 64 * 1024
+NONCE_CHARACTERS_MAX = 64
+ANSWER_TIMEOUT_S = 5.0
+TELL_TIMEOUT_S = 1.0
+WAITING_MAX = 256
+MEDIA_TYPE = "application/msgpack"
+
+log = structlog.get_logger(part="peer")
+
+
+class PeerServer:
+    """Listens for other agents on `listen` (host:port)."""
+
+    def __init__(self, listen: str, noticed: Callable[[PeerNoticeReceived], None]) -> None:
+        self._host, self._port = split_listen(listen)
+        self._noticed = noticed
+        self._waiting: dict[int, asyncio.Future[ReleasedReceipt]] = {}
+        self._requests = 0
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Begin listening. Raises ServiceError if the port is taken."""
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app.router.add_post("/peer/v1/released", self._released)
+        app.router.add_get("/peer/v1/ping", self._ping)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            where = f"{self._host}:{self._port}"
+            raise ServiceError(f"listen: {where} cannot be used: {error.strerror or error}") from None
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def answer(self, request: int, receipt: ReleasedReceipt) -> None:
+        """Answer a notice."""
+        future = self._waiting.pop(request, None)
+        if future is not None and not future.done():
+            future.set_result(receipt)
+
+    async def _released(self, request: web.Request) -> web.Response:
+        try:
+            message = BETWEEN_AGENTS.decode(await request.read())
+        except CodecError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        if not isinstance(message, ReleasedNotice):
+            return web.Response(status=400, text="a notice is wanted here\n")
+        if len(self._waiting) >= WAITING_MAX:
+            return web.Response(status=503, text="too many notices wait\n")
+        self._requests += 1
+        number = self._requests
+        future: asyncio.Future[ReleasedReceipt] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._noticed(PeerNoticeReceived(number, message))
+        try:
+            receipt = await asyncio.wait_for(future, ANSWER_TIMEOUT_S)
+        except TimeoutError:
+            return web.Response(status=503, text="no answer in time\n")
+        finally:
+            self._waiting.pop(number, None)
+        return web.Response(body=BETWEEN_AGENTS.encode(receipt), content_type=MEDIA_TYPE)
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        return web.Response(text=request.query.get("nonce", "")[:NONCE_CHARACTERS_MAX])
+
+
+async def tell(session: aiohttp.ClientSession, effect: TellPeer) -> PeerAnswered:
+    """Try the addresses in order, TELL_TIMEOUT_S each."""
+    notice = effect.notice
+    detail = "no address is known"
+    timeout = aiohttp.ClientTimeout(total=TELL_TIMEOUT_S)
+    body = BETWEEN_AGENTS.encode(notice)
+    for address in effect.addresses:
+        url = f"http://{address}/peer/v1/released"
+        try:
+            async with session.post(url, data=body, headers={"Content-Type": MEDIA_TYPE}, timeout=timeout) as answer:
+                raw = await answer.content.read(BODY_BYTES_MAX)
+                if answer.status != web.HTTPOk.status_code:
+                    detail = f"{address} answered {answer.status}"
+                    continue
+                receipt = BETWEEN_AGENTS.decode(raw)
+        except (aiohttp.ClientError, OSError, TimeoutError, CodecError) as error:
+            detail = f"{address}: {str(error) or 'no answer within a second'}"
+            continue
+        if isinstance(receipt, ReleasedReceipt):
+            return PeerAnswered(notice.uuid, notice.migration, receipt)
+    log.info("peer not told", vm=notice.uuid, detail=detail)
+    return PeerAnswered(notice.uuid, notice.migration, None, detail)
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Return host and port of `0.0.0.0:8422`, `[::]:8422` or `8422`. Raises ServiceError."""
+    host, _, port = listen.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 2**16:
+        raise ServiceError(f"listen: {listen!r} is no address like 0.0.0.0:8422")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - peers of every plane may ask

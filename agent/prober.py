@@ -1,0 +1,92 @@
+"""Asks a suspect's agent and libvirtd for an *application* answer within 1 s each, side by side.
+
+A frozen host's kernel still completes TCP handshakes, so a connection proves nothing. Of libvirtd
+the question is the smallest call of its protocol (AUTH_LIST), over TLS the ServerHello of its own
+TLS library: both come from the daemon itself and need no login. Knows sockets; no libvirt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+import struct
+
+from agent.keeper_types import Probe, ProbeReturned
+from fleet.clock import Clock
+from fleet.messages import ProbeAddress, ProbeResult
+
+ASK_TIMEOUT_S = 1.0
+ADDRESSES_MAX = 16
+ANSWER_BYTES_MAX = 4096
+LIBVIRT_TLS_PORT = 16514
+# libvirt's RPC header (virnetprotocol.x): length, program, version, procedure, type, serial, status
+_HEADER = struct.Struct(">IIIIiIi")
+_REMOTE_PROGRAM, _PROTOCOL_VERSION, _AUTH_LIST, _CALL, _REPLY = 0x20008086, 1, 66, 0, 1
+
+
+async def probe(effect: Probe, clock: Clock) -> ProbeReturned:
+    """Ask everything at once; answered within ASK_TIMEOUT_S counts, nothing else does."""
+    asked_s = clock.monotonic_s()
+    results = await asyncio.gather(*(_ask(address) for address in effect.addresses[:ADDRESSES_MAX]))
+    return ProbeReturned(effect.probe_id, effect.target, tuple(results), asked_s)
+
+
+async def _ask(address: ProbeAddress) -> ProbeResult:
+    question = _ask_agent if address.port == "agent" else _ask_libvirt
+    try:
+        detail = await asyncio.wait_for(question(address.host, address.number), ASK_TIMEOUT_S)
+        answered = not detail
+    except TimeoutError:
+        answered, detail = False, f"no answer within {ASK_TIMEOUT_S:g} s"
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+        answered, detail = False, str(error) or type(error).__name__
+    return ProbeResult(address.plane, address.port, answered, 0.0, detail)
+
+
+async def _ask_agent(host: str, port: int) -> str:
+    """Ask for a nonce; the answer must hold it. Returns why it is no answer, empty for a good one."""
+    nonce = secrets.token_hex(8)
+    reader, writer = await asyncio.open_connection(host, port, limit=ANSWER_BYTES_MAX)
+    try:
+        request = f"GET /peer/v1/ping?nonce={nonce} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode("ascii"))
+        answer = await reader.read(ANSWER_BYTES_MAX)
+        while nonce.encode() not in answer and len(answer) < ANSWER_BYTES_MAX:
+            more = await reader.read(ANSWER_BYTES_MAX)
+            if not more:
+                return "the answer does not hold the nonce"
+            answer += more
+        return ""
+    finally:
+        writer.transport.abort()
+
+
+async def _ask_libvirt(host: str, port: int) -> str:
+    if port == LIBVIRT_TLS_PORT:
+        return await _ask_tls(host, port)
+    reader, writer = await asyncio.open_connection(host, port, limit=ANSWER_BYTES_MAX)
+    try:
+        writer.write(_HEADER.pack(_HEADER.size, _REMOTE_PROGRAM, _PROTOCOL_VERSION, _AUTH_LIST, _CALL, 1, 0))
+        _length, program, _version, procedure, kind, serial, _status = _HEADER.unpack(
+            await reader.readexactly(_HEADER.size)
+        )
+        if (program, procedure, kind, serial) != (_REMOTE_PROGRAM, _AUTH_LIST, _REPLY, 1):
+            return "the answer is not libvirt's"
+        return ""
+    finally:
+        writer.transport.abort()
+
+
+async def _ask_tls(host: str, port: int) -> str:
+    """A handshake, finished or refused by libvirtd (we may lack a certificate), is libvirtd's own answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # who answers is not the question here, only that libvirtd does
+    try:
+        _reader, writer = await asyncio.open_connection(host, port, ssl=context)
+    except ssl.SSLError as error:
+        alert = "ALERT" in (error.reason or "")
+        return "" if alert else f"TLS: {error.reason or error}"
+    writer.transport.abort()
+    return ""

@@ -1,0 +1,365 @@
+"""The real hypervisor as the agent sees it: libvirt's word, checked against /proc, as facts.
+
+Knows how to keep an eye on QEMUs: a pidfd for each, libvirt's events as hints, a state-only
+comparison every second, everything anew every ten. All libvirt calls go through threads that may
+be abandoned (agent.workers), each purpose with its own connection: libvirtd serves five calls of a
+client at once, and one frozen QEMU must not silence the rest. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from agent import libvirt_words as words
+from agent import proc
+from agent.deeds import CODE_UNKNOWN, AnyDeed, Define, Migrate, VmObservation
+from agent.definitions import Definitions
+from agent.hypervisor import Facts, HypervisorFacts, Result
+from agent.keeper_types import DomainChanged, DomainsListed, MigrationMoved, PidGone
+from agent.libvirt_driver import (
+    Connection,
+    HostFacts,
+    LibvirtDownError,
+    LibvirtEvent,
+    RawDomain,
+    start_event_thread,
+)
+from agent.workers import CrowdedError, StuckError, Workers
+from fleet.clock import Clock
+from fleet.domain_xml import Resolver
+from fleet.model import EndReason, QemuState
+
+LOOK_TIMEOUT_S = 1.5
+COMPARE_EVERY_S = 1.0
+LOOK_EVERY_S = 10.0
+RECONNECT_EVERY_S = 1.0
+CONNECT_TIMEOUT_S = 5.0
+PROGRESS_EVERY_S = 1.0
+PID_DIR = Path("/run/libvirt/qemu")
+FAILURES = (StuckError, CrowdedError, LibvirtDownError)
+
+log = structlog.get_logger(part="watcher")
+
+
+class LibvirtHypervisor:
+    """agent.hypervisor.Hypervisor on libvirt and /proc."""
+
+    def __init__(self, uri: str, clock: Clock, resolve: Resolver, definitions_dir: Path | None = None) -> None:
+        self.uri = uri
+        self.clock = clock
+        self._watch = Connection(uri)
+        self._deeds = Connection(uri)
+        self._moves = Connection(uri)
+        self._looking = Workers("look", 4)
+        self._doing = Workers("deed", 4)
+        self._moving = Workers("migrate", 8)
+        self._host: HostFacts | None = None
+        self._down_reason = "libvirt has not been asked yet"
+        self._facts: Facts = lambda _fact: None
+        self._watched: dict[str, tuple[int, str]] = {}  # process token → pidfd, uuid
+        self._ran: set[str] = set()  # tokens of processes that were seen running here
+        self._ends: dict[str, EndReason] = {}
+        self._last: dict[str, tuple[int, int, bool]] = {}
+        self._moving_vms: set[str] = set()
+        self._looks: dict[str, bool] = {}  # uuid → look once more when the present look is over
+        self._look_wanted = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        definitions = definitions_dir or Path("/etc/libvirt/qemu")
+        self.definitions = Definitions(Connection(uri), resolve, definitions, self._definition_changed)
+
+    # --- life
+
+    async def start(self, facts: Facts) -> None:
+        """Connect and watch until `stop`."""
+        self._facts = facts
+        start_event_thread()
+        for life in (self._keep_connected, self._keep_looking, self._keep_comparing):
+            self._spawn(life())
+        self.definitions.start(facts)
+
+    async def stop(self) -> None:
+        """Stop watching; guests and their definitions stay as they are."""
+        self.definitions.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for token in list(self._watched):
+            self._unwatch(token)
+
+    def _spawn(self, life: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(life)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a watching task ended", error=repr(task.exception()))
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._lost = lost = asyncio.Event()
+
+            def connection_lost(event: asyncio.Event = lost) -> None:
+                loop.call_soon_threadsafe(event.set)
+
+            def changed(event: LibvirtEvent) -> None:
+                loop.call_soon_threadsafe(self._hinted, event)
+
+            try:
+                await self._looking.run(lambda: self._watch.listen(connection_lost, changed), CONNECT_TIMEOUT_S)
+                self._host = await self._looking.run(self._watch.host_facts, CONNECT_TIMEOUT_S)
+            except FAILURES as error:
+                self._down(str(error))
+                self._watch.forget()
+                await asyncio.sleep(RECONNECT_EVERY_S)
+                continue
+            self._down_reason = ""
+            log.info("libvirt connected", uri=self.uri, version=self._host.libvirt_version)
+            self.definitions.refresh_all()
+            self.look()
+            await lost.wait()
+            self._down("the connection to libvirtd was lost")
+            self.look()
+
+    def _down(self, reason: str) -> None:
+        if self._down_reason != reason:
+            self._down_reason = reason
+            log.warning("libvirt is silent", reason=reason)
+
+    def node_facts(self) -> HypervisorFacts:
+        """Return what is known of libvirt; never blocks."""
+        host = self._host or HostFacts("", "", "")
+        ready = not self._down_reason
+        return HypervisorFacts(host.host_uuid, host.libvirt_version, host.qemu_version, ready, self._down_reason)
+
+    # --- looking at everything
+
+    def look(self) -> None:
+        """Have everything read anew soon."""
+        self._look_wanted.set()
+
+    async def _keep_looking(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look_wanted.wait(), LOOK_EVERY_S)
+            self._look_wanted.clear()
+            self._facts(await self._look_at_all())
+
+    async def _look_at_all(self) -> DomainsListed:
+        asked_s = self.clock.monotonic_s()
+        raws: list[RawDomain] | None
+        try:
+            raws = await self._looking.run(self._list, LOOK_TIMEOUT_S)
+        except FAILURES as error:
+            self._down(str(error))
+            self._lost.set()
+            raws = None
+        try:
+            processes = {process.uuid: process for process in await self._looking.run(proc.scan, LOOK_TIMEOUT_S)}
+        except FAILURES:
+            return DomainsListed((), complete=False, asked_s=asked_s)
+        vms = [self._observe(raw, processes.pop(raw.uuid, None)) for raw in raws or []]
+        vms += [self._orphan(process) for process in processes.values()]
+        if raws is not None:
+            self._last = {raw.uuid: (raw.state, raw.reason, raw.defined) for raw in raws}
+        return DomainsListed(tuple(vms), complete=raws is not None, asked_s=asked_s)
+
+    def _list(self) -> list[RawDomain]:
+        """List domains only over the connection that gets the events: a fresh one means that some were missed."""
+        if not self._watch.is_alive():
+            raise LibvirtDownError("there is no connection to libvirtd")
+        return self._watch.list_domains()
+
+    async def _keep_comparing(self) -> None:
+        """Once a second the states alone, in case an event was lost or the daemon hangs."""
+        while True:
+            await asyncio.sleep(COMPARE_EVERY_S)
+            if self._down_reason or self._look_wanted.is_set():
+                continue
+            try:
+                raws = await self._looking.run(self._list, LOOK_TIMEOUT_S)
+            except FAILURES as error:
+                self._down(str(error))
+                self._lost.set()
+                continue
+            now = {raw.uuid: (raw.state, raw.reason, raw.defined) for raw in raws}
+            if now != self._last:
+                for uuid in now.keys() | self._last.keys():
+                    if now.get(uuid) != self._last.get(uuid):
+                        self._look_at(uuid)
+                self._last = now
+
+    # --- looking at one
+
+    def _hinted(self, event: LibvirtEvent) -> None:
+        if event.stopped_detail is not None:
+            self._ends[event.uuid] = words.stopped_end(event.stopped_detail)
+        elif event.started:
+            self._ends.pop(event.uuid, None)
+        if event.defined:
+            self.definitions.refresh(event.uuid)
+        self._look_at(event.uuid)
+
+    def _definition_changed(self, uuid: str) -> None:
+        self._look_at(uuid)
+
+    def _look_at(self, uuid: str) -> None:
+        if uuid in self._looks:
+            self._looks[uuid] = True
+        else:
+            self._looks[uuid] = False
+            self._spawn(self._look_at_one(uuid))
+
+    async def _look_at_one(self, uuid: str) -> None:
+        again = True
+        while again:
+            self._looks[uuid] = False
+            asked_s = self.clock.monotonic_s()
+            try:
+                raw, process = await self._looking.run(lambda: self._read_one(uuid), LOOK_TIMEOUT_S)
+            except FAILURES:
+                self.look()
+            else:
+                self._facts(DomainChanged(self._observe(raw, process), asked_s))
+            again = self._looks[uuid]
+        del self._looks[uuid]
+
+    def _read_one(self, uuid: str) -> tuple[RawDomain, proc.QemuProcess | None]:
+        raw = self._watch.look_at(uuid)
+        if raw is None:
+            raw = RawDomain(uuid, self.definitions.name(uuid), words.SHUTOFF, 0, defined=False)
+        process = _process_by_pid_file(raw.name, uuid)
+        if process is None and any(watched == uuid for _fd, watched in self._watched.values()):
+            process = next((found for found in proc.scan() if found.uuid == uuid), None)
+        return raw, process
+
+    # --- what is seen
+
+    def _observe(self, raw: RawDomain, process: proc.QemuProcess | None) -> VmObservation:
+        """Put libvirt's word and the process together. A living process is never GONE."""
+        token = process.token if process else ""
+        if process is not None:
+            self._watch_process(process)
+        ended = EndReason.NOT_ENDED
+        if raw.active:
+            state = words.qemu_state(raw.state, raw.reason, ran=token in self._ran)
+            reason = words.reason_words(raw.state, raw.reason)
+            if state is QemuState.RUNNING and token:
+                self._ran.add(token)
+        elif process is not None:
+            state, reason = QemuState.UNKNOWN, "libvirt calls it shut off and its QEMU is alive"
+        else:
+            state, reason = QemuState.GONE, ""
+            ended = words.shutoff_end(raw.reason) if raw.defined else EndReason.NOT_ENDED
+            ended = self._ends.get(raw.uuid) or ended
+        known = self.definitions.known.get(raw.uuid)
+        return VmObservation(
+            uuid=raw.uuid,
+            name=raw.name,
+            state=state,
+            qemu=token,
+            reason=reason,
+            end=ended,
+            defined=raw.defined,
+            paused_on_io_error=raw.state == words.PAUSED and raw.reason == words.PAUSED_IOERROR,
+            definition_hash=known.hash if known else "",
+            cpu_m=known.cpu_m if known else 0,
+            memory_bytes=known.memory_bytes if known else 0,
+            busy="migration" if raw.uuid in self._moving_vms else "",
+            not_migratable=known.not_migratable if known else "",
+        )
+
+    def _orphan(self, process: proc.QemuProcess) -> VmObservation:
+        self._watch_process(process)
+        text = "a QEMU that libvirt does not know, or libvirt is silent"
+        known = self.definitions.known.get(process.uuid)
+        return VmObservation(
+            process.uuid,
+            process.name,
+            QemuState.UNKNOWN,
+            process.token,
+            text,
+            definition_hash=known.hash if known else "",
+        )
+
+    def _watch_process(self, process: proc.QemuProcess) -> None:
+        if process.token in self._watched:
+            return
+        handle = proc.open_pidfd(process)
+        if handle is None:
+            return
+        self._watched[process.token] = (handle, process.uuid)
+        asyncio.get_running_loop().add_reader(handle, self._pid_gone, process.token)
+
+    def _pid_gone(self, token: str) -> None:
+        uuid = self._unwatch(token)
+        self._ran.discard(token)
+        self._facts(PidGone(uuid, token, self._ends.get(uuid, EndReason.NOT_ENDED)))
+        self._look_at(uuid)
+
+    def _unwatch(self, token: str) -> str:
+        handle, uuid = self._watched.pop(token)
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
+        return uuid
+
+    # --- deeds
+
+    async def do(self, uuid: str, deed: AnyDeed, timeout_s: float) -> Result:
+        """Do one deed in a thread of its own."""
+        is_move = isinstance(deed, Migrate)
+        workers, connection = (self._moving, self._moves) if is_move else (self._doing, self._deeds)
+        if is_move:
+            self._moving_vms.add(uuid)
+            self._spawn(self._follow_migration(uuid))
+        try:
+            result = await workers.run(lambda: connection.do(uuid, deed), timeout_s)
+        except StuckError as error:
+            result = Result(ok=False, code=CODE_UNKNOWN, message=str(error))
+        except CrowdedError as error:
+            result = Result(ok=False, code="TOO_MANY_STUCK", message=str(error))
+        finally:
+            self._moving_vms.discard(uuid)
+        if isinstance(deed, Define) and result.ok:
+            definition = await self.definitions.read(uuid)
+            result = Result(ok=True, definition=definition)
+        self._look_at(uuid)
+        return result
+
+    async def check_xml(self, xml: str) -> Result:
+        """Ask libvirt whether it would take the XML."""
+        try:
+            return await self._doing.run(lambda: self._deeds.check_xml(xml), CONNECT_TIMEOUT_S)
+        except FAILURES as error:
+            return Result(ok=False, code=CODE_UNKNOWN, message=str(error))
+
+    async def _follow_migration(self, uuid: str) -> None:
+        """Tell the job's progress while it runs; a question that hangs ends the telling, not the job."""
+        workers = Workers("progress", 1, stuck_max=1)
+        while uuid in self._moving_vms:
+            await asyncio.sleep(PROGRESS_EVERY_S)
+            try:
+                job = await workers.run(lambda: self._deeds.migration_progress(uuid), LOOK_TIMEOUT_S)
+            except FAILURES:
+                return
+            if job is not None:
+                self._facts(MigrationMoved(uuid, job.percent, job.remaining_bytes, job.rate_bytes_per_s))
+
+
+def _process_by_pid_file(name: str, uuid: str) -> proc.QemuProcess | None:
+    """Return the living QEMU that libvirt's pid file names, if it is really this VM's."""
+    try:
+        text = (PID_DIR / f"{name}.pid").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    process = proc.read_qemu(int(text)) if text.isdigit() else None
+    return process if process is not None and process.uuid == uuid else None
