@@ -1,8 +1,8 @@
 """The BMC of each host: a real ipmi_sim on the bmc plane whose chassis control acts on the host.
 
-A BMC lives on stand-by power, in a namespace of its own. What it controls and how it fails lie in small files, so that a
-change acts on the next command: `controls` (which host), `mode` (works, fails, hangs, early).
-Knows ipmi_sim and its files; the deed itself is chassis.py's.
+A BMC lives on stand-by power, in a namespace of its own. What it controls and how it fails lie in small files, so
+that a change acts on the next command: `controls` (which host), `mode` (works, fails, hangs, early). Knows ipmi_sim
+and its files; the deed itself is chassis.py's.
 """
 
 from __future__ import annotations
@@ -104,15 +104,28 @@ class Bmc:
         self.dir.mkdir(parents=True, exist_ok=True)
         if not self.password_file.exists():
             write_secret(self.password_file, secrets.token_hex(8))
-        for file, word in (("controls", self.host), ("mode", BmcMode.WORKS.value), ("guid", guid), ("address", self.address)):
+        for file, word in (
+            ("controls", self.host),
+            ("mode", BmcMode.WORKS.value),
+            ("guid", guid),
+            ("address", self.address),
+        ):
             if not (self.dir / file).exists():
                 (self.dir / file).write_text(word + "\n", encoding="ascii")
         flat = guid.replace("-", "")
         chassis = self.dir / "chassis"
         environment = {"here": self.dir, "hosts": self._layout.dir / "hosts", "python": sys.executable}
-        chassis.write_text(_CHASSIS.format(laboratory=self._layout.name, own=self.host, **environment), encoding="ascii")
+        chassis.write_text(
+            _CHASSIS.format(laboratory=self._layout.name, own=self.host, **environment), encoding="ascii"
+        )
         chassis.chmod(0o755)
-        words = {"name": f"bmc-{self.host}", "address": self.address, "port": IPMI_PORT, "guid": flat, "chassis": chassis}
+        words = {
+            "name": f"bmc-{self.host}",
+            "address": self.address,
+            "port": IPMI_PORT,
+            "guid": flat,
+            "chassis": chassis,
+        }
         lan = _LAN_CONF.format(user=BMC_USER, password=self.password_file.read_text(encoding="ascii").strip(), **words)
         write_secret(self.dir / "lan.conf", lan)
         (self.dir / "commands").write_text(_COMMANDS.format(guid=flat), encoding="ascii")
@@ -167,7 +180,9 @@ class Bmc:
         """A hung BMC is one that gets no request: what was dropped is never acted on later."""
         rules = "add table inet hang\ndelete table inet hang\n"
         if dropped:
-            rules += "add table inet hang\nadd chain inet hang input { type filter hook input priority 0; policy accept; }\n"
+            rules += (
+                "add table inet hang\nadd chain inet hang input { type filter hook input priority 0; policy accept; }\n"
+            )
             rules += f"add rule inet hang input udp dport {IPMI_PORT} drop\n"
         namespaces.run(namespaces.inside(self._link.namespace, ["nft", "-f", "-"]), rules)
 

@@ -96,20 +96,22 @@ class Api:
         end = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < end:
             if aggregator.pid is None:
-                raise LaboratoryError(f"{aggregator.role} ended while it started; its log is in the laboratory's logs directory")
+                raise LaboratoryError(
+                    f"{aggregator.role} ended while it started; its log is in the laboratory's logs directory"
+                )
             try:
                 if self._request("GET", "/readyz", None)[0] == http.HTTPStatus.OK:
                     return
             except OSError:
                 pass
             time.sleep(0.02)
-        raise LaboratoryError(f"{aggregator.role} was not ready within {READY_TIMEOUT_S:g} s; its log is in the laboratory's logs directory")
+        raise LaboratoryError(
+            f"{aggregator.role} was not ready within {READY_TIMEOUT_S:g} s; its log is in the laboratory's logs directory"
+        )
 
-    def put_node(self, manifest: dict[str, object]) -> None:
+    def put_node(self, name: str, manifest: dict[str, object]) -> None:
         """Create or replace a node."""
-        metadata = manifest["metadata"]
-        assert isinstance(metadata, dict)
-        self._must("PUT", f"/api/v1/nodes/{metadata['name']}", manifest)
+        self._must("PUT", f"/api/v1/nodes/{name}", manifest)
 
     def node_token(self, node: str) -> str:
         """A new join token for a node's agent."""
@@ -122,7 +124,7 @@ class Api:
         except OSError as error:
             raise LaboratoryError(f"the aggregator did not answer {method} {path}: {error}") from None
         if status >= http.HTTPStatus.BAD_REQUEST:
-            raise LaboratoryError(f"the aggregator refused {method} {path} with {status}: {text.decode(errors='replace').strip()[:300]}")
+            raise LaboratoryError(f"the aggregator refused {method} {path} with {status}: {_beginning(text)}")
         return text
 
     def _request(self, method: str, path: str, body: dict[str, object] | None) -> tuple[int, bytes]:
@@ -139,11 +141,21 @@ class Api:
             connection.close()
 
 
+def _beginning(text: bytes) -> str:
+    return text.decode(errors="replace").strip()[:300]
+
+
 def node_manifest(layout: Layout, host: str, bmc: Bmc | None) -> dict[str, object]:
     """The Node of a host: zones by turns, its migration address, its BMC."""
     spec: dict[str, object] = {"migrationAddress": layout.address(host, Plane.MIGRATION)}
     if bmc is not None:
-        params = {"ip": bmc.address, "username": BMC_USER, "password_file": str(bmc.password_file), "lanplus": "1", "cipher": "3"}
+        params = {
+            "ip": bmc.address,
+            "username": BMC_USER,
+            "password_file": str(bmc.password_file),
+            "lanplus": "1",
+            "cipher": "3",
+        }
         spec["fencing"] = [{"agent": "fence_ipmilan", "params": params, "timeout": "30s", "guid": bmc.guid}]
     labels = {"virtward/zone": f"z{(int(host[1:]) - 1) % 3 + 1}"}
     return {"apiVersion": "virtward/v1", "kind": "Node", "metadata": {"name": host, "labels": labels}, "spec": spec}

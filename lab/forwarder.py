@@ -1,7 +1,7 @@
 """The forwarder: lets this shell reach an aggregator's API, which has no address in the root namespace.
 
-It listens on 127.0.0.1 here, then steps into the aggregator's network namespace: the listening socket stays where it was
-made, connections start where the process is. Knows bytes; must not know HTTP.
+It listens on 127.0.0.1 here, then steps into the aggregator's network namespace: the listening socket stays where it
+was made, connections start where the process is. Knows bytes; must not know HTTP.
 Run as: python -m lab.forwarder PORT NAMESPACE ADDRESS TARGET_PORT
 """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
@@ -63,5 +64,5 @@ def follow(path: Path) -> Iterator[GuestLine]:
 def longest_gap_s(lines: list[GuestLine], after_s: float = 0.0) -> float:
     """The longest time between two ticks, beginning with the last tick before `after_s` (UNIX time)."""
     ticks = [line.at_s for line in lines if line.tick is not None]
-    pairs = [(before, then) for before, then in zip(ticks, ticks[1:], strict=False) if then >= after_s]
+    pairs = [(before, then) for before, then in pairwise(ticks) if then >= after_s]
     return max((then - before for before, then in pairs), default=0.0)

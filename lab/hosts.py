@@ -1,9 +1,9 @@
 """One laboratory host: its namespaces, its files, its power, and the daemons that run in it.
 
-A host is a network namespace with a cable per plane, and a process 1 with mount, UTS, IPC and pid namespaces of its own:
-every process of the host is in that pid namespace, whoever started it and whatever became of its parent, so power off is
-the death of process 1. The network namespace goes too: sockets of the dead must not speak when the power returns.
-Knows files, namespaces and processes of one host; must not know BMCs, guests or the aggregator.
+A host is a network namespace with a cable per plane, and a process 1 with mount, UTS, IPC and pid namespaces of its
+own: every process of the host is in that pid namespace, whoever started it and whatever became of its parent, so
+power off is the death of process 1. The network namespace goes too: sockets of the dead must not speak when the power
+returns. Knows files, namespaces and processes of one host; must not know BMCs, guests or the aggregator.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from lab.processes import Registry
 
 INIT = Path(__file__).with_name("host-init.sh")
 BOOT_TIMEOUT_S = 30.0
-_DIRECTORIES = ("etc-libvirt", "var-lib-libvirt", "cache-libvirt", "log-libvirt", "libvirt-run", "virtward-run", "private", "agent")
+_DIRECTORIES = (
+    "etc-libvirt",
+    "var-lib-libvirt",
+    "cache-libvirt",
+    "log-libvirt",
+    "libvirt-run",
+    "virtward-run",
+    "private",
+    "agent",
+)
 _LOST_WITH_POWER = ("libvirt-run", "virtward-run", "private")
 _SPAWN = 'log=$1; shift; setsid "$@" >>"$log" 2>&1 </dev/null & echo $!'
 
@@ -145,8 +154,21 @@ class Host:
     def _boot(self) -> None:
         booted = self.dir / "booted"
         booted.unlink(missing_ok=True)
-        own = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private", "--mount-proc"]
-        command = namespaces.inside(self._layout.namespace(self.name), [*own, "sh", str(INIT), str(self.dir), self.name])
+        own = [
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+            "--mount-proc",
+        ]
+        command = namespaces.inside(
+            self._layout.namespace(self.name), [*own, "sh", str(INIT), str(self.dir), self.name]
+        )
         log = self._layout.logs_dir / f"init-{self.name}.log"
         self._registry.start(f"host@{self.name}", command, log)
 

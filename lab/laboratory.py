@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from lab import forwarder, guest_build, guest_log, linux_image, manifest, namespaces, observer, processes
+from lab.belongings import Belongings
 from lab.bmc import Bmc, BmcMode, write_identity_command
 from lab.daemons import Aggregator, Api, node_manifest, write_agent_configuration
 from lab.errors import LaboratoryError
@@ -59,6 +60,7 @@ class Laboratory:
         self.planes = Planes(self.layout)
         self.storage = Storage(self.layout, self.planes, self.registry)
         self.aggregator = Aggregator(self.layout, self.planes, self.registry)
+        self.belongings = Belongings(self.layout)
         self._observer: observer.Observer | None = None
 
     # --- what it is made of ---
@@ -84,14 +86,18 @@ class Laboratory:
     def host(self, name: str) -> Host:
         """One host; raises LaboratoryError when there is no such one."""
         if host_index(name) > self.plan.hosts:
-            raise LaboratoryError(f"laboratory {self.layout.name} has no {name}: its hosts are h1 to h{self.plan.hosts}")
+            raise LaboratoryError(
+                f"laboratory {self.layout.name} has no {name}: its hosts are h1 to h{self.plan.hosts}"
+            )
         return Host(self.layout, self.planes, self.registry, name)
 
     def bmc(self, host: str) -> Bmc:
         """The BMC that was built for a host; raises LaboratoryError in a laboratory without BMCs."""
         self.host(host)
         if self.plan.fencing != "ipmi":
-            raise LaboratoryError(f"laboratory {self.layout.name} was built without BMCs (--fencing {self.plan.fencing})")
+            raise LaboratoryError(
+                f"laboratory {self.layout.name} was built without BMCs (--fencing {self.plan.fencing})"
+            )
         return Bmc(self.layout, self.planes, self.registry, host)
 
     # --- up and down ---
@@ -103,8 +109,8 @@ class Laboratory:
         if os.geteuid() != 0:
             raise LaboratoryError("only root can make namespaces and links; run virtward-lab as root")
         with self._alone():
-            self._claim_name()
-            plan = self._write_plan(hosts, agents, fencing)
+            self.belongings.claim_name()
+            plan = self._write_plan(hosts, fencing, agents=agents)
             self.planes.create_switch()
             self.storage.start()
             self._prepare_hosts(plan)
@@ -123,29 +129,17 @@ class Laboratory:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _owner(self) -> str:
-        """The directory of the laboratory to which this name belongs on this machine, or nothing."""
-        try:
-            return self.layout.claim.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return ""
-
-    def _claim_name(self) -> None:
-        """Namespaces are the machine's: a name serves one laboratory, wherever its state lies."""
-        owner = self._owner()
-        if owner not in ("", str(self.dir)):
-            raise LaboratoryError(f"the name {self.layout.name} is taken by the laboratory in {owner}; choose another --name")
-        self.layout.claim.parent.mkdir(parents=True, exist_ok=True)
-        self.layout.claim.write_text(f"{self.dir}\n", encoding="utf-8")
-
-    def _write_plan(self, hosts: int, agents: bool, fencing: str) -> Plan:
+    def _write_plan(self, hosts: int, fencing: str, *, agents: bool) -> Plan:
         try:
             plan = self.plan
         except LaboratoryError:
             plan = Plan(self.layout.name, str(uuid.uuid4()))
             plan.hosts, plan.fencing, plan.agents = hosts, fencing, agents
         if plan.hosts != hosts or plan.fencing != fencing:
-            text = f"laboratory {plan.name} is there with {plan.hosts} hosts and --fencing {plan.fencing}; `virtward-lab down` first to build another"
+            text = (
+                f"laboratory {plan.name} is there with {plan.hosts} hosts and --fencing {plan.fencing};"
+                " `virtward-lab down` first to build another"
+            )
             raise LaboratoryError(text)
         plan.agents = agents
         plan.api_port = plan.api_port or forwarder.free_port()
@@ -193,7 +187,7 @@ class Laboratory:
     def _enrol(self, api: Api, host: Host, *, has_bmc: bool) -> None:
         token_file = host.dir / "agent.token"
         if not token_file.exists():
-            api.put_node(node_manifest(self.layout, host.name, self.bmc(host.name) if has_bmc else None))
+            api.put_node(host.name, node_manifest(self.layout, host.name, self.bmc(host.name) if has_bmc else None))
             write_secret(token_file, api.node_token(host.name))
         write_agent_configuration(self.layout, host, [self.aggregator], has_bmc=has_bmc)
         if host.pid_of("agent") is None:
@@ -214,30 +208,15 @@ class Laboratory:
             self._observer.close()
             self._observer = None
         with self._alone():
-            processes.end_all(self._everything)
-            for name in self._own_namespaces():
+            processes.end_all(self.belongings.processes)
+            for name in self.belongings.namespaces():
                 namespaces.delete(name)
             if self.dir.exists():
                 shutil.rmtree(self.dir)
             current = self.layout.base / "current"
-            if current.is_symlink() and os.readlink(current) == self.layout.name:
+            if current.is_symlink() and current.readlink() == Path(self.layout.name):
                 current.unlink()
-            if self._owner() == str(self.dir):
-                self.layout.claim.unlink()
-
-    def _own_namespaces(self) -> list[str]:
-        """Namespaces of this laboratory; none when the name belongs to a laboratory elsewhere."""
-        if self._owner() not in ("", str(self.dir)):
-            return []
-        return [name for name in namespaces.names() if self.layout.owns_namespace(name)]
-
-    def _everything(self) -> list[int]:
-        """Every process with the mark, and every one in a namespace of ours."""
-        found = set(processes.marked(self.layout.mark))
-        own = {(namespaces.NETNS_DIR / name).stat().st_ino for name in self._own_namespaces()}
-        if own:
-            found.update(pid for pid in processes.all_pids() if processes.namespace_of(pid, "net") in own and processes.is_alive(pid))
-        return sorted(found)
+            self.belongings.release_name()
 
     # --- faults ---
 
@@ -266,7 +245,9 @@ class Laboratory:
 
     def _links(self, member: str, plane: str) -> list[Link]:
         if member.startswith("a") and member != self.aggregator.name:
-            raise LaboratoryError(f"laboratory {self.layout.name} has no {member}: its aggregator is {self.aggregator.name}")
+            raise LaboratoryError(
+                f"laboratory {self.layout.name} has no {member}: its aggregator is {self.aggregator.name}"
+            )
         if not member.startswith("a"):
             self.host(member)
         own = (Plane.CONTROL, Plane.BMC) if member.startswith("a") else (*HOST_PLANES, Plane.BMC)
@@ -339,11 +320,20 @@ class Laboratory:
 
     def guest_log(self, name: str) -> list[GuestLine]:
         """What a guest has said so far, by the host's clock."""
-        return guest_log.read(self.guest_log_path(name))
+        return guest_log.read(self._known_guest(name))
 
     def follow_guest(self, name: str) -> Iterator[GuestLine]:
         """What a guest has said and will say, for ever."""
-        return guest_log.follow(self.guest_log_path(name))
+        return guest_log.follow(self._known_guest(name))
+
+    def _known_guest(self, name: str) -> Path:
+        """The log of a guest that has a disk; a mistyped name must not look like a silent guest."""
+        path = self.guest_log_path(name)
+        if not path.exists() and not self.storage.has_disk(name):
+            raise LaboratoryError(
+                f"there is no VM {name} in laboratory {self.layout.name}; `virtward-lab vm` makes one"
+            )
+        return path
 
     def splits(self) -> list[str]:
         """Every line that says a guest met another writer on its disk, with the guest's name. Must stay empty."""
@@ -374,4 +364,8 @@ class Laboratory:
 def names(base: Path | None = None) -> Sequence[str]:
     """Laboratories that have a directory."""
     place = base or base_dir()
-    return sorted(path.parent.name for path in place.glob("*/lab.json") if not path.parent.is_symlink()) if place.is_dir() else []
+    return (
+        sorted(path.parent.name for path in place.glob("*/lab.json") if not path.parent.is_symlink())
+        if place.is_dir()
+        else []
+    )

@@ -74,7 +74,7 @@ def base_dir() -> Path:
 def check_vm_name(name: str) -> str:
     """Return the name, or raise LaboratoryError: it goes into paths and XML."""
     if not _VM_NAME.fullmatch(name):
-        text = f"VM name {name!r} must be 1 to 63 letters, digits, dots, dashes or underscores, beginning with a letter or digit"
+        text = f"VM name {name!r} must be 1 to 63 letters, digits, dots, dashes or underscores"
         raise LaboratoryError(text)
     return name
 
@@ -91,7 +91,9 @@ class Layout:
 
     def __init__(self, name: str, base: Path | None = None) -> None:
         if not _NAME.fullmatch(name):
-            text = f"laboratory name {name!r} must be 1 to {NAME_CHARACTERS_MAX} lower-case letters and digits, beginning with a letter"
+            text = (
+                f"laboratory name {name!r} must be 1 to {NAME_CHARACTERS_MAX} letters (a-z) and digits, a letter first"
+            )
             raise LaboratoryError(text)
         self.name = name
         self.base = base or base_dir()

@@ -46,7 +46,9 @@ migration_host = "{migration}"
 def write_configuration(layout: Layout, host: str, directory: Path, host_uuid: str) -> None:
     """Write libvirtd.conf and qemu.conf of a host."""
     migration = layout.address(host, Plane.MIGRATION)
-    (directory / "libvirtd.conf").write_text(LIBVIRTD_CONF.format(host_uuid=host_uuid, port=LIBVIRT_PORT), encoding="ascii")
+    (directory / "libvirtd.conf").write_text(
+        LIBVIRTD_CONF.format(host_uuid=host_uuid, port=LIBVIRT_PORT), encoding="ascii"
+    )
     (directory / "qemu.conf").write_text(QEMU_CONF.format(migration=migration), encoding="ascii")
 
 

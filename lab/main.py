@@ -32,7 +32,7 @@ def _chosen(name: str | None) -> Laboratory:
     name = name or os.environ.get("VIRTWARD_LAB_NAME")
     current = base_dir() / "current"
     if not name and current.is_symlink() and current.exists():
-        name = os.readlink(current)
+        name = str(current.readlink())
     there = laboratories.names()
     if not name and len(there) == 1:
         name = there[0]
@@ -40,7 +40,9 @@ def _chosen(name: str | None) -> Laboratory:
 
 
 def _with_name(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option("--name", default=None, metavar="NAME", help="Which laboratory; default: the one that came up last.")(command)
+    return click.option(
+        "--name", default=None, metavar="NAME", help="Which laboratory; default: the one that came up last."
+    )(command)
 
 
 class _Group(click.Group):
@@ -52,7 +54,7 @@ class _Group(click.Group):
         except LaboratoryError as error:
             click.echo(f"virtward-lab: {error}", err=True)
         except BrokenPipeError:
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- until the process ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
             click.echo(f"virtward-lab: {error.strerror or error}: {error.filename or 'the system refused'}", err=True)
         raise SystemExit(1)
@@ -69,13 +71,19 @@ def main() -> None:
 @click.option("--aggregators-on-hosts", is_flag=True, help="Run them on h1..hN.")
 @click.option("--no-agents", is_flag=True, help="Hosts, storage and BMCs only.")
 @click.option("--fencing", type=click.Choice(["ipmi", "none"]), default="ipmi", show_default=True)
-@click.option("--name", default=DEFAULT_NAME, show_default=True, help="At most 6 characters; in every namespace and link.")
-def up(hosts: int, aggregators: int, aggregators_on_hosts: bool, no_agents: bool, fencing: str, name: str) -> None:
+@click.option(
+    "--name", default=DEFAULT_NAME, show_default=True, help="At most 6 characters; in every namespace and link."
+)
+def up(*, hosts: int, aggregators: int, aggregators_on_hosts: bool, no_agents: bool, fencing: str, name: str) -> None:
     """Build a laboratory, or complete the one that is there."""
     if aggregators != 1:
-        raise LaboratoryError(f"--aggregators {aggregators} is not possible yet: the laboratory has exactly one aggregator")
+        raise LaboratoryError(
+            f"--aggregators {aggregators} is not possible yet: the laboratory has exactly one aggregator"
+        )
     if aggregators_on_hosts:
-        raise LaboratoryError("--aggregators-on-hosts is not possible yet: the aggregator runs in a namespace of its own")
+        raise LaboratoryError(
+            "--aggregators-on-hosts is not possible yet: the aggregator runs in a namespace of its own"
+        )
     Laboratory(name).up(hosts=hosts, agents=not no_agents, fencing=fencing)
 
 
@@ -98,14 +106,29 @@ def uri(host: str, name: str | None) -> None:
 @click.argument("vm_name", metavar="NAME")
 @click.option("--host", default="", help="The host it prefers.")
 @click.option("--guest", type=click.Choice([kind.value for kind in GuestKind]), default="tiny", show_default=True)
-@click.option("--memory", type=click.IntRange(8, 65536), default=None, help="MiB; default: 16 for tiny, 128 for linux.")
-@click.option("--dirty", type=click.IntRange(0, 100000), default=0, help="MiB of memory written per second.")
-@click.option("--tick", type=click.IntRange(10, 3600000), default=TICK_MS, show_default=True, help="Milliseconds per count.")
+@click.option(
+    "--memory",
+    "memory_mib",
+    type=click.IntRange(8, 65536),
+    default=None,
+    help="MiB; default: 16 for tiny, 128 for linux.",
+)
+@click.option(
+    "--dirty", "dirty_mib_per_s", type=click.IntRange(0, 100000), default=0, help="MiB of memory written per second."
+)
+@click.option(
+    "--tick",
+    "tick_ms",
+    type=click.IntRange(10, 3600000),
+    default=TICK_MS,
+    show_default=True,
+    help="Milliseconds per count.",
+)
 @click.option("--name", "laboratory_name", default=None, metavar="NAME", help="Which laboratory.")
-def vm(vm_name: str, host: str, guest: str, memory: int | None, dirty: int, tick: int, laboratory_name: str | None) -> None:
+def vm(vm_name: str, host: str, guest: str, laboratory_name: str | None, **wishes: int | None) -> None:
     """Make a VM's disk if need be and print its manifest."""
-    wishes = {"dirty_mib_per_s": dirty, "tick_ms": tick} | ({} if memory is None else {"memory_mib": memory})
-    click.echo(_chosen(laboratory_name).vm(vm_name, guest, host=host, **wishes), nl=False)
+    said = {wish: value for wish, value in wishes.items() if value is not None}
+    click.echo(_chosen(laboratory_name).vm(vm_name, guest, host=host, **said), nl=False)
 
 
 @main.command()
@@ -122,7 +145,7 @@ def guest(vm_name: str, deed: str, laboratory_name: str | None) -> None:
 @click.option("-f", "follow", is_flag=True, help="Go on as the guest speaks.")
 @click.option("-o", "output", type=click.Choice(["json"]), default=None)
 @click.option("--name", "laboratory_name", default=None, metavar="NAME", help="Which laboratory.")
-def guest_log(vm_name: str, follow: bool, output: str | None, laboratory_name: str | None) -> None:
+def guest_log(*, vm_name: str, follow: bool, output: str | None, laboratory_name: str | None) -> None:
     """Print what a guest said, with this machine's clock and the host it ran on."""
     laboratory = _chosen(laboratory_name)
     lines = laboratory.follow_guest(vm_name) if follow else iter(laboratory.guest_log(vm_name))
@@ -142,7 +165,7 @@ def _as_json(line: GuestLine) -> str:
 @click.argument("word", metavar="off|on|cycle", type=click.Choice(["off", "on", "cycle"]))
 @click.option("--with-bmc", is_flag=True, help="The BMC loses its stand-by power too.")
 @_with_name
-def power(host: str, word: str, with_bmc: bool, name: str | None) -> None:
+def power(*, host: str, word: str, with_bmc: bool, name: str | None) -> None:
     """Cut or give a host's power. No goodbye reaches anybody."""
     _chosen(name).power(host, word, with_bmc=with_bmc)
 
@@ -248,7 +271,9 @@ def _for_people(now: status.Status) -> str:
     lines = [f"laboratory {now.name} in {now.dir}, API and page {now.api}/"]
     for host in now.hosts:
         planes = " ".join(f"{plane}:{word}" for plane, word in host.planes.items())
-        lines.append(f"{host.name}  {host.power:6}  {planes}  libvirtd {host.libvirtd or '-'}  agent {host.agent or '-'}")
+        lines.append(
+            f"{host.name}  {host.power:6}  {planes}  libvirtd {host.libvirtd or '-'}  agent {host.agent or '-'}"
+        )
     lines += [f"{each.name}  {each.state}  pid {each.pid or '-'}" for each in now.aggregators]
     for name, qemus in sorted(now.vms.items()):
         lines.append(f"VM {name}: " + ", ".join(f"{qemu.cpus.value} on {qemu.host} (pid {qemu.pid})" for qemu in qemus))

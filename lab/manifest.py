@@ -1,8 +1,8 @@
 """The manifest of a laboratory VM: what `virtward apply` takes, with the domain XML in it.
 
-Pure text. A guest speaks on its first serial port (a pty, so that consoles work; logged to a file on the host) and takes
-orders on its second; a second monitor socket lets the laboratory look at its CPUs without asking libvirt. Their paths
-are the same on every host and lie in a directory that each host has for itself, so they survive a migration.
+Pure text. A guest speaks on its first serial port (a pty, so that consoles work; logged to a file on the host) and
+takes orders on its second; a second monitor socket lets the laboratory look at its CPUs without asking libvirt. Their
+paths are the same on every host and lie in a directory that each host has for itself, so they survive a migration.
 """
 
 from __future__ import annotations
@@ -102,7 +102,11 @@ def domain_xml(spec: GuestSpec, files: BootFiles) -> str:
   <uuid>{spec.uuid}</uuid>
   <memory unit='MiB'>{spec.memory_mib}</memory>
   <vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc'>hvm</type><kernel>{files.kernel}</kernel>{initramfs}<cmdline>{command_line}</cmdline></os>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>{files.kernel}</kernel>{initramfs}
+    <cmdline>{command_line}</cmdline>
+  </os>
   <features><acpi/></features>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>restart</on_reboot>
@@ -111,12 +115,18 @@ def domain_xml(spec: GuestSpec, files: BootFiles) -> str:
     <disk type='network' device='disk'>
       <driver name='qemu' type='raw'/>
       <source protocol='nbd' name={quoteattr(spec.name)}><host name='{STORAGE_ADDRESS}' port='{NBD_PORT}'/></source>
-      {_target(is_linux)}
+      {_target(spec.kind)}
     </disk>
     <controller type='usb' model='none'/>
-{_agent_channel(is_linux)}\
-    <serial type='pty'><log file='{PRIVATE_DIR}/{serial_log(spec.name)}' append='on'/><target port='0'/></serial>
-    <serial type='unix'><source mode='bind' path='{PRIVATE_DIR}/{control_socket(spec.name)}'/><target port='1'/></serial>
+{_agent_channel(spec.kind)}\
+    <serial type='pty'>
+      <log file='{PRIVATE_DIR}/{serial_log(spec.name)}' append='on'/>
+      <target port='0'/>
+    </serial>
+    <serial type='unix'>
+      <source mode='bind' path='{PRIVATE_DIR}/{control_socket(spec.name)}'/>
+      <target port='1'/>
+    </serial>
     <memballoon model='none'/>
     <panic model='isa'/>
   </devices>
@@ -131,11 +141,11 @@ def domain_xml(spec: GuestSpec, files: BootFiles) -> str:
 </domain>"""
 
 
-def _target(is_linux: bool) -> str:
-    return "<target dev='vda' bus='virtio'/>" if is_linux else "<target dev='hda' bus='ide'/>"
+def _target(kind: GuestKind) -> str:
+    return "<target dev='vda' bus='virtio'/>" if kind is GuestKind.LINUX else "<target dev='hda' bus='ide'/>"
 
 
-def _agent_channel(is_linux: bool) -> str:
-    if not is_linux:
+def _agent_channel(kind: GuestKind) -> str:
+    if kind is not GuestKind.LINUX:
         return ""
     return "    <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\n"

@@ -19,7 +19,9 @@ COMMAND_TIMEOUT_S = 30.0
 def run(command: Sequence[str], feed: str | None = None, *, tolerate: bool = False) -> str:
     """Run a command to its end and return its stdout; raises LaboratoryError with its last word on stderr."""
     try:
-        done = subprocess.run(command, input=feed, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, input=feed, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
+        )
     except FileNotFoundError:
         raise LaboratoryError(f"{command[0]} is not installed; run `make setup`") from None
     except subprocess.TimeoutExpired:

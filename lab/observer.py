@@ -39,7 +39,9 @@ class Observer:
             self._socket.connect(str(self._path))
         except OSError as error:
             self._socket.close()
-            raise LaboratoryError(f"the observer does not answer on {self._path} ({error}); `virtward-lab up` starts it") from None
+            raise LaboratoryError(
+                f"the observer does not answer on {self._path} ({error}); `virtward-lab up` starts it"
+            ) from None
         self._answers = self._socket.makefile("rb")
 
     def sample(self) -> Sample:

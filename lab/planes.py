@@ -59,7 +59,9 @@ class Planes:
             bridge = self._layout.bridge(plane)
             lines += [f"link add {bridge} type bridge forward_delay 0 stp_state 0", f"link set {bridge} up"]
         namespaces.ip_batch(self._switch, lines, force=True)
-        self._nft(f"add table {TABLE}\nadd chain {TABLE} forward {{ type filter hook forward priority 0; policy accept; }}\n")
+        self._nft(
+            f"add table {TABLE}\nadd chain {TABLE} forward {{ type filter hook forward priority 0; policy accept; }}\n"
+        )
 
     def plug(self, link: Link) -> None:
         """Lay the cable, as broken as it was; no error when it lies already. The member's namespace must exist."""

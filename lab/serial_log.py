@@ -91,8 +91,8 @@ class Collector:
     def take_all(self, now_s: float) -> None:
         """Read everything, for the beginning and after an overflow."""
         for host, directory in self._hosts.items():
-            for file in sorted(os.listdir(directory)):
-                self.take(host, file, now_s)
+            for file in sorted(directory.iterdir()):
+                self.take(host, file.name, now_s)
 
 
 def _text(line: bytes) -> str:

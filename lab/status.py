@@ -60,7 +60,10 @@ def take(laboratory: Laboratory) -> Status:
     """Look at everything once."""
     plan = laboratory.plan
     sample = laboratory.sample()
-    vms = {name: [QemuStatus(each.host, each.pid, each.uuid, each.cpus) for each in qemus] for name, qemus in sample.vms.items()}
+    vms = {
+        name: [QemuStatus(each.host, each.pid, each.uuid, each.cpus) for each in qemus]
+        for name, qemus in sample.vms.items()
+    }
     return Status(
         dir=str(laboratory.dir),
         name=plan.name,

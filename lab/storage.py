@@ -37,7 +37,12 @@ class Storage:
             return
         self._layout.run_dir.mkdir(parents=True, exist_ok=True)
         self._monitor_path.unlink(missing_ok=True)
-        options = ["--chardev", f"socket,id=monitor,path={self._monitor_path},server=on,wait=off", "--monitor", "chardev=monitor"]
+        options = [
+            "--chardev",
+            f"socket,id=monitor,path={self._monitor_path},server=on,wait=off",
+            "--monitor",
+            "chardev=monitor",
+        ]
         server = ["--nbd-server", f"addr.type=inet,addr.host={STORAGE_ADDRESS},addr.port={NBD_PORT},max-connections=0"]
         command = namespaces.inside(self._layout.storage_namespace, ["qemu-storage-daemon", *options, *server])
         self._registry.start(ROLE, command, self._layout.logs_dir / "storage.log")
@@ -53,6 +58,10 @@ class Storage:
             with disk.open("xb") as file:
                 os.ftruncate(file.fileno(), DISK_BYTES)
         self._export(name)
+
+    def has_disk(self, name: str) -> bool:
+        """Whether the disk `name` was made."""
+        return (self._layout.disks_dir / f"{name}.raw").exists()
 
     def _answers(self) -> bool:
         try:
@@ -70,4 +79,6 @@ class Storage:
                 return
             file = {"driver": "file", "filename": str(self._layout.disks_dir / f"{name}.raw")}
             monitor.ask("blockdev-add", {"driver": "raw", "node-name": node, "file": file})
-            monitor.ask("block-export-add", {"type": "nbd", "id": node, "node-name": node, "name": name, "writable": True})
+            monitor.ask(
+                "block-export-add", {"type": "nbd", "id": node, "node-name": node, "name": name, "writable": True}
+            )

@@ -89,5 +89,7 @@ def _start_agent(host: Host) -> None:
 
 def _unknown(laboratory: Laboratory, target: str) -> LaboratoryError:
     if target.startswith("etcd@"):
-        return LaboratoryError(f"laboratory {laboratory.layout.name} has no etcd: its one aggregator keeps its journal in SQLite")
+        return LaboratoryError(
+            f"laboratory {laboratory.layout.name} has no etcd: its one aggregator keeps its journal in SQLite"
+        )
     return LaboratoryError(f"{target!r} is no target; use one of {FORMS}")

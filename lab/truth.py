@@ -1,12 +1,12 @@
 """Ground truth: which QEMUs there are, and whether their CPUs run. Asked of /proc and of each QEMU itself.
 
-Never of virtward, virsh or libvirt. Connections to the monitors stay open, so a sample costs a few milliseconds.
-A QEMU that stands still (SIGSTOP) goes on where it was when it is woken: it counts as one whose CPUs may run if they did.
+Never of virtward, virsh or libvirt. Connections to the monitors stay open, so a sample costs a few milliseconds. A
+QEMU that stands still (SIGSTOP) goes on where it was when it is woken: it counts as one whose CPUs may run if they
+did.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,13 @@ class Sample(Struct, frozen=True):
     vms: dict[str, list[Qemu]]
 
 
-_WORDS = {"running": Cpus.RUNNING, "inmigrate": Cpus.INCOMING, "postmigrate": Cpus.FINISHED, "finish-migrate": Cpus.FINISHED, "shutdown": Cpus.STOPPED}
+_WORDS = {
+    "running": Cpus.RUNNING,
+    "inmigrate": Cpus.INCOMING,
+    "postmigrate": Cpus.FINISHED,
+    "finish-migrate": Cpus.FINISHED,
+    "shutdown": Cpus.STOPPED,
+}
 
 
 def twice(sample: Sample) -> list[str]:
@@ -122,7 +128,7 @@ class GroundTruth:
             return
         words = _command_line(pid)
         identity = processes.identify(pid)
-        if not words or identity is None or not _QEMU.search(os.path.basename(words[0])):
+        if not words or identity is None or not _QEMU.search(Path(words[0]).name):
             return
         found = _NAME.search(_after(words, "-name"))
         if found:
