@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 
 import aiohttp
 import structlog
+from msgspec import Struct
 
 from agent import peer, prober
 from agent.config import AgentConfig
@@ -42,6 +43,7 @@ from agent.keeper_types import (
 )
 from agent.ledger import Ledger
 from agent.link import Link
+from agent.memory import Memory, to_records
 from fleet.clock import Clock
 from fleet.model import BmcIdentity, NodeFacts
 from fleet.service import Service
@@ -55,52 +57,54 @@ STOP_FLUSH_S_MAX = 2.0
 log = structlog.get_logger(part="agent")
 
 
+class Hands(Struct, frozen=True):
+    """What the daemon acts through."""
+
+    hypervisor: Hypervisor
+    clock: Clock
+    token: str
+
+
 class Daemon:
     """One running agent."""
 
-    def __init__(self, config: AgentConfig, identity: Identity, hypervisor: Hypervisor, clock: Clock) -> None:
+    def __init__(self, config: AgentConfig, identity: Identity, ledger: Ledger, hands: Hands) -> None:
         self.config = config
         self.identity = identity
-        self.hypervisor = hypervisor
-        self.clock = clock
-        self.ledger: Ledger | None = None
-        self.keeper: Keeper | None = None
+        self.ledger = ledger
+        self.hypervisor = hands.hypervisor
+        self.clock = hands.clock
         self._facts: asyncio.Queue[Fact] = asyncio.Queue(QUEUE_MAX)
         self._effects: asyncio.Queue[Effect] = asyncio.Queue(QUEUE_MAX)
-        self._link: Link | None = None
+        self._link = Link(config.aggregators, hands.token, self._put)
         self._peers = peer.PeerServer(config.listen, self._put)
-        self._session: aiohttp.ClientSession | None = None
+        self._session = aiohttp.ClientSession()
         self._bmc: BmcIdentity | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._errands: set[asyncio.Task[None]] = set()
-        self._dead: asyncio.Future[None] | None = None
+        self._dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, service: Service, ledger: Ledger, token: str) -> None:
+    async def run(self, service: Service) -> None:
         """Run until the service is asked to stop. Raises whatever a part of it died of."""
-        loop = asyncio.get_running_loop()
-        self._dead = loop.create_future()
-        self.ledger = ledger
-        memory = ledger.open()
-        self._bmc = await read_bmc(self.config.bmc_identity_command)
-        settings = KeeperSettings(
-            node=self.config.node,
-            boot_id=self.identity.boot_id,
-            agent_start=secrets.token_hex(8),
-            facts=self._read_facts(),
-            ledger=ledger.state,
-        )
-        self.keeper = Keeper(settings, memory)
-        log.info("agent started", node=self.config.node, ledger=ledger.state.value, in_hand=len(memory.open))
-        self._link = Link(self.config.aggregators, token, self._put)
-        timeout = aiohttp.ClientTimeout(total=peer.TELL_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as self._session:
+        async with self._session:
+            memory = self.ledger.open()
+            self._bmc = await read_bmc(self.config.bmc_identity_command)
+            settings = KeeperSettings(
+                node=self.config.node,
+                boot_id=self.identity.boot_id,
+                agent_start=secrets.token_hex(8),
+                facts=self._read_facts(),
+                ledger=self.ledger.state,
+            )
+            state = self.ledger.state.value
+            log.info("agent started", node=self.config.node, ledger=state, in_hand=len(memory.open))
             await self._peers.start()
             await self.hypervisor.start(self._put)
-            self._errand(self._keep_stepping(service))
-            self._errand(self._keep_performing())
+            self._errand(self._keep_stepping(service, Keeper(settings, memory)))
+            self._errand(self._keep_performing(memory))
             self._errand(self._keep_facts())
             self._link.start()
-            service.ready(f"node {self.config.node}, ledger {ledger.state.value}")
+            service.ready(f"node {self.config.node}, ledger {state}")
             try:
                 await self._until_stopped(service)
             finally:
@@ -108,7 +112,6 @@ class Daemon:
 
     async def _until_stopped(self, service: Service) -> None:
         stopping = asyncio.ensure_future(service.stopping.wait())
-        assert self._dead is not None
         try:
             await asyncio.wait((stopping, self._dead), return_when=asyncio.FIRST_COMPLETED)
             if self._dead.done():
@@ -124,15 +127,13 @@ class Daemon:
                 await self._effects.join()
         except TimeoutError:
             log.warning("stopped with work in the queue")
-        if self._link is not None:
-            await self._link.stop()
+        await self._link.stop()
         await self._peers.stop()
         await self.hypervisor.stop()
         for task in list(self._errands):
             task.cancel()
         await asyncio.gather(*self._errands, return_exceptions=True)
-        if self.ledger is not None:
-            self.ledger.close()
+        self.ledger.close()
 
     def _put(self, fact: Fact) -> None:
         self._facts.put_nowait(fact)
@@ -144,20 +145,19 @@ class Daemon:
 
     def _errand_ended(self, task: asyncio.Task[None]) -> None:
         self._errands.discard(task)
-        if task.cancelled() or task.exception() is None or self._dead is None or self._dead.done():
+        if task.cancelled() or task.exception() is None or self._dead.done():
             return
         self._dead.set_exception(task.exception() or RuntimeError("a task ended"))
 
     # --- the two tasks that matter
 
-    async def _keep_stepping(self, service: Service) -> None:
+    async def _keep_stepping(self, service: Service, keeper: Keeper) -> None:
         watchdog_s = service.watchdog_every_s
         fed_s = float("-inf")
-        assert self.keeper is not None
         while True:
             fact = await self._facts.get()
             now_s = self.clock.monotonic_s()
-            for effect in self.keeper.step(now_s, fact):
+            for effect in keeper.step(now_s, fact):
                 if isinstance(effect, LookAgainAt):
                     self._set_timer(effect.at_s - now_s)
                 else:
@@ -172,25 +172,28 @@ class Daemon:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(max(0.0, delay_s), self._put, Tick())
 
-    async def _keep_performing(self) -> None:
+    async def _keep_performing(self, memory: Memory) -> None:
         while True:
             effect = await self._effects.get()
             try:
-                await self._perform(effect)
+                if isinstance(effect, Persist):
+                    await self._persist(effect, memory)
+                else:
+                    self._perform(effect)
             finally:
                 self._effects.task_done()
 
-    async def _perform(self, effect: Effect) -> None:
+    async def _persist(self, effect: Persist, memory: Memory) -> None:
+        """Sync one record. What is compacted may be ahead of the queue: a promise kept early does no harm."""
+        await asyncio.to_thread(self.ledger.append, effect.record)
+        if self.ledger.is_long:
+            await asyncio.to_thread(self.ledger.compact, to_records(memory))
+
+    def _perform(self, effect: Effect) -> None:
         match effect:
-            case Persist(record=record):
-                assert self.ledger is not None
-                assert self.keeper is not None
-                await asyncio.to_thread(self.ledger.append, record, self.keeper.memory)
             case Send(link=link, message=message):
-                assert self._link is not None
                 self._link.send(link, message)
             case CloseLink(link=link, reason=reason, wait_s=wait_s):
-                assert self._link is not None
                 self._link.close(link, reason, wait_s)
             case AnswerPeer(request=request, receipt=receipt):
                 self._peers.answer(request, receipt)
@@ -200,8 +203,8 @@ class Daemon:
                 _note(event, uuid, detail, warning=warning)
             case Call() | TellPeer() | Probe() | CheckXml():
                 self._errand(self._do(effect))
-            case LookAgainAt():
-                pass
+            case Persist() | LookAgainAt():
+                raise AssertionError(f"a {type(effect).__name__} is performed elsewhere")
 
     async def _do(self, effect: Call | TellPeer | Probe | CheckXml) -> None:
         match effect:
@@ -209,7 +212,6 @@ class Daemon:
                 result = await self.hypervisor.do(uuid, deed, timeout_s)
                 self._put(CallReturned(call_id, result.ok, result.code, result.message, result.definition))
             case TellPeer():
-                assert self._session is not None
                 self._put(await peer.tell(self._session, effect))
             case Probe():
                 self._put(await prober.probe(effect, self.clock))

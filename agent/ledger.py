@@ -98,7 +98,7 @@ class Ledger:
             raw = self.path.read_bytes() if self.path.exists() else b""
             reading = read_frames(raw)
             memory = self._judge(raw, reading)
-            self._compact(memory)
+            self._rewrite(to_records(memory))
             self.marker.write_text(self.boot_id + "\n", encoding="ascii")
         except OSError as error:
             raise LedgerError(f"{self.path}: the ledger cannot be used: {error.strerror or error}") from None
@@ -117,8 +117,8 @@ class Ledger:
             self.state = LedgerState.SOUND if reading.records else LedgerState.NEW
         return memory
 
-    def append(self, record: AnyLedgerRecord, memory: Memory) -> None:
-        """Write and sync one record; memory (the record folded in) is written anew when the file grew too long."""
+    def append(self, record: AnyLedgerRecord) -> None:
+        """Write and sync one record. Raises LedgerError: the agent must stop, for it would promise in vain."""
         try:
             data = frame(record)
             written = os.write(self._file, data)
@@ -126,14 +126,23 @@ class Ledger:
                 raise LedgerError(f"{self.path}: only {written} of {len(data)} bytes were written; is the disk full?")
             os.fdatasync(self._file)
             self._bytes += written
-            if self._bytes > COMPACT_ABOVE_BYTES:
-                self._compact(memory)
         except OSError as error:
             raise LedgerError(f"{self.path}: the ledger cannot be written: {error.strerror or error}") from None
 
-    def _compact(self, memory: Memory) -> None:
-        """Write what is remembered into a new file and put it in the old one's place."""
-        data = MAGIC + b"".join(frame(record) for record in to_records(memory))
+    @property
+    def is_long(self) -> bool:
+        """Say whether the file should be compacted."""
+        return self._bytes > COMPACT_ABOVE_BYTES
+
+    def compact(self, records: list[AnyLedgerRecord]) -> None:
+        """Put a file with these records in the old one's place. Raises LedgerError."""
+        try:
+            self._rewrite(records)
+        except OSError as error:
+            raise LedgerError(f"{self.path}: the ledger cannot be written: {error.strerror or error}") from None
+
+    def _rewrite(self, records: list[AnyLedgerRecord]) -> None:
+        data = MAGIC + b"".join(frame(record) for record in records)
         if len(data) > LEDGER_BYTES_MAX:
             raise LedgerError(f"{self.path}: the ledger would be {len(data)} bytes long")
         fresh = self.path.with_suffix(".new")

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from agent.config import DEFAULT_PATH, load
-from agent.daemon import Daemon
+from agent.daemon import Daemon, Hands
 from agent.host import read_identity
 from agent.ledger import Ledger, LedgerError
 from agent.places import Places
@@ -50,7 +50,7 @@ def main() -> int:
         try:
             hypervisor = LibvirtHypervisor(config.libvirt_uri, clock, Places(config.node).resolve)
             ledger = Ledger(Path(config.state_dir), Path(config.run_dir), identity.boot_id)
-            await Daemon(config, identity, hypervisor, clock).run(service, ledger, token)
+            await Daemon(config, identity, ledger, Hands(hypervisor, clock, token)).run(service)
         except LedgerError as error:
             raise ServiceError(str(error)) from None
         finally:
