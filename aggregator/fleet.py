@@ -1,0 +1,109 @@
+"""The parts of one aggregator put together, without its listeners.
+
+Fulfils FleetAccess for the API and Desk for the intake. Knows in which order parts start and stop; decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from aggregator.act.agents import AgentsHand
+from aggregator.act.fence import FenceHand
+from aggregator.act.hands import AllHands
+from aggregator.clock import FleetClock
+from aggregator.core.events import Event
+from aggregator.core.journal_form import FORM_VERSION
+from aggregator.core.state import HistoryLine, State
+from aggregator.fact_queue import Check
+from aggregator.fault_point import FaultPoint
+from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NotServingError
+from aggregator.intake import Intake
+from aggregator.journal_row import line_of
+from aggregator.loop import CoreFailedError, Loop
+from aggregator.new_life import begin
+from aggregator.settings import Settings
+from aggregator.store.protocol import Store, StoreError
+from aggregator.store.sqlite import SqliteStore
+from fleet.service import ServiceError
+
+STOP_S_MAX = 5.0
+
+
+class Fleet:
+    """One life of the aggregator, begun by open_fleet() and ended by close()."""
+
+    def __init__(self, loop: Loop, store: Store, clock: FleetClock, settings: Settings, first: Sequence[Event]) -> None:
+        self.loop = loop
+        self._store, self._clock = store, clock
+        self.token_sha256 = settings.token_sha256
+        self.now: Callable[[], float] = clock.now
+        self.offer, self.report, self.at_rest = loop.offer, loop.report, loop.at_rest
+        self.intake = Intake(self)
+        self._fence = FenceHand(settings.fence_agents_dir, clock.now, loop.report, lambda: loop.leading)
+        agents = AgentsHand(self.intake, clock.now, loop.report, lambda: loop.leading)
+        self.turning = asyncio.create_task(loop.run(first, AllHands(agents, self._fence)))
+
+    @property
+    def state(self) -> State:
+        return self.loop.state
+
+    @property
+    def durable_position(self) -> int:
+        return self.loop.durable_position
+
+    @property
+    def leading(self) -> bool:
+        return self.loop.leading
+
+    @property
+    def leader_ready(self) -> bool:
+        return self.loop.leading
+
+    async def submit(self, fact: Event, check: Check | None = None) -> int:
+        return await self.loop.submit(fact, check)
+
+    async def check_definition(self, xml: str, timeout_s: float = 5.0) -> DefinitionVerdict:
+        return await self.intake.checks.ask(xml, timeout_s)
+
+    async def history(self, query: HistoryQuery) -> Sequence[HistoryLine]:
+        try:
+            return [line_of(row) for row in await self._store.history(query)]
+        except StoreError as error:
+            raise NotServingError(str(error)) from None
+
+    async def wait_for_change(self, since_position: int) -> int:
+        return await self.loop.wait_for_change(since_position)
+
+    async def close(self) -> None:
+        """End the loop after its turn, then hands, agents and store. ServiceError says why the loop had failed."""
+        self.loop.stop()
+        await asyncio.wait({self.turning}, timeout=STOP_S_MAX)
+        ended = self.turning.done()
+        self.turning.cancel()
+        self._fence.close()
+        await self.intake.close()
+        await self._store.close()
+        if not ended:
+            raise ServiceError(f"the loop did not end within {STOP_S_MAX:.0f} s; the store is too slow or hangs")
+        error = self.turning.exception()
+        if isinstance(error, (StoreError, CoreFailedError)):
+            raise ServiceError(f"{error}; nothing more is done by this process") from None
+        if error is not None:
+            raise error
+
+
+async def open_fleet(settings: Settings, fault_point: FaultPoint) -> Fleet:
+    """Begin a life: journal read, term issued, first turn journalled. ServiceError, ConfigError."""
+    clock = FleetClock()
+    store = SqliteStore(settings.state_dir, FORM_VERSION)
+    try:
+        beginning = await begin(store, clock, settings.config)
+    except StoreError as error:
+        await store.close()
+        raise ServiceError(str(error)) from None
+    fleet = Fleet(Loop(beginning.state, store, clock, fault_point), store, clock, settings, beginning.first)
+    await fleet.loop.first_turn_or_end()
+    if not fleet.leading:
+        await fleet.close()
+    return fleet
