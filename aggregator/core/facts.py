@@ -1,0 +1,259 @@
+"""Facts: what somebody else said or did. Folded as they come, journalled but for beats and progress."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from aggregator.core.objects import NodeSpec, VmSpec
+from aggregator.core.words import Event, PowerAnswer, VmVerb
+from fleet.messages import OrderInHand, ProbeResult
+from fleet.model import (
+    Definition,
+    Disk,
+    Leadership,
+    LedgerState,
+    NodeFacts,
+    OrderOutcome,
+    SessionKey,
+    VmReport,
+)
+
+# --- facts: the aggregator itself ----------------------------------------------------------
+
+
+class AggregatorStarted(Event, frozen=True, kw_only=True):
+    """A new life of the aggregator: every silence starts again from here (S7)."""
+
+    leader: Leadership
+    secret: str = ""  # seed of hand-over secrets; empty: keep the one in the state
+
+
+class SelfDoubted(Event, frozen=True, kw_only=True):
+    """The aggregator was paused, overloaded or its clock jumped: verdicts wait one window (S9)."""
+
+    kind: str
+    detail: str = ""
+
+
+class ConfigChanged(Event, frozen=True, kw_only=True):
+    """The operator's ClusterConfig, in its plain form (policy.write_config)."""
+
+    config: dict[str, object]
+    who: str = ""
+
+
+# --- facts: agents ----------------------------------------------------------------------------
+
+
+class SessionOpened(Event, frozen=True, kw_only=True):
+    """Hello, Welcome and the first FullState are through: from here the session stands."""
+
+    node: str
+    session: SessionKey
+    facts: NodeFacts
+    ledger: LedgerState
+    generation: int
+    vms: tuple[VmReport, ...]
+    in_hand: tuple[OrderInHand, ...]
+    complete: bool
+    definitions: tuple[Definition, ...] = ()
+    highest: Leadership | None = None
+
+
+class SessionEnded(Event, frozen=True, kw_only=True):
+    """The agent's connection is over. how: goodbye | closed | reset | timeout | replaced."""
+
+    node: str
+    session: SessionKey
+    how: str
+
+
+class BeatHeard(Event, frozen=True, kw_only=True):
+    """A sign of life of a standing session. Never journalled."""
+
+    node: str
+    session: SessionKey
+    sequence: int
+
+
+class VmsReported(Event, frozen=True, kw_only=True):
+    """A FullState (full) or Delta after the first."""
+
+    node: str
+    session: SessionKey
+    generation: int
+    vms: tuple[VmReport, ...]
+    full: bool = False
+    complete: bool = False
+    in_hand: tuple[OrderInHand, ...] = ()
+    definitions: tuple[Definition, ...] = ()
+    facts: NodeFacts | None = None
+
+
+class OrderReported(Event, frozen=True, kw_only=True):
+    """An agent's word on an order."""
+
+    node: str
+    session: SessionKey
+    order_id: str
+    uuid: str
+    epoch: int
+    outcome: OrderOutcome
+    code: str = ""
+    message: str = ""
+    vm: VmReport | None = None
+
+
+class MigrationProgressed(Event, frozen=True, kw_only=True):
+    """How far a running migration is. Never journalled."""
+
+    node: str
+    uuid: str
+    order_id: str
+    percent: float
+
+
+class ProbeAnswered(Event, frozen=True, kw_only=True):
+    """What a peer saw of a suspect. results' asked_ago_s count back from `at`."""
+
+    prober: str
+    probe_id: str
+    target: str
+    results: tuple[ProbeResult, ...]
+
+
+# --- facts: our own hands ---------------------------------------------------------------------
+
+
+class OrderDropped(Event, frozen=True, kw_only=True):
+    """An order that provably never left this process (too old, no session): it will never begin."""
+
+    order_id: str
+    why: str
+
+
+class FenceAnswered(Event, frozen=True, kw_only=True):
+    """What a fence device answered. asked_at: fleet time just before the program was started."""
+
+    node: str
+    question_id: str
+    answer: PowerAnswer
+    asked_at: float
+    exit_code: int | None = None
+    line: str = ""  # the program's own words, secrets removed, at most 300 characters
+
+
+# --- facts: people ----------------------------------------------------------------------------
+
+
+class VmApplied(Event, frozen=True, kw_only=True):
+    """A VirtualMachine was created or replaced; already checked at the edge."""
+
+    name: str
+    uuid: str
+    spec: VmSpec
+    labels: dict[str, str]
+    annotations: dict[str, str] = field(default_factory=dict)
+    disks: tuple[Disk, ...] = ()
+    cpu_m: int = 0
+    memory_bytes: int = 0
+    who: str = ""
+
+
+class VmDeleteRequested(Event, frozen=True, kw_only=True):
+    """A person deletes a VM; the edge refused a running one without force."""
+
+    name: str
+    who: str = ""
+
+
+class VmCommanded(Event, frozen=True, kw_only=True):
+    """A person's verb on a VM; `force` skips the grace period of a stop."""
+
+    name: str
+    verb: VmVerb
+    force: bool = False
+    who: str = ""
+
+
+class VmGoneConfirmed(Event, frozen=True, kw_only=True):
+    """A person vouches that no QEMU of this VM runs anywhere it is bound to."""
+
+    name: str
+    who: str = ""
+
+
+class NodeApplied(Event, frozen=True, kw_only=True):
+    """A Node's labels and spec were written (cordon, taint and label are this too)."""
+
+    name: str
+    labels: dict[str, str]
+    spec: NodeSpec
+    who: str = ""
+
+
+class NodeApproved(Event, frozen=True, kw_only=True):
+    """A person lets a joining node take VMs."""
+
+    name: str
+    who: str = ""
+
+
+class NodeTokenIssued(Event, frozen=True, kw_only=True):
+    """A join token's SHA-256; who holds it is approved."""
+
+    name: str
+    token_sha256: str
+    who: str = ""
+
+
+class NodeDeleted(Event, frozen=True, kw_only=True):
+    """A node with no VM bound to it leaves the fleet."""
+
+    name: str
+    who: str = ""
+
+
+class OffConfirmed(Event, frozen=True, kw_only=True):
+    """`virtward fence NODE --confirm-off`: a person vouches that the node is off."""
+
+    name: str
+    who: str = ""
+
+
+class FenceRequested(Event, frozen=True, kw_only=True):
+    """`virtward fence NODE`: a person wants the node fenced by its ladder."""
+
+    name: str
+    who: str = ""
+
+
+class DrainRequested(Event, frozen=True, kw_only=True):
+    """A person empties a node. deadline_s: 0 means none."""
+
+    node: str
+    deadline_s: float = 0
+    force: bool = False
+    who: str = ""
+
+
+class DrainCancelled(Event, frozen=True, kw_only=True):
+    """The drain stops where it is; migrations in flight go on to their end. Uncordon is this too."""
+
+    node: str
+    who: str = ""
+
+
+class MigrationRequested(Event, frozen=True, kw_only=True):
+    """A person moves one VM. target: empty lets placement choose."""
+
+    vm: str
+    target: str = ""
+    who: str = ""
+
+
+class MigrationCancelRequested(Event, frozen=True, kw_only=True):
+    """A person calls a migration off."""
+
+    migration: str
+    who: str = ""

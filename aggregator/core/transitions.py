@@ -1,0 +1,219 @@
+"""Transitions: what the core decided, each with its reason and the position of the fact behind it."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from aggregator.core.words import (
+    MigrationPhase,
+    NodeState,
+    ProofKind,
+    RunOutcome,
+    Transition,
+    VmPhase,
+)
+from fleet.messages import Order
+from fleet.model import EndReason
+
+# --- transitions: nodes, evidence, fencing ----------------------------------------------------
+
+
+class NodeStateChanged(Transition, frozen=True, kw_only=True):
+    """A node took a step of its table; rendered as Node<State>."""
+
+    node: str
+    state: NodeState
+
+
+class EvidenceSought(Transition, frozen=True, kw_only=True):
+    """Peers are asked about a silent node."""
+
+    node: str
+    probe_id: str
+    prober: str
+
+
+class FenceAsked(Transition, frozen=True, kw_only=True):
+    """A question or order to a fence device. question: status | off | on."""
+
+    node: str
+    question_id: str
+    rung: int
+    question: str
+    purpose: str  # readiness | evidence | fencing | power-on
+    deadline: float  # fleet time at which the slot is given back
+
+
+class NodeProven(Transition, frozen=True, kw_only=True):
+    """The node is proven inert: whatever ran on it when the proof was taken runs no more."""
+
+    node: str
+    boot_id: str
+    proof: ProofKind
+    detail: str
+
+
+class FenceFailed(Transition, frozen=True, kw_only=True):
+    """The whole ladder gave no proof; a person is the last rung."""
+
+    node: str
+    detail: str
+
+
+class BrakeChanged(Transition, frozen=True, kw_only=True):
+    """Too many nodes at once (closed), or no longer."""
+
+    closed: bool
+    nodes: tuple[str, ...]
+
+
+class IncidentOpened(Transition, frozen=True, kw_only=True):
+    """Something failed; all that is seen and decided about it is kept together."""
+
+    incident: str
+    node: str = ""
+    vm: str = ""
+    title: str
+
+
+class IncidentNoted(Transition, frozen=True, kw_only=True):
+    """One more thing to know in an incident; way_out: what a person can do."""
+
+    incident: str
+    text: str
+    way_out: str = ""
+
+
+class IncidentClosed(Transition, frozen=True, kw_only=True):
+    """It is over."""
+
+    incident: str
+
+
+# --- transitions: VMs -------------------------------------------------------------------------
+
+
+class OrderIssued(Transition, frozen=True, kw_only=True):
+    """An order was decided; the action that sends it follows once this is journalled."""
+
+    node: str
+    vm: str
+    order: Order
+
+
+class OrderClosed(Transition, frozen=True, kw_only=True):
+    """Nothing more is expected of an order; what is true is in reports and bindings."""
+
+    order_id: str
+    vm: str
+    outcome: str  # Done | Failed | Refused | NeverBegan | Dropped | Overtaken
+
+
+class StartDecided(Transition, frozen=True, kw_only=True):
+    """A new run on a node: epoch and run rise, the VM is bound to it before the order leaves."""
+
+    vm: str
+    node: str
+    boot_id: str
+    epoch: int
+    run: int
+
+
+class BindingFreed(Transition, frozen=True, kw_only=True):
+    """One node can no longer run this VM, and this is the proof."""
+
+    vm: str
+    node: str
+    boot_id: str
+    proof: ProofKind
+    end: EndReason = EndReason.NOT_ENDED
+
+
+class OwnerChanged(Transition, frozen=True, kw_only=True):
+    """The run goes on elsewhere (migration)."""
+
+    vm: str
+    node: str
+    epoch: int
+
+
+class RunEnded(Transition, frozen=True, kw_only=True):
+    """No QEMU of this run is left anywhere."""
+
+    vm: str
+    run: int
+    outcome: RunOutcome
+
+
+class StopDecided(Transition, frozen=True, kw_only=True):
+    """The run shall end. outcome: Stopped (a person) or Evicted (drain)."""
+
+    vm: str
+    outcome: RunOutcome
+
+
+class VmPhaseChanged(Transition, frozen=True, kw_only=True):
+    """What people see of a VM changed."""
+
+    vm: str
+    phase: VmPhase
+
+
+class PlacementRefused(Transition, frozen=True, kw_only=True):
+    """No node takes the VM now; per node the rules that refuse it."""
+
+    vm: str
+    rejected: dict[str, tuple[str, ...]]
+
+
+class VmHeld(Transition, frozen=True, kw_only=True):
+    """The VM is not started before `until` (fleet time), and why."""
+
+    vm: str
+    until: float
+
+
+class VmRemoved(Transition, frozen=True, kw_only=True):
+    """A deleted VM is unbound everywhere; its tombstone ends."""
+
+    vm: str
+
+
+class SecondRunSeen(Transition, frozen=True, kw_only=True):
+    """Two nodes report a running QEMU of one VM: S1 is broken, a person is needed."""
+
+    vm: str
+    nodes: tuple[str, ...]
+
+
+# --- transitions: migrations and drains ----------------------------------------------------------
+
+
+class MigrationQueued(Transition, frozen=True, kw_only=True):
+    """A move is wanted; it waits for limits and a target. target: empty: not chosen yet."""
+
+    migration: str
+    vm: str
+    source: str
+    target: str = ""
+    priority: int
+    drain: str = ""
+
+
+class MigrationChanged(Transition, frozen=True, kw_only=True):
+    """A migration took a step. When PREPARING: target, boot_id and the new epoch are set."""
+
+    migration: str
+    vm: str
+    phase: MigrationPhase
+    target: str = ""
+    boot_id: str = ""
+    epoch: int = 0
+
+
+class DrainChanged(Transition, frozen=True, kw_only=True):
+    """A drain's state or its list of blocked VMs changed. state: Running | Done | Cancelled | Expired."""
+
+    node: str
+    state: str
+    blocked: dict[str, str] = field(default_factory=dict)  # vm -> why
