@@ -11,7 +11,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from lab.demo_witness import GuestTail, Happening, silences_s
+from lab.witness import GuestTail, Happening, silences_s
 from lab.truth import Cpus, Qemu, Sample
 
 

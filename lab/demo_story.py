@@ -18,7 +18,7 @@ from cli.client import path_of
 from cli.document import documents, look, text
 from lab.demo_report import Judgement, Moved, Recovery, colour_of, judge, sentence_of, unix_s
 from lab.demo_screen import Board, Screen
-from lab.demo_witness import Happening, Witness, gap_between_s, silences_s
+from lab.witness import Happening, Witness, gap_between_s, silences_s
 from lab.laboratory import Laboratory
 
 VMS = {"db-1": "h1", "web-1": "h1", "web-2": "h2", "batch-1": "h3"}
