@@ -230,12 +230,8 @@ class SimulatedAgent(Process):
             case Send(link=link, message=message):
                 if self.connection is not None and self.connection.link == link:
                     self.connection.agent_sends(message)
-            case CloseLink(link=link, wait_s=wait_s):
-                if self.connection is not None and self.connection.link == link:
-                    self.connection.agent_closes()
-                    self.connection = None
-                    self.later(0.0, lambda: self.give(LinkClosed(link)))
-                    self._reconnect(wait_s)
+            case CloseLink():
+                self._close(effect)
             case Call():
                 self._call(effect)
             case LookNow():
@@ -246,12 +242,22 @@ class SimulatedAgent(Process):
                 self._probe(effect)
             case TellPeer():
                 self._tell(effect, list(effect.addresses))
-            case AnswerPeer(request=request, receipt=receipt):
-                answer = self._requests.pop(request, None)
-                if answer is not None:
-                    answer(receipt)
+            case AnswerPeer():
+                self._answer(effect)
             case Note(event=event, uuid=uuid, detail=detail):
                 self.host.world.note(f"agent@{self.host.name}", event, uuid, detail)
+
+    def _close(self, effect: CloseLink) -> None:
+        if self.connection is not None and self.connection.link == effect.link:
+            self.connection.agent_closes()
+            self.connection = None
+            self.later(0.0, lambda: self.give(LinkClosed(effect.link)))
+            self._reconnect(effect.wait_s)
+
+    def _answer(self, effect: AnswerPeer) -> None:
+        answer = self._requests.pop(effect.request, None)
+        if answer is not None:
+            answer(effect.receipt)
 
     def _look_again(self, at_s: float) -> None:
         if self._tick is not None:

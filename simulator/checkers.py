@@ -73,7 +73,9 @@ class Checkers:
             )
         for host in self.world.hosts.values():
             if host.power_on and host.hypervisor.creating.get(vm.uuid):
-                self.violated("S2", event.vm, f"{event.vm} is ordered to start on {event.node} while {host.name} creates it")
+                self.violated(
+                    "S2", event.vm, f"{event.vm} is ordered to start on {event.node} while {host.name} creates it"
+                )
         if event.epoch <= self._epochs.get(event.vm, 0):
             self.violated("S3", event.vm, f"{event.vm} is started at epoch {event.epoch}, which is not new")
         self._epochs[event.vm] = event.epoch
@@ -107,7 +109,7 @@ class Checkers:
         for vm in state.vms.values():
             truth = self.world.truth.vm(vm.uuid, vm.name)
             running = truth.running()
-            should = vm.run_open and vm.stopping is None or wants_run(vm)
+            should = (vm.run_open and vm.stopping is None) or wants_run(vm)
             if not should or _excused(vm, state):
                 continue
             if not running:
@@ -122,7 +124,9 @@ class Checkers:
 def describe(vm: VmRecord) -> str:
     """Return what the aggregator thinks of a VM, in one line."""
     bound = ", ".join(f"{b.node} ({b.why})" for b in vm.bindings) or "nothing"
-    return f"it is {vm.phase} ({vm.phase_reason}), run {vm.run} {'open' if vm.run_open else vm.outcome}, bound to {bound}"
+    return (
+        f"it is {vm.phase} ({vm.phase_reason}), run {vm.run} {'open' if vm.run_open else vm.outcome}, bound to {bound}"
+    )
 
 
 def _excused(vm: VmRecord, state: State) -> bool:

@@ -118,7 +118,9 @@ def _seed_line(result: SeedResult, output: str) -> str:
     if output == "json":
         return msgspec.json.encode(result).decode() + "\n"
     struck = sum(result.faults.values())
-    head = f"seed {result.seed}: {result.nodes} nodes, {result.vms} VMs, {struck} faults, {result.recoveries} recoveries"
+    head = (
+        f"seed {result.seed}: {result.nodes} nodes, {result.vms} VMs, {struck} faults, {result.recoveries} recoveries"
+    )
     bad = "".join(f"\n  {v.invariant} at {v.t:.3f}: {v.text}" for v in result.violations)
     return f"{head}, {'FAILED' if bad else 'good'}{bad}\n"
 

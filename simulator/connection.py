@@ -37,12 +37,8 @@ class Connection:
         self._aggregator_life = aggregator.life
         network = agent.host.world.network
         plane = Plane.CONTROL
-        self._up: Stream[FromAgent | Ending] = Stream(
-            network, self.node, aggregator.name, plane, self._at_aggregator
-        )
-        self._down: Stream[FromAggregator | Ending] = Stream(
-            network, aggregator.name, self.node, plane, self._at_agent
-        )
+        self._up: Stream[FromAgent | Ending] = Stream(network, self.node, aggregator.name, plane, self._at_aggregator)
+        self._down: Stream[FromAggregator | Ending] = Stream(network, aggregator.name, self.node, plane, self._at_agent)
         self._agent_open = True
         self._aggregator_open = True
 

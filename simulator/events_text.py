@@ -202,7 +202,7 @@ READERS: dict[str, Callable[[Item], AnyFault]] = {
 def read_happening(raw: object, where: str, plan: WorldPlan) -> Happening:
     """Return one item; StoryError names its place."""
     if not isinstance(raw, dict):
-        raise StoryError(where, "an event is a mapping like {at: 30s, power: n1, to: \"off\"}")
+        raise StoryError(where, 'an event is a mapping like {at: 30s, power: n1, to: "off"}')
     item = Item(raw, where, plan)
     if "do" in raw:
         verb = item.word("do", tuple(VERBS))

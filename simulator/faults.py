@@ -91,9 +91,7 @@ class Storage(Fault, frozen=True, kw_only=True):
     gone: bool
 
 
-AnyFault = (
-    Power | Cut | Heal | Disturb | Signal | FenceOutcome | GuestDoes | ClockRate | ClockJump | Storage
-)
+AnyFault = Power | Cut | Heal | Disturb | Signal | FenceOutcome | GuestDoes | ClockRate | ClockJump | Storage
 
 
 def strike(world: World, fault: AnyFault) -> None:
@@ -101,33 +99,34 @@ def strike(world: World, fault: AnyFault) -> None:
     match fault:
         case Power():
             _power(world, fault)
-        case Cut(host=host, planes=planes, direction=direction):
-            for plane in planes:
-                world.network.cut(host, plane, direction)
-        case Heal(host=host, planes=planes):
-            for plane in planes:
-                world.network.heal(host, plane)
-        case Disturb(host=host, planes=planes, kind=kind, amount=amount):
-            for plane in planes:
-                world.network.disturb(host, plane, kind, amount)
+        case Cut() | Heal() | Disturb():
+            for plane in fault.planes:
+                _link(world, fault, plane)
         case Signal():
             _signal(world, fault)
         case FenceOutcome():
             _fence(world, fault)
-        case GuestDoes(vm=vm, does=does):
-            qemu = _qemu_of(world, vm)
+        case GuestDoes():
+            qemu = _qemu_of(world, fault.vm)
             if qemu is not None:
-                world.hosts[qemu.host].guest_does(qemu, does)
-        case ClockRate(target=target, rate=rate):
-            if target.startswith("aggregator@"):
-                world.aggregator.set_rate(rate)
-            else:
-                world.hosts[target].clock.set_rate(rate)
-        case ClockJump(by_s=by_s):
-            world.aggregator.jump(by_s)
-        case Storage(host=host, gone=gone):
-            machine = world.hosts[host]
-            machine.lose_storage() if gone else machine.regain_storage()
+                world.hosts[qemu.host].guest_does(qemu, fault.does)
+        case ClockRate():
+            clock = world.hosts[fault.target].clock if fault.target in world.hosts else world.aggregator
+            clock.set_rate(fault.rate)
+        case ClockJump():
+            world.aggregator.jump(fault.by_s)
+        case Storage():
+            world.hosts[fault.host].set_storage(gone=fault.gone)
+
+
+def _link(world: World, fault: Cut | Heal | Disturb, plane: Plane) -> None:
+    match fault:
+        case Cut():
+            world.network.cut(fault.host, plane, fault.direction)
+        case Heal():
+            world.network.heal(fault.host, plane)
+        case Disturb():
+            world.network.disturb(fault.host, plane, fault.kind, fault.amount)
 
 
 def _power(world: World, fault: Power) -> None:

@@ -7,6 +7,7 @@ host's kernel lives on, its processes do nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent.keeper_types import AnyLedgerRecord
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 BOOT_S = (6.0, 14.0)
 SUPERVISED_S = 2.0
-EVENT_S = (0.05, 0.25)
-PIDFD_S = 0.002
 
 
 class Host:
@@ -135,11 +134,12 @@ class Host:
         if self.plan.supervised:
             self._back(self.hypervisor.start)
 
-    def _back(self, start: object) -> None:
+    def _back(self, start: Callable[[], None]) -> None:
+        """systemd starts it again, unless the host went down meanwhile."""
         changes = self.power_changes
 
         def run() -> None:
-            if self.power_on and self.power_changes == changes and callable(start):
+            if self.power_on and self.power_changes == changes:
                 start()
 
         self.world.queue.after(SUPERVISED_S, run)
@@ -189,13 +189,11 @@ class Host:
 
     # --- storage
 
-    def lose_storage(self) -> None:
-        self.storage_gone = True
-        for qemu in list(self.qemus.values()):
+    def set_storage(self, *, gone: bool) -> None:
+        """Take the shared storage away from this host, or give it back."""
+        self.storage_gone = gone
+        for qemu in list(self.qemus.values()) if gone else ():
             self._io_error(qemu)
-
-    def regain_storage(self) -> None:
-        self.storage_gone = False
 
     def _io_error(self, qemu: Qemu) -> None:
         def stop() -> None:

@@ -158,7 +158,9 @@ class Hypervisor(Process):
     def begin(self, call: HypervisorCall) -> None:
         """Take a call; its reply comes once, whatever becomes of the deed."""
         if not self.alive:
-            self.queue.after(0.003, lambda: call.answer(Result(ok=False, code=CODE_NO_CONNECTION, message= "libvirtd is not running")))
+            self.queue.after(
+                0.003, lambda: call.answer(Result(ok=False, code=CODE_NO_CONNECTION, message="libvirtd is not running"))
+            )
             return
         self._calls.append(call)
         if self.paused:

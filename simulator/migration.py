@@ -173,4 +173,3 @@ class MigrationJob:
 def _end_incoming(target: Host, copy: Qemu) -> None:
     if copy.process in target.processes() and copy.state is QemuState.INCOMING:
         target.end_qemu(copy, EndReason.CRASHED, "migration failed")
-

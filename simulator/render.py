@@ -113,10 +113,8 @@ class Summary(Struct):
             down = f"{vm.downtime_s:.1f} s down"
             lines.append(f"  {name:<8} {vm.phase} {place}, {vm.starts} starts, {down}")
         lines.append("  " + ", ".join(f"{name} {node.state}" for name, node in self.nodes.items()))
-        for fence in self.fences:
-            lines.append(f"  fence {fence.node} at {fence.t:.3f}: {fence.outcome}, proof {fence.proof or 'none'}")
-        for bad in self.violations:
-            lines.append(f"  VIOLATION of {bad.invariant} at {bad.t:.3f}: {bad.text}")
+        lines += [f"  fence {f.node} at {f.t:.3f}: {f.outcome}, proof {f.proof or 'none'}" for f in self.fences]
+        lines += [f"  VIOLATION of {bad.invariant} at {bad.t:.3f}: {bad.text}" for bad in self.violations]
         if not self.violations:
             lines.append("  no violation")
         return "\n".join(lines)

@@ -6,6 +6,7 @@ Knows how a story is played; reading one is story.py's, making one up swarm.py's
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from msgspec import Struct
 
@@ -86,7 +87,7 @@ class Player:
         self._questions: dict[str, Fence] = {}
         self.world.aggregator.on_commit.append(self._committed)
         for happening in sorted(story.happenings, key=lambda h: h.at):
-            self.world.queue.at(happening.at, lambda happening=happening: self._happen(happening))  # type: ignore[misc]
+            self.world.queue.at(happening.at, partial(self._happen, happening))
 
     def play(self) -> Performance:
         self.world.run_until(self.story.until)

@@ -76,7 +76,7 @@ def table(raw: object, where: str, known: tuple[str, ...]) -> Table:
     for key in raw:
         if key not in known:
             raise StoryError(f"{where}.{key}", f"this key is not known; known are {', '.join(known)}")
-    return cast(Table, raw)
+    return cast("Table", raw)
 
 
 def items(story: Table, key: str) -> list[object]:

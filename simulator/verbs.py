@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from msgspec import convert, structs
+from msgspec import Struct, convert, structs
 
 from aggregator.core import events as ev
 from aggregator.core.events import Event, VmVerb
@@ -37,7 +37,7 @@ def perform(world: World, verb: str, arguments: Arguments) -> str:
     if not aggregator.answers:
         return "the aggregator does not answer"
     try:
-        facts = VERBS[verb](world, aggregator.state, aggregator.now(), arguments)
+        facts = VERBS[verb](Ask(world, aggregator.state, aggregator.now(), arguments))
     except RefusedError as refusal:
         return str(refusal)
     for fact in facts:
@@ -45,71 +45,84 @@ def perform(world: World, verb: str, arguments: Arguments) -> str:
     return ""
 
 
-def _node(state: State, arguments: Arguments) -> NodeRecord:
-    name = str(arguments.get("node", ""))
-    if name not in state.nodes:
-        raise RefusedError(f"there is no node {name}")
-    return state.nodes[name]
+class Ask(Struct, frozen=True):
+    """One command, and what it is asked of. at: fleet time."""
 
+    world: World
+    state: State
+    at: float
+    arguments: Arguments
 
-def _vm(state: State, arguments: Arguments) -> VmRecord:
-    name = str(arguments.get("vm", ""))
-    if name not in state.vms:
-        raise RefusedError(f"there is no VM {name}")
-    return state.vms[name]
+    def get(self, key: str, default: object = None) -> object:
+        return self.arguments.get(key, default)
+
+    def text(self, key: str) -> str:
+        return str(self.arguments.get(key, ""))
+
+    def node(self) -> NodeRecord:
+        name = self.text("node")
+        if name not in self.state.nodes:
+            raise RefusedError(f"there is no node {name}")
+        return self.state.nodes[name]
+
+    def vm(self) -> VmRecord:
+        name = self.text("vm")
+        if name not in self.state.vms:
+            raise RefusedError(f"there is no VM {name}")
+        return self.state.vms[name]
 
 
 def _write_node(node: NodeRecord, at: float, spec: NodeSpec, labels: dict[str, str] | None = None) -> Event:
     return ev.NodeApplied(at=at, name=node.name, labels=labels or node.labels, spec=spec, who=WHO)
 
 
-def _cordon(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    node = _node(state, arguments)
-    return [_write_node(node, at, structs.replace(node.spec, unschedulable=True))]
+def _cordon(ask: Ask) -> list[Event]:
+    node = ask.node()
+    return [_write_node(node, ask.at, structs.replace(node.spec, unschedulable=True))]
 
 
-def _uncordon(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    node = _node(state, arguments)
-    facts: list[Event] = [ev.DrainCancelled(at=at, node=node.name, who=WHO)] if node.drain else []
+def _uncordon(ask: Ask) -> list[Event]:
+    node = ask.node()
+    facts: list[Event] = [ev.DrainCancelled(at=ask.at, node=node.name, who=WHO)] if node.drain else []
     if node.spec.unschedulable or not facts:
-        facts.append(_write_node(node, at, structs.replace(node.spec, unschedulable=False)))
+        facts.append(_write_node(node, ask.at, structs.replace(node.spec, unschedulable=False)))
     return facts
 
 
-def _drain(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    node = _node(state, arguments)
-    if arguments.get("cancel"):
-        return [ev.DrainCancelled(at=at, node=node.name, who=WHO)]
-    deadline = arguments.get("deadline", 0)
+def _drain(ask: Ask) -> list[Event]:
+    node = ask.node()
+    if ask.get("cancel"):
+        return [ev.DrainCancelled(at=ask.at, node=node.name, who=WHO)]
+    deadline = ask.get("deadline", 0)
     deadline_s = parse_duration_s(deadline if isinstance(deadline, str | int | float) else str(deadline))
-    force = bool(arguments.get("force", False))
-    return [ev.DrainRequested(at=at, node=node.name, deadline_s=deadline_s, force=force, who=WHO)]
+    force = bool(ask.get("force", False))
+    return [ev.DrainRequested(at=ask.at, node=node.name, deadline_s=deadline_s, force=force, who=WHO)]
 
 
-def _taint(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    node, text = _node(state, arguments), str(arguments.get("taint", ""))
+def _taint(ask: Ask) -> list[Event]:
+    node, text = ask.node(), ask.text("taint")
     if text.endswith("-"):
         kept = tuple(t for t in node.spec.taints if t.key != text[:-1])
-        return [_write_node(node, at, structs.replace(node.spec, taints=kept))]
+        return [_write_node(node, ask.at, structs.replace(node.spec, taints=kept))]
     pair, _, effect = text.rpartition(":")
     key, _, value = pair.partition("=")
     if not key or effect not in list(TaintEffect):
         raise RefusedError(f"{text!r} is no taint; write it like key=value:NoExecute or key-")
     taint = Taint(key=key, value=value, effect=TaintEffect(effect))
     kept = tuple(t for t in node.spec.taints if (t.key, t.effect) != (key, effect))
-    return [_write_node(node, at, structs.replace(node.spec, taints=(*kept, taint)))]
+    return [_write_node(node, ask.at, structs.replace(node.spec, taints=(*kept, taint)))]
 
 
-def _label(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    text = str(arguments.get("label", ""))
+def _label(ask: Ask) -> list[Event]:
+    text = ask.text("label")
     key, _, value = text.rstrip("-").partition("=")
-    record = _node(state, arguments) if "node" in arguments else _vm(state, arguments)
+    record = ask.node() if "node" in ask.arguments else ask.vm()
     labels = {k: v for k, v in record.labels.items() if k != key}
     if not text.endswith("-"):
         labels[key] = value
     if isinstance(record, NodeRecord):
-        return [_write_node(record, at, record.spec, labels)]
-    return [_write_vm(record, at, record.spec, labels)]
+        return [_write_node(record, ask.at, record.spec, labels)]
+    return [_write_vm(record, ask.at, record.spec, labels)]
 
 
 def _write_vm(vm: VmRecord, at: float, spec: VmSpec, labels: dict[str, str] | None = None) -> Event:
@@ -127,87 +140,87 @@ def _write_vm(vm: VmRecord, at: float, spec: VmSpec, labels: dict[str, str] | No
     )
 
 
-def _fence(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    node = _node(state, arguments)
-    if arguments.get("confirmOff"):
-        return [ev.OffConfirmed(at=at, name=node.name, who=WHO)]
-    return [ev.FenceRequested(at=at, name=node.name, who=WHO)]
+def _fence(ask: Ask) -> list[Event]:
+    node = ask.node()
+    if ask.get("confirmOff"):
+        return [ev.OffConfirmed(at=ask.at, name=node.name, who=WHO)]
+    return [ev.FenceRequested(at=ask.at, name=node.name, who=WHO)]
 
 
-def _confirm_gone(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    return [ev.VmGoneConfirmed(at=at, name=_vm(state, arguments).name, who=WHO)]
+def _confirm_gone(ask: Ask) -> list[Event]:
+    return [ev.VmGoneConfirmed(at=ask.at, name=ask.vm().name, who=WHO)]
 
 
-def _start(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    vm = _vm(state, arguments)
+def _start(ask: Ask) -> list[Event]:
+    vm = ask.vm()
     if vm.run_open:
         raise RefusedError(f"{vm.name} already has a run")
     facts: list[Event] = []
     if vm.spec.run_strategy is RunStrategy.HALTED:
-        facts.append(_write_vm(vm, at, structs.replace(vm.spec, run_strategy=RunStrategy.ALWAYS)))
-    return [*facts, ev.VmCommanded(at=at, name=vm.name, verb=VmVerb.START, who=WHO)]
+        facts.append(_write_vm(vm, ask.at, structs.replace(vm.spec, run_strategy=RunStrategy.ALWAYS)))
+    return [*facts, ev.VmCommanded(at=ask.at, name=vm.name, verb=VmVerb.START, who=WHO)]
 
 
-def _stop(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    vm = _vm(state, arguments)
+def _stop(ask: Ask) -> list[Event]:
+    vm = ask.vm()
     if not vm.run_open:
         raise RefusedError(f"{vm.name} has no run")
     facts: list[Event] = []
     if vm.spec.run_strategy in (RunStrategy.ALWAYS, RunStrategy.ONCE):
-        facts.append(_write_vm(vm, at, structs.replace(vm.spec, run_strategy=RunStrategy.HALTED)))
-    force = bool(arguments.get("force", False))
-    return [*facts, ev.VmCommanded(at=at, name=vm.name, verb=VmVerb.STOP, force=force, who=WHO)]
+        facts.append(_write_vm(vm, ask.at, structs.replace(vm.spec, run_strategy=RunStrategy.HALTED)))
+    force = bool(ask.get("force", False))
+    return [*facts, ev.VmCommanded(at=ask.at, name=vm.name, verb=VmVerb.STOP, force=force, who=WHO)]
 
 
-def _command(verb: VmVerb) -> Callable[[World, State, float, Arguments], list[Event]]:
-    def make(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-        vm = _vm(state, arguments)
+def _command(verb: VmVerb) -> Callable[[Ask], list[Event]]:
+    def make(ask: Ask) -> list[Event]:
+        vm = ask.vm()
         if not vm.run_open:
             raise RefusedError(f"{vm.name} has no run")
-        return [ev.VmCommanded(at=at, name=vm.name, verb=verb, force=bool(arguments.get("force")), who=WHO)]
+        return [ev.VmCommanded(at=ask.at, name=vm.name, verb=verb, force=bool(ask.get("force")), who=WHO)]
 
     return make
 
 
-def _migrate(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    vm, target = _vm(state, arguments), str(arguments.get("to", ""))
-    if target and target not in state.nodes:
+def _migrate(ask: Ask) -> list[Event]:
+    vm, target = ask.vm(), ask.text("to")
+    if target and target not in ask.state.nodes:
         raise RefusedError(f"there is no node {target}")
     if not vm.run_open or vm.migration:
         raise RefusedError(f"{vm.name} has no run" if not vm.run_open else f"{vm.name} is being migrated")
-    return [ev.MigrationRequested(at=at, vm=vm.name, target=target, who=WHO)]
+    return [ev.MigrationRequested(at=ask.at, vm=vm.name, target=target, who=WHO)]
 
 
-def _cancel(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    name = str(arguments.get("migration", "")) or _vm(state, arguments).migration
-    if name not in state.migrations:
+def _cancel(ask: Ask) -> list[Event]:
+    name = ask.text("migration") or ask.vm().migration
+    if name not in ask.state.migrations:
         raise RefusedError(f"there is no migration {name or 'of this VM'}")
-    return [ev.MigrationCancelRequested(at=at, migration=name, who=WHO)]
+    return [ev.MigrationCancelRequested(at=ask.at, migration=name, who=WHO)]
 
 
-def _delete(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    vm = _vm(state, arguments)
-    if vm.run_open and not arguments.get("force"):
+def _delete(ask: Ask) -> list[Event]:
+    vm = ask.vm()
+    if vm.run_open and not ask.get("force"):
         raise RefusedError(f"{vm.name} runs; use force")
-    return [ev.VmDeleteRequested(at=at, name=vm.name, who=WHO)]
+    return [ev.VmDeleteRequested(at=ask.at, name=vm.name, who=WHO)]
 
 
-def _apply(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    raw = arguments.get("manifest")
+def _apply(ask: Ask) -> list[Event]:
+    raw = ask.get("manifest")
     written = check_object(raw, complete=False)  # type: ignore[arg-type]
     if not isinstance(written, VirtualMachine):
         raise RefusedError("a story applies VirtualMachines only; use taint, label and cordon for nodes")
     name, spec = written.metadata.name, written.spec
     requests = spec.resources.requests if spec.resources else {}
     cpu_m, memory = parse_cpu_m(requests.get("cpu", "1")), parse_bytes(requests.get("memory", "1Gi"))
-    known = state.vms.get(name)
-    uuid = known.uuid if known else world.new_vm(name, cpu_m, memory)
+    known = ask.state.vms.get(name)
+    uuid = known.uuid if known else ask.world.new_vm(name, cpu_m, memory)
     if not spec.domain_xml:
         plan = VmPlan(name=name, cpu_m=cpu_m, memory_bytes=memory)
         spec = structs.replace(spec, domain_xml=xml_of(uuid, plan))
     return [
         ev.VmApplied(
-            at=at,
+            at=ask.at,
             name=name,
             uuid=uuid,
             spec=spec,
@@ -220,13 +233,13 @@ def _apply(world: World, state: State, at: float, arguments: Arguments) -> list[
     ]
 
 
-def _config(world: World, state: State, at: float, arguments: Arguments) -> list[Event]:
-    raw = convert(arguments.get("set", {}), dict[str, object], dec_hook=decode_config_value)
-    config = read_config({**write_config(state.config), **raw})
-    return [ev.ConfigChanged(at=at, config=write_config(config), who=WHO)]
+def _config(ask: Ask) -> list[Event]:
+    raw = convert(ask.get("set", {}), dict[str, object], dec_hook=decode_config_value)
+    config = read_config({**write_config(ask.state.config), **raw})
+    return [ev.ConfigChanged(at=ask.at, config=write_config(config), who=WHO)]
 
 
-VERBS: dict[str, Callable[[World, State, float, Arguments], list[Event]]] = {
+VERBS: dict[str, Callable[[Ask], list[Event]]] = {
     "apply": _apply,
     "cancel": _cancel,
     "config": _config,
