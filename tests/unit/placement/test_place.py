@@ -212,3 +212,26 @@ def test_many_labels_cost_nothing_until_a_rule_names_them() -> None:
     labels = {f"key{number}": str(number) for number in range(100_000)}
     table = build_table([a_node("n1", labels=labels), a_node("n2")])
     assert judge(a_vm(spec={"nodeSelector": {"key99999": "99999"}}), table, LOW).feasible == ("n1",)
+
+
+def test_vms_that_come_after_a_question_are_counted_in_the_next() -> None:
+    """The index of a selector is made at the first question; labels seen before it must not stay outside."""
+    web = {"app": "web"}
+    table = build_table([a_node("n1"), a_node("n2")], [(a_vm("r1", labels=web), "n1")])
+    vm = a_vm(spec=away_from("web"))
+    assert judge(vm, table, LOW).feasible == ("n2",)
+    table.seat(a_vm("r2", labels=web), "n2")
+    assert judge(vm, table, LOW).feasible == ()
+    table.unseat("r1", "n1")
+    assert judge(vm, table, LOW).feasible == ("n1",)
+
+
+def test_terms_of_seated_vms_follow_a_node_to_another_zone() -> None:
+    nodes = [a_node("n1", labels={"zone": "a"}), a_node("n2", labels={"zone": "b"})]
+    table = build_table(nodes, [(a_vm("r", spec=away_from("web", "zone")), "n1")])
+    vm = a_vm(labels={"app": "web"})
+    assert judge(vm, table, LOW).feasible == ("n2",)
+    table.put_node(a_node("n1", labels={"zone": "b"}))
+    assert judge(vm, table, LOW).feasible == ()
+    table.put_node(a_node("n2", labels={"zone": "c"}))
+    assert judge(vm, table, LOW).feasible == ("n2",)
