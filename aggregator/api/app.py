@@ -1,0 +1,117 @@
+"""The HTTP application: one door, one table of routes, and problems instead of tracebacks.
+
+Knows how a request passes through: route, token, body, idempotency, handler. What handlers do is
+in their own files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+
+from aggregator.api import cluster, fencing, history, lists, moves, nodes, vm_verbs, vms
+from aggregator.api.auth import Door
+from aggregator.api.bodies import BODY_BYTES_MAX
+from aggregator.api.calls import Call
+from aggregator.api.idempotency import Keys
+from aggregator.api.openapi import openapi_route
+from aggregator.api.problems import Problem, problem_of, problem_response
+from aggregator.api.router import WRITES, Route, Router
+from aggregator.api.watch import Hub
+from aggregator.fleet_access import FleetAccess, NotServingError
+from aggregator.ui.pages import Pages
+
+BODY_S_MAX = 60.0
+_log = structlog.get_logger(__name__)
+
+API_ROUTES: tuple[Route, ...] = (
+    *lists.ROUTES,
+    *nodes.ROUTES,
+    *vms.ROUTES,
+    *vm_verbs.ROUTES,
+    *moves.ROUTES,
+    *fencing.ROUTES,
+    *history.ROUTES,
+    *cluster.ROUTES,
+)
+
+
+class Api:
+    """Answers requests about one fleet."""
+
+    def __init__(self, fleet: FleetAccess) -> None:
+        self._fleet = fleet
+        self._door = Door(fleet)
+        self._keys = Keys()
+        self.hub = Hub(fleet, lists.RENDERS)
+        pages = Pages(self._door)
+        routes = [*API_ROUTES, *pages.routes()]
+        self.router = Router([*routes, openapi_route(routes, cluster.own_version())])
+
+    async def dispatch(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request, whatever happens."""
+        try:
+            response = await self._answer(request)
+        except Problem as problem:
+            response = problem_response(problem)
+        except NotServingError as error:
+            response = problem_response(_not_serving(error))
+        except web.HTTPException as error:
+            response = problem_response(problem_of(error))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:  # noqa: BLE001 (the rim of the service: nothing but a sentence leaves it)
+            response = problem_response(_unexpected(request))
+        if not response.prepared:
+            response.headers.setdefault("Cache-Control", "no-store")
+            response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        return response
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        route, names = self.router.resolve(request.method, request.rel_url.raw_path)
+        if not route.is_open:
+            self._door.admit(request)
+        try:
+            async with asyncio.timeout(BODY_S_MAX):
+                raw = await request.read()
+        except TimeoutError:
+            raise Problem(HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_S_MAX:.0f} s") from None
+        call = Call(fleet=self._fleet, hub=self.hub, request=request, names=names, raw=raw)
+        if route.method in WRITES:
+            return await self._keys.once(request, raw, lambda: route.handler(call))
+        return await route.handler(call)
+
+
+def _not_serving(error: NotServingError) -> Problem:
+    why = str(error) or "it starts, stops or has lost its store"
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"the aggregator takes no writes now: {why}; try again",
+        headers={"Retry-After": "2"},
+    )
+
+
+def _unexpected(request: web.Request) -> Problem:
+    mark = secrets.token_hex(4)
+    _log.exception("request failed", method=request.method, path=request.path, mark=mark)
+    return Problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        f"the aggregator failed at this request; its log says why, at the mark {mark}",
+    )
+
+
+def make_app(fleet: FleetAccess) -> web.Application:
+    """Return the application of a fleet: API, page, health and metrics. Its caller listens and shuts it down."""
+    api = Api(fleet)
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
+    app.router.add_route("*", "/{everything:.*}", api.dispatch)
+
+    async def close(_app: web.Application) -> None:
+        await api.hub.close()
+
+    app.on_shutdown.append(close)
+    return app
