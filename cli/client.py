@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from cli.document import Document, Json, mapping, text
+from cli.document import Document, Json, mapping, strings, text
 from cli.errors import Failure, sentence
 from cli.settings import Settings, read_token
 
@@ -32,6 +32,7 @@ class Refused(Failure):
         super().__init__(message)
         self.code = code
         self.problem = problem
+        self.more = tuple(sentence(each) for each in strings(problem, "errors")[1:])
 
 
 class Unreachable(Failure):

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 
 class Failure(Exception):  # noqa: N818 (it is what happened, and reads so at every raise)
-    """What went wrong, where, and what to do about it, in one sentence without a full stop."""
+    """What went wrong, where, and what to do about it, in one sentence without a full stop.
+
+    more: further sentences, where a file has more than one fault.
+    """
+
+    more: tuple[str, ...] = ()
 
 
 class WrongUsage(Failure):

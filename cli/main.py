@@ -145,6 +145,8 @@ def run(arguments: list[str]) -> int:
         return 1
     except Failure as error:
         complain(str(error))
+        for further in error.more:
+            complain(further)
         return 1
     except (click.Abort, KeyboardInterrupt):
         click.echo("", err=True)

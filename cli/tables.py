@@ -245,11 +245,6 @@ def colour_of(word: str) -> str | None:
     return COLOURS.get(word.split(",", maxsplit=1)[0])
 
 
-def mentions(event: Document, kind: str, name: str) -> bool:
-    """Tell whether an event is about an object."""
-    return text(event, kind) == name
-
-
 def details(document: Document, path: str) -> list[tuple[str, str]]:
     """Return the (key, text) pairs of the object at path, sorted."""
     return sorted((key, text({key: value}, key)) for key, value in mapping(document, path).items())

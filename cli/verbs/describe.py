@@ -23,7 +23,6 @@ from cli.tables import (
     colour_of,
     details,
     memory,
-    mentions,
     node_state,
     rejections,
     taint_text,
@@ -62,9 +61,9 @@ def page(client: Client, collection: str, found: Document) -> list[str]:
     lines += _block("Labels", [f"{key}={value}" for key, value in details(found, "metadata.labels")])
     lines += PAGES[collection](found, now)
     if collection in ("nodes", "vms"):
-        events = documents(client.get(path_of("events")), "items")
-        about = [item for item in events if mentions(item, SINGULAR[collection], name_of(found))]
-        lines += _block("Events", [_event(item) for item in about[-EVENTS_MAX:]] or ["none"])
+        about = {SINGULAR[collection]: name_of(found), "limit": str(EVENTS_MAX)}
+        events = documents(client.get(path_of("events"), **about), "items")
+        lines += _block("Events", [_event(item) for item in events] or ["none"])
     return lines
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.client import path_of
-from cli.document import Document, details_text, documents, mapping, text
+from cli.document import Document, details_text, documents, look, mapping, show, strings, text
 from cli.errors import Failure
 from cli.render import as_json, as_yaml
 
@@ -28,25 +28,42 @@ def status(session: Session, output: str | None) -> None:
 
 
 def status_lines(api: str, found: Document) -> list[str]:
-    """Return the summary for a person."""
-    lines = [f"aggregator  {api}"]
-    for key in found:
-        value = found[key]
-        if isinstance(value, dict):
-            lines.append(f"{key:<11} {details_text(value)}")
-        elif isinstance(value, list):
-            lines.append(f"{key:<11} {len(value)}")
-            lines += [f"  {_item(item)}" for item in documents({"list": value}, "list")]
-            lines += [f"  {item}" for item in value if isinstance(item, str)]
-        else:
-            lines.append(f"{key:<11} {text(found, key, '-')}")
+    """Return the summary for a person: what is, what is wrong, what holds anything up."""
+    leader = mapping(found, "leader")
+    ready = "" if look(found, "ready") is not False else ", NOT READY"
+    lines = [
+        _line("aggregator", f"{api}, version {text(found, 'version', '?')}, mode {text(found, 'mode', '?')}{ready}"),
+        _line("leader", f"term {text(leader, 'term', '?')} since {text(leader, 'since', '?')}"),
+        _line("nodes", _counts(mapping(found, "nodes"))),
+        _line(
+            "vms", _counts(mapping(found, "vms")) + f"; {text(found, 'unprotected', '0')} would not come back by itself"
+        ),
+        _line("migrations", ", ".join(strings(found, "migrations")) or "none"),
+    ]
+    drains = documents(found, "drains")
+    lines.append(_line("drains", ", ".join(text(each, "name") for each in drains) or "none"))
+    lines += [
+        f"  {text(each, 'name')} is blocked by {text(each, 'blocked')}" for each in drains if text(each, "blocked")
+    ]
+    incidents = documents(found, "incidents")
+    lines.append(_line("incidents", f"{len(incidents)} open" if incidents else "none open"))
+    for each in incidents:
+        lines.append(f"  {text(each, 'name')}  {text(each, 'opened')}  {text(each, 'title')}")
+        lines += [f"    way out: {text(each, 'wayOut')}"] if text(each, "wayOut") else []
+    holds = strings(found, "holds")
+    lines.append(_line("holds", "none" if not holds else ""))
+    lines += [f"  {sentence}" for sentence in holds]
+    lines.append(_line("settings", details_text(mapping(found, "settings")) or "all at their defaults"))
     return lines
 
 
-def _item(item: Document) -> str:
-    name = text(item, "metadata.name") or text(item, "name")
-    rest = details_text({k: v for k, v in item.items() if k not in ("metadata", "name")})
-    return f"{name}  {rest}".strip()
+def _line(heading: str, value: str) -> str:
+    return f"{heading:<12}{value}".rstrip()
+
+
+def _counts(found: Document) -> str:
+    kinds = ", ".join(f"{show(count)} {word}" for word, count in found.items() if word != "total")
+    return text(found, "total", "0") + (f": {kinds}" if kinds else "")
 
 
 @click.command()

@@ -95,6 +95,42 @@ def test_an_answer_that_is_no_aggregators_is_said_to_be_so(speaker: Speaker, vir
     assert (code, out, err.count("\n")) == (1, "", 1)
 
 
+def test_every_fault_of_a_file_is_a_line(speaker: Speaker, virtward: Virtward, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("kind: Node\n")
+    problem = {"title": "No", "detail": "a is wrong (and 1 more)", "errors": ["a is wrong", "b is wrong."]}
+    speaker.says("POST", "/api/v1/apply", problem, status=422)
+    code, _, err = virtward("apply", "-f", str(tmp_path / "x.yaml"))
+    assert (code, err) == (1, "virtward: a is wrong (and 1 more)\nvirtward: b is wrong\n")
+
+
+def test_status_names_what_is_wrong_and_the_way_out(speaker: Speaker, virtward: Virtward) -> None:
+    found = {
+        "version": "1.2",
+        "ready": True,
+        "mode": "Act",
+        "leader": {"term": 3, "position": 9, "since": "2026-01-01T00:00:00.000Z"},
+        "nodes": {"total": 3, "Lost": 1, "Up": 2},
+        "vms": {"total": 2, "Running": 2},
+        "unprotected": 1,
+        "incidents": [
+            {"name": "inc-1", "title": "h2 is Lost", "opened": "x", "wayOut": "virtward fence h2 --confirm-off"}
+        ],
+        "drains": [{"name": "h1", "blocked": ["a"]}],
+        "migrations": ["m-1"],
+        "holds": ["the brake is closed"],
+        "settings": {"lostAfter": "5s"},
+    }
+    speaker.says("GET", "/api/v1/status", found)
+    _, out, _ = virtward("status")
+    assert "nodes       3: 1 Lost, 2 Up" in out
+    assert "way out: virtward fence h2 --confirm-off" in out
+    assert "h1 is blocked by a" in out
+    assert "the brake is closed" in out
+    assert "lostAfter 5s" in out
+    speaker.says("GET", "/api/v1/status", {})
+    assert virtward("status")[0] == 0
+
+
 def test_nobody_listening_is_one_sentence(virtward: Virtward, speaker: Speaker) -> None:
     code, _, err = virtward("--api", "http://127.0.0.1:1", "get", "vms")
     assert code == 1
