@@ -14,7 +14,7 @@ import msgspec
 from aggregator.core.domain_form import DomainForm, domain_xml
 from aggregator.core.manifest_kubevirt import refuse_kubevirt
 from aggregator.core.manifest_rules import check_node, check_vm
-from aggregator.core.manifest_walk import ManifestError, convert, not_one_of, shape, show
+from aggregator.core.manifest_walk import ManifestError, as_written, convert, not_one_of, shape, show
 from aggregator.core.objects import API_VERSION, Node, VirtualMachine
 from aggregator.core.yaml_text import Plain, TextError, read_yaml, write_yaml
 
@@ -95,12 +95,15 @@ def check_object(raw: Plain, *, complete: bool = True) -> WrittenObject:
         raw = _expanded(raw, complete=complete)
     plain = shape(raw, cls)
     written = cast("WrittenObject", convert(plain, cls))
-    if isinstance(written, Node):
-        check_node(written)
-        return written
-    check_vm(written)
-    if complete:
-        _check_complete(plain, written)
+    try:
+        if isinstance(written, Node):
+            check_node(written)
+        else:
+            check_vm(written)
+            if complete:
+                _check_complete(plain, written)
+    except ManifestError as error:
+        raise ManifestError(as_written(error.path, raw), error.problem) from None
     return written
 
 

@@ -68,6 +68,25 @@ def step(path: str, key: str | int) -> str:
     return f"{path}.{key}" if path else key
 
 
+_WRITTEN_AS = {ours: theirs for names in (*FIELD_ALIASES.values(), ALIASES) for theirs, ours in names.items()}
+
+
+def as_written(path: str, raw: Plain) -> str:
+    """Return the path with the names that stand in `raw`, where they are Kubernetes' and not ours."""
+    here, result = raw, ""
+    for key in re.findall(r"[^.\[\]]+|\[[^\]]*\]", path):
+        name: str | int = key.strip("[]")
+        if isinstance(here, list) and key[1:-1].isdigit():
+            name = int(key[1:-1])
+            here = here[name] if name < len(here) else None
+        elif isinstance(here, dict):
+            if name not in here and _WRITTEN_AS.get(str(name)) in here:
+                name = _WRITTEN_AS[str(name)]
+            here = here.get(str(name))
+        result = step(result, name)
+    return result
+
+
 def shape(value: Plain, cls: type, path: str = "") -> dict[str, Plain]:
     """Return the value in the plain form of a Struct; ManifestError where it is none."""
     return cast("dict[str, Plain]", _walk(value, _type_of(cls), path))

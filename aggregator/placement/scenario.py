@@ -18,6 +18,7 @@ from aggregator.core.yaml_text import Plain
 from aggregator.placement.place import build_table, judge
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Seat, Verdict
+from fleet.domain_xml import DomainXmlError, parse_domain
 
 _Named = TypeVar("_Named", PlacementNode, PlacementVm)
 _FIELDS = ("name", "nodes", "running", "pending", "expect")  # expect: of recorded verdicts, not read
@@ -46,14 +47,14 @@ def read_scenario(raw: Plain) -> Scenario:
     known = {node.name for node in nodes}
     running, seats = [], []
     for path, vm in _vms(raw, "running"):
-        running.append((path, PlacementVm.of(vm)))
+        running.append((path, _sized(vm, path)))
         at = vm.status.node if vm.status else None
         if at not in known:
             problem = "a running VM has the node it runs on here" if at is None else f"there is no node {at!r} in nodes"
             raise ManifestError(f"{path}.status.node", problem)
         seats.append((running[-1][1], at))
     _unique("running", running)
-    pending = _unique("pending", [(path, PlacementVm.of(vm)) for path, vm in _vms(raw, "pending")])
+    pending = _unique("pending", [(path, _sized(vm, path)) for path, vm in _vms(raw, "pending")])
     return Scenario(name=name, nodes=nodes, running=tuple(seats), pending=tuple(pending))
 
 
@@ -81,6 +82,17 @@ def _vms(raw: dict[str, Plain], field: str) -> Iterator[tuple[str, VirtualMachin
         if isinstance(written, Node):
             raise ManifestError(path, "it is a Node; here stand only VirtualMachines")
         yield path, written
+
+
+def _sized(vm: VirtualMachine, path: str) -> PlacementVm:
+    """Return the VM with its written requests; what is not written comes from its domain XML, else it is 0."""
+    if not vm.spec.domain_xml:
+        return PlacementVm.of(vm)
+    try:
+        domain = parse_domain(vm.spec.domain_xml)
+    except DomainXmlError as error:
+        raise ManifestError(f"{path}.spec.domainXML", str(error)) from None
+    return PlacementVm.of(vm, cpu_m=domain.cpu_m, memory_bytes=domain.memory_bytes)
 
 
 def _items(raw: dict[str, Plain], field: str) -> Iterator[tuple[str, Plain]]:

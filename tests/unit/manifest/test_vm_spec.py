@@ -234,6 +234,24 @@ VM_SPECS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+WRITTEN_FOR_PODS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"affinity": {"podAffinity": {PREFERRED: [{"weight": 9, "podAffinityTerm": {"topologyKey": "a b"}}]}}},
+        f"spec.affinity.podAffinity.{PREFERRED}[0].podAffinityTerm.topologyKey: 'a b' {LABEL_KEY}",
+    ),
+    (
+        {"affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 0, "vmAffinityTerm": {"topologyKey": "a"}}]}}},
+        f"spec.affinity.podAntiAffinity.{PREFERRED}[0].weight: 0 is out of range; it must be from 1 to 100",
+    ),
+    ({"nodeSelector": {"kubernetes.io/arch": "ä"}}, f"spec.nodeSelector[kubernetes.io/arch]: 'ä' {LABEL_VALUE}"),
+]
+
+
+@pytest.mark.parametrize(("spec", "sentence"), WRITTEN_FOR_PODS, ids=[s[:50] for _, s in WRITTEN_FOR_PODS])
+def test_a_path_has_the_names_that_were_written(spec: dict[str, Any], sentence: str) -> None:
+    assert refusal(a_vm(spec)) == sentence
+
+
 @pytest.mark.parametrize(("spec", "sentence"), VM_SPECS, ids=[sentence[:70] for _, sentence in VM_SPECS])
 def test_a_bad_vm_spec_is_refused_with_its_path(spec: dict[str, Any], sentence: str) -> None:
     assert refusal(a_vm(spec)) == sentence

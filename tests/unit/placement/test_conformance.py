@@ -106,6 +106,15 @@ def test_profiles_print_their_own_rules(tmp_path: Path, capsys: pytest.CaptureFi
     assert bare["node"] == min(bare["feasible"])
 
 
+def test_a_vm_without_requests_asks_for_what_its_domain_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    xml = "<domain type='kvm'><name>a</name><memory unit='GiB'>2</memory><vcpu>1</vcpu></domain>"
+    node = json.loads(A_NODE) | {"status": {"allocatable": {"cpu": 4, "memory": "1Gi"}}}
+    scenario = {"name": "x", "nodes": [node], "pending": [json.loads(A_VM % json.dumps({"domainXML": xml}))]}
+    file = tmp_path / "in.jsonl"
+    file.write_text(json.dumps(scenario), encoding="utf-8")
+    assert placed(capsys, str(file))[0]["results"][0]["rejected"] == {"n1": ["NodeResourcesFit"]}
+
+
 def test_stdin_is_read_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(RECORDED.read_bytes())))
     assert len(placed(capsys, "-")) == 400
