@@ -49,6 +49,7 @@ async def until(fleet: Fleet, condition: str, *, node: str = "h1") -> State:
     async with asyncio.timeout(PATIENCE_S):
         while not holds():
             await fleet.wait_for_change(fleet.durable_position)
+    await fleet.at_rest()
     return fleet.state
 
 
