@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
-from xml.etree import ElementTree as ET
 
 from aggregator.core.manifest_walk import ManifestError, not_one_of, show, step
 from aggregator.core.objects import (
@@ -29,6 +28,7 @@ from aggregator.core.objects import (
     VmAffinityTerm,
     VmSpec,
 )
+from fleet.domain_xml import DomainXmlError, parse_tree
 from fleet.units import parse_duration_s, parse_quantity
 
 _T = TypeVar("_T")
@@ -335,17 +335,12 @@ def _taints(taints: tuple[Taint, ...], path: str) -> None:
 def _domain_xml(vm: VirtualMachine) -> None:
     """Refuse XML that cannot be this VM's domain; libvirt has the last word when it defines it."""
     path, text = "spec.domainXML", vm.spec.domain_xml
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ManifestError(path, "a DOCTYPE or an entity has no place in a domain")
     try:
-        root = ET.fromstring(text)  # noqa: S314 (what makes XML dangerous was refused above)
-    except ET.ParseError as error:
-        line, column = error.position
-        raise ManifestError(path, f"broken XML at line {line}, column {column + 1} of it") from None
+        root = parse_tree(text)
+    except DomainXmlError as error:
+        raise ManifestError(path, str(error)) from None
     except ValueError:
         raise ManifestError(path, "it holds characters that XML does not allow") from None
-    if root.tag != "domain":
-        raise ManifestError(path, f"it begins with <{root.tag}>; it must be libvirt's <domain>")
     name, uuid = root.findtext("name"), root.findtext("uuid")
     if name != vm.metadata.name:
         raise ManifestError(path, f"its <name> is {show(name)}; it must be metadata.name, {show(vm.metadata.name)}")

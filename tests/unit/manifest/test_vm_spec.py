@@ -223,13 +223,15 @@ VM_SPECS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"domainXML": ""}, "spec: exactly one of domainXML and domain is required; both are missing"),
     ({"domain": {"memory": "1Gi"}}, "spec.domain: spec.domainXML stands here too; write exactly one of the two"),
-    ({"domainXML": "<domain>\n<name>"}, "spec.domainXML: broken XML at line 2, column 7 of it"),
-    ({"domainXML": "<vm/>"}, "spec.domainXML: it begins with <vm>; it must be libvirt's <domain>"),
-    ({"domainXML": "<!DOCTYPE x><domain/>"}, "spec.domainXML: a DOCTYPE or an entity has no place in a domain"),
+    ({"domainXML": "<domain>\n<name>"}, "spec.domainXML: the XML is broken at line 2, column 6"),
+    ({"domainXML": "<vm/>"}, "spec.domainXML: the XML is a <vm>, not a <domain>"),
+    ({"domainXML": "<!DOCTYPE x><domain/>"}, "spec.domainXML: the XML has a document type, which is not accepted"),
     (
         {"domainXML": "<domain><name>web-2</name></domain>"},
         "spec.domainXML: its <name> is 'web-2'; it must be metadata.name, 'web-1'",
     ),
+    ({"domainXML": "<domain>\ud800</domain>"}, "spec.domainXML: it holds characters that XML does not allow"),
+    ({"domainXML": "<a>" * 99 + "</a>" * 99}, "spec.domainXML: the XML is nested deeper than 64 levels"),
     ({"domainXML": "<domain/>"}, "spec.domainXML: its <name> is nothing; it must be metadata.name, 'web-1'"),
 ]
 
