@@ -12,7 +12,7 @@ from math import inf
 
 from aggregator.core.draft import Decision, Draft
 from aggregator.core.drain import decide_drains
-from aggregator.core.fencing import decide_evidence, decide_fencing, decide_readiness
+from aggregator.core.fencing import decide_evidence, decide_fencing, decide_readiness, decide_trust
 from aggregator.core.incidents import decide_incidents
 from aggregator.core.migrate import decide_migrations
 from aggregator.core.nodes import decide_brake, decide_nodes
@@ -28,6 +28,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_bindings,
     decide_runs,
     decide_incidents,
+    decide_trust,
     decide_evidence,
     decide_fencing,
     decide_stops,

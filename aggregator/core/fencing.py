@@ -11,6 +11,7 @@ from __future__ import annotations
 from aggregator.core.actions import AskFence, SendProbe
 from aggregator.core.draft import Draft
 from aggregator.core.events import (
+    DeviceDistrusted,
     EvidenceSought,
     FenceAsked,
     FenceFailed,
@@ -130,6 +131,23 @@ def _ask(draft: Draft, node: NodeRecord, rung: int, question: str, purpose: str,
             timeout_s=timeout_s,
         )
     )
+
+
+def decide_trust(draft: Draft) -> None:
+    """Stop trusting a device that said off about a node that went on beating."""
+    for node in draft.state.nodes.values():
+        for index, ready in enumerate(node.readiness):
+            if ready.off_at and node.last_sign > ready.off_at + draft.state.config.heartbeat:
+                draft.add(
+                    DeviceDistrusted(
+                        at=draft.now,
+                        node=node.name,
+                        rung=index,
+                        reason="the device says off while the node beats: it is not this node's device; "
+                        "apply the node again once its entry is right",
+                        cause=node.fact,
+                    )
+                )
 
 
 def decide_readiness(draft: Draft) -> None:

@@ -215,13 +215,15 @@ def _take_readiness(node: NodeRecord, question: FenceQuestion, event: ev.FenceAn
     ready.checked_at = event.at
     # Up and connected, not the last beat's time: beats are not journalled, a replay must agree.
     beating = node.connected and node.state is NodeState.UP
+    if ready.distrusted:
+        return
     if event.answer is PowerAnswer.ON and beating:
         ready.problem = identity_problem(rung, node.facts)
         ready.identity = "" if ready.problem else rung.identity
         ready.on_at = event.at
+        ready.off_at = 0.0
     elif event.answer is PowerAnswer.OFF and beating:
-        ready.on_at = 0.0
-        ready.problem = "the device says off while the node beats: it is not this node's device"
+        ready.off_at = event.at  # the node may just have lost its power: its next beat will tell
     elif event.answer not in (PowerAnswer.ON, PowerAnswer.OFF):
         ready.problem = event.line or f"the device gave no answer ({event.answer.lower()})"
 
@@ -232,6 +234,14 @@ def _node_proven(state: State, event: ev.NodeProven) -> None:
     node.inert = Inert(event.boot_id, event.proof, event.at, event.detail, by_our_off=ours)
     node.connected = False  # whatever its socket still says: that boot is over
     node.ended_how = "its node was proven inert"
+
+
+def _device_distrusted(state: State, event: ev.DeviceDistrusted) -> None:
+    ready = state.nodes[event.node].readiness[event.rung]
+    ready.distrusted = True
+    ready.on_at = ready.off_at = 0.0
+    ready.identity = ""
+    ready.problem = event.reason
 
 
 def _fence_failed(state: State, event: ev.FenceFailed) -> None:
@@ -248,7 +258,7 @@ def _node_applied(state: State, event: ev.NodeApplied) -> None:
     node.labels = {**event.labels, **reported, "virtward/hostname": event.name}
     node.spec = event.spec
     node.version = node.fact = state.position
-    ready = {r.device: r for r in node.readiness}
+    ready = {r.device: r for r in node.readiness if not r.distrusted}
     node.readiness = [
         ready.get(device_of(rung)) or RungReadiness(device=device_of(rung)) for rung in event.spec.fencing
     ]
@@ -305,6 +315,7 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.FenceAsked: _fence_asked,
     ev.FenceAnswered: _fence_answered,
     ev.NodeProven: _node_proven,
+    ev.DeviceDistrusted: _device_distrusted,
     ev.FenceFailed: _fence_failed,
     ev.NodeApplied: _node_applied,
     ev.NodeApproved: _node_approved,

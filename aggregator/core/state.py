@@ -160,6 +160,8 @@ class RungReadiness(Struct):
     checked_at: float = 0.0
     identity: str = ""  # InBand | Operator | "" (not shown to be the node's own)
     problem: str = "not checked yet"
+    off_at: float = 0.0  # it said off while the node was Up; a beat after that makes it a wrong device
+    distrusted: bool = False  # until the node is applied again
 
 
 class Inert(Struct):

@@ -53,6 +53,13 @@ class NodeProven(Transition, frozen=True, kw_only=True):
     detail: str
 
 
+class DeviceDistrusted(Transition, frozen=True, kw_only=True):
+    """A fence device said off and the node went on beating: it is another node's, until a person looked."""
+
+    node: str
+    rung: int
+
+
 class FenceFailed(Transition, frozen=True, kw_only=True):
     """The whole ladder gave no proof; a person is the last rung."""
 

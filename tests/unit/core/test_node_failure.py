@@ -137,6 +137,15 @@ def test_a_device_that_says_off_about_a_living_node_is_not_believed_later() -> N
     assert fleet.asked("off") == []
 
 
+def test_a_readiness_check_that_meets_a_power_cut_does_not_spoil_the_device() -> None:
+    """Asked in the three seconds before the silence shows, it says off, and that is true: the proof still counts."""
+    for moment in (0.5, 1.5, 2.5, 3.5, 4.5):
+        fleet = fleet_with_vms()
+        fleet.run(moment)
+        fleet.kill_power("n1")
+        fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 10)
+
+
 def test_a_device_whose_address_is_not_the_nodes_own_is_not_ready() -> None:
     """Swapped entries are found by identity before anything dies."""
     fleet = fleet_with_vms()
