@@ -40,7 +40,7 @@ DEED_S = 0.0002
 SUPERVISED_S = 2.0
 SILENT_CHECK_S = 5.0
 FIRST_TURN_S = 1.5
-STEADY = (NodeState.UP,)
+BEAT_WAIT_S_MAX = 0.1  # as the shipped queue of facts
 
 
 class Store(Struct):
@@ -68,6 +68,8 @@ class SimulatedAggregator(Process):
         self._facts: deque[Event] = deque()
         self._beats: dict[str, Event] = {}
         self._busy = False
+        self._calm = False  # every node is Up
+        self._beat_turn = False
         self._look: Timer | None = None
         self._look_at = inf
         self._instances = 1
@@ -98,7 +100,7 @@ class SimulatedAggregator(Process):
         self._gap = self.wall.now() - self._monotonic.now()
         self._facts.clear()
         self._beats.clear()
-        self._busy = False
+        self._busy = self._beat_turn = False
         self._look, self._look_at = None, inf
         self._instances += 1
         leader = Leadership(self.state.leader.term + 1, f"instance-{self._instances}", self.state.position)
@@ -145,15 +147,15 @@ class SimulatedAggregator(Process):
         self.intake.take(connection, item)
 
     def fact(self, fact: Event) -> None:
-        """Queue a fact. A beat of a node that is Up waits for the next turn: it only moves a number."""
-        if isinstance(fact, ev.BeatHeard):
-            self._beats[fact.node] = fact
-            node = self.state.nodes.get(fact.node)
-            if node is not None and node.state in STEADY:
-                return
-        else:
+        """Queue a fact. A beat alone wakes the loop late, and while all is well not at all: it moves a number."""
+        if not isinstance(fact, ev.BeatHeard):
             self._facts.append(fact)
-        self._turn_soon()
+            self._turn_soon()
+            return
+        self._beats[fact.node] = fact
+        if not self._calm and not self._beat_turn:
+            self._beat_turn = True
+            self.later(BEAT_WAIT_S_MAX, self._turn_soon)
 
     def _drop_silent(self) -> None:
         self.intake.drop_silent()
@@ -172,10 +174,12 @@ class SimulatedAggregator(Process):
         facts.sort(key=lambda fact: fact.at)
         self._beats.clear()
         self._facts.clear()
+        self._beat_turn = False
         if self._look is not None:
             self._look.cancel()
         settled = settle(self.state, facts, self.now())
         self._look_at = settled.look_again_at
+        self._calm = all(node.state is NodeState.UP for node in self.state.nodes.values())
         if self.step_boundary():
             return
         if settled.events or settled.actions:
@@ -185,13 +189,14 @@ class SimulatedAggregator(Process):
 
     def _commit(self, events: tuple[Event, ...], actions: tuple[Action, ...]) -> None:
         """The transaction is durable: from here on it has happened."""
+        durable = [event for event in events if not isinstance(event, VOLATILE)]
+        self.store.events.extend(encode_event(event) for event in durable)
+        self.position += len(durable)
+        life = self.life
         for event in events:
-            if not isinstance(event, VOLATILE):
-                self.store.events.append(encode_event(event))
-                self.position += 1
             for watch in self.on_commit:
                 watch(event, self.state)
-        if not self.step_boundary():
+        if self.life == life and not self.step_boundary():
             self._act(deque(actions))
 
     def _act(self, actions: deque[Action]) -> None:

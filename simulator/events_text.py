@@ -1,13 +1,16 @@
 """Reads one item of a story's `events`: a fault, or a verb of the command line (`do:`).
 
-Every item has `at` and one key that says what happens; the other keys belong to that one.
+Every item has `at` and one key that says what happens; the other keys belong to that one. With
+`when: StartDecided` an item waits, from `at` on, for that event to be durable, or for a QEMU to
+be in that state (`when: Finished`): moments that a time could only hit by luck.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fleet.model import Plane
+from aggregator.core import events as ev
+from fleet.model import Plane, QemuState
 from fleet.units import parse_duration_s
 from simulator.faults import (
     AnyFault,
@@ -30,6 +33,11 @@ from simulator.story_error import StoryError
 from simulator.verbs import VERBS
 
 Raw = Mapping[str, object]
+MOMENTS = (
+    *(kind.__name__ for kind in vars(ev).values() if isinstance(kind, type) and issubclass(kind, ev.Event)),
+    *(f"Node{state}" for state in ev.NodeState),
+    *QemuState,
+)
 ON_OFF = {True: "on", False: "off"}  # YAML 1.1 reads a bare on and off as truth values
 
 
@@ -92,9 +100,16 @@ class Item:
             )
         return text
 
+    def moment(self) -> str:
+        """Return what an item waits for: the name of an event, or a QEMU's state."""
+        when = str(self.raw.get("when", ""))
+        if when and when not in MOMENTS:
+            raise StoryError(f"{self.where}.when", f"{when!r} is neither an event nor a QEMU's state")
+        return when
+
     def only(self, *known: str) -> None:
         for key in self.raw:
-            if key not in ("at", *known):
+            if key not in ("at", "when", *known):
                 raise StoryError(f"{self.where}.{key}", f"this key does not belong to {known[0]}")
 
 
@@ -204,15 +219,16 @@ def read_happening(raw: object, where: str, plan: WorldPlan) -> Happening:
     if not isinstance(raw, dict):
         raise StoryError(where, 'an event is a mapping like {at: 30s, power: n1, to: "off"}')
     item = Item(raw, where, plan)
+    when = item.moment()
     if "do" in raw:
         verb = item.word("do", tuple(VERBS))
-        arguments = {str(key): value for key, value in raw.items() if key not in ("at", "do")}
-        return Happening(at=item.at, words=_words(raw), verb=verb, arguments=arguments)
+        arguments = {str(key): value for key, value in raw.items() if key not in ("at", "when", "do")}
+        return Happening(at=item.at, when=when, words=_words(raw), verb=verb, arguments=arguments)
     kinds = [kind for kind in READERS if kind in raw]
     if len(kinds) != 1:
         told = " and ".join(kinds) or "none"
         raise StoryError(where, f"an event has exactly one of do, {', '.join(READERS)}; here are {told}")
-    return Happening(at=item.at, words=_words(raw), fault=READERS[kinds[0]](item))
+    return Happening(at=item.at, when=when, words=_words(raw), fault=READERS[kinds[0]](item))
 
 
 def _words(raw: Raw) -> str:
@@ -222,6 +238,9 @@ def _words(raw: Raw) -> str:
             continue
         shown = ON_OFF[value] if isinstance(value, bool) and key == "to" else value
         if isinstance(shown, dict):
+            if key == "outcome":
+                parts.append(f"outcome {' '.join(str(word) for pair in shown.items() for word in pair)}")
+                continue
             name = shown.get("metadata", {}).get("name", "") if isinstance(shown.get("metadata"), dict) else ""
             shown = f"{shown.get('kind', '')} {name}".strip() or "…"
         parts.append(f"{key} {shown}")

@@ -18,14 +18,20 @@ from simulator.checkers import Checkers
 from simulator.faults import AnyFault, strike
 from simulator.plan import WorldPlan
 from simulator.render import Fence, Line, Summary, fault_text, line_of, summary_of
+from simulator.truth import VmTruth
 from simulator.verbs import perform
 from simulator.world import World
 
 
 class Happening(Struct, frozen=True, kw_only=True):
-    """One item of a story's `events`: a fault, or a person's verb. words: as people read it."""
+    """One item of a story's `events`: a fault, or a person's verb. words: as people read it.
+
+    when: from `at` on it waits for this to happen first: an event that is durable (StartDecided:
+    before any deed that follows from it), or a QEMU's state (Finished); empty: it does not wait.
+    """
 
     at: float
+    when: str = ""
     words: str
     fault: AnyFault | None = None
     verb: str = ""
@@ -85,7 +91,9 @@ class Player:
         self.lines: list[Line] = []
         self._fences: list[Fence] = []
         self._questions: dict[str, Fence] = {}
+        self._armed: list[Happening] = []
         self.world.aggregator.on_commit.append(self._committed)
+        self.world.truth.watchers.append(self._qemu_changed)
         for happening in sorted(story.happenings, key=lambda h: h.at):
             self.world.queue.at(happening.at, partial(self._happen, happening))
 
@@ -104,6 +112,23 @@ class Player:
         )
 
     def _happen(self, happening: Happening) -> None:
+        if happening.when:
+            self._armed.append(happening)
+        else:
+            self._strike(happening)
+
+    def _strike_armed(self, what: str) -> None:
+        due = [happening for happening in self._armed if happening.when == what]
+        self._armed = [happening for happening in self._armed if happening.when != what]
+        for happening in due:
+            self._strike(happening)
+
+    def _qemu_changed(self, vm: VmTruth, _why: str) -> None:
+        if self._armed:
+            for state in [str(qemu.state) for qemu in vm.qemus]:
+                self._strike_armed(state)
+
+    def _strike(self, happening: Happening) -> None:
         self.text.append(fault_text(self.world.queue.now, happening.words))
         if happening.fault is not None:
             strike(self.world, happening.fault)
@@ -125,6 +150,8 @@ class Player:
             line = line_of(event, state, now)
             self.lines.append(line)
             self.text.append(line.text())
+        if self._armed:
+            self._strike_armed(history.kind_of(event))
 
     def _note_fence(self, event: Event, now: float) -> None:
         if isinstance(event, ev.FenceAsked) and event.question == "off":
