@@ -1,6 +1,5 @@
-"""What on this machine belongs to one laboratory: its name, its namespaces, its processes. Found again by name and mark.
-
-Knows nothing of what they are for, so it also finds what a laboratory left that died half-way through its `up`.
+"""What on this machine belongs to one laboratory: its name, its namespaces, its processes. Found again by name and
+mark. Knows nothing of what they are for, so it also finds what a laboratory left that died half-way through its `up`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab import namespaces
@@ -75,13 +76,13 @@ class Aggregator:
         text = _toml(values) + "\n[config]\n" + _toml(dict(SETTINGS))
         (self.dir / "aggregator.toml").write_text(text, encoding="utf-8")
 
-    def start(self) -> None:
-        """Start it; raises LaboratoryError when it runs."""
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start it, with more in its environment if need be; raises LaboratoryError when it runs."""
         if self.pid is not None:
             raise LaboratoryError(f"{self.role} runs already")
         program = str(Path(sys.executable).with_name("virtward-aggregator"))
         command = namespaces.inside(self.namespace, [program, "--config", str(self.dir / "aggregator.toml")])
-        self._registry.start(self.role, command, self._layout.logs_dir / f"aggregator-{self.name}.log")
+        self._registry.start(self.role, command, self._layout.logs_dir / f"aggregator-{self.name}.log", environment)
 
 
 class Api:
@@ -106,7 +107,7 @@ class Api:
                 pass
             time.sleep(0.02)
         raise LaboratoryError(
-            f"{aggregator.role} was not ready within {READY_TIMEOUT_S:g} s; its log is in the laboratory's logs directory"
+            f"{aggregator.role} was not ready within {READY_TIMEOUT_S:g} s; see its log in the logs directory"
         )
 
     def put_node(self, name: str, manifest: dict[str, object]) -> None:
@@ -124,7 +125,7 @@ class Api:
         except OSError as error:
             raise LaboratoryError(f"the aggregator did not answer {method} {path}: {error}") from None
         if status >= http.HTTPStatus.BAD_REQUEST:
-            raise LaboratoryError(f"the aggregator refused {method} {path} with {status}: {_beginning(text)}")
+            raise LaboratoryError(f"the aggregator refused {method} {path}: {status}, {_beginning(text)}")
         return text
 
     def _request(self, method: str, path: str, body: dict[str, object] | None) -> tuple[int, bytes]:

@@ -65,6 +65,11 @@ class Link(Struct, frozen=True):
     far: str  # the name of the switch's end
     address: str
 
+    @property
+    def hardware_address(self) -> str:
+        """The member keeps its MAC over power cycles, as real machines do: its peers' neighbour tables stay right."""
+        return "02:56:" + ":".join(f"{int(byte):02x}" for byte in self.address.split("."))
+
 
 def base_dir() -> Path:
     """Where laboratories keep their state: $VIRTWARD_LAB_DIR, or the default."""

@@ -17,15 +17,21 @@ import msgspec
 from lab.errors import LaboratoryError
 from lab.layout import Layout
 from lab.processes import Registry, namespace_of
-from lab.truth import GroundTruth, Sample
+from lab.truth import GroundTruth, Sample, twice
 
 ROLE = "observer"
 ANSWER_TIMEOUT_S = 10.0
+LOOK_EVERY_S = 0.25
 
 
 def socket_path(layout: Layout) -> Path:
     """Where the observer listens."""
     return layout.run_dir / "observer.sock"
+
+
+def twice_path(layout: Layout) -> Path:
+    """Where the observer writes every sample in which a VM ran twice: "UNIX-SECONDS.mmm NAME…"."""
+    return layout.logs_dir / "twice"
 
 
 class Observer:
@@ -86,11 +92,26 @@ async def serve(layout: Layout) -> None:
                 await writer.drain()
         writer.close()
 
+    async def stay_connected() -> None:
+        """Look also when nobody asks: a QEMU is frozen without warning, and then only an open connection knows."""
+        while True:
+            truth.follow(pid_namespaces(layout))
+            _note_twice(layout, truth.sample())
+            await asyncio.sleep(LOOK_EVERY_S)
+
     path = socket_path(layout)
     path.unlink(missing_ok=True)
+    looking = asyncio.create_task(stay_connected())
     server = await asyncio.start_unix_server(answer, path)
     async with server:
-        await server.serve_forever()
+        await asyncio.gather(looking, server.serve_forever())
+
+
+def _note_twice(layout: Layout, sample: Sample) -> None:
+    names = twice(sample)
+    if names:
+        with twice_path(layout).open("a", encoding="utf-8") as file:
+            file.write(f"{sample.at_s:.3f} {' '.join(names)}\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Knows the protocol; must not know what is asked. Every read is bounded in time a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -66,6 +67,14 @@ class Monitor:
                     raise LaboratoryError(f"{command} was refused: {message['error']}")
         except OSError as error:
             raise MonitorClosedError(f"monitor {self._path} does not answer: {error}") from None
+
+    def waiting_events(self) -> list[str]:
+        """Names of the events that have arrived and were not read yet; waits for nothing."""
+        with contextlib.suppress(OSError):
+            self._socket.settimeout(0)
+            self._buffer += self._socket.recv(ANSWER_BYTES_MAX)
+        *lines, self._buffer = self._buffer.split(b"\n")
+        return [str(message["event"]) for message in map(json.loads, lines) if "event" in message]
 
     def _read_message(self, end: float) -> dict[str, object]:
         while b"\n" not in self._buffer:

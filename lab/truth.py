@@ -59,6 +59,8 @@ _WORDS = {
     "shutdown": Cpus.STOPPED,
 }
 
+_EVENTS = {"RESUME": Cpus.RUNNING, "STOP": Cpus.PAUSED}
+
 
 def twice(sample: Sample) -> list[str]:
     """Names of the VMs of which more than one QEMU's CPUs may run. Must always be empty."""
@@ -75,6 +77,8 @@ class _Known(Struct):
     monitor: Monitor | None = None
     last: Cpus = Cpus.PAUSED  # libvirt starts every QEMU with its CPUs stopped
     has_monitor: bool = True
+    was_asked: bool = False
+    arrived: bool = False  # by migration: until its first word it is no more than half a copy
 
 
 class GroundTruth:
@@ -134,7 +138,9 @@ class GroundTruth:
         if found:
             has_monitor = any("id=truth" in word for word in words)
             last = Cpus.PAUSED if has_monitor else Cpus.RUNNING
-            self._known[pid] = _Known(identity, host, found.group(1), _after(words, "-uuid"), None, last, has_monitor)
+            known = _Known(identity, host, found.group(1), _after(words, "-uuid"), None, last, has_monitor)
+            known.arrived = "-incoming" in words
+            self._known[pid] = known
 
     def _look(self, known: _Known) -> Qemu | None:
         pid = known.identity.pid
@@ -143,10 +149,18 @@ class GroundTruth:
             self._forget(pid)
             return None
         if state == "T":
-            return Qemu(known.host, pid, known.uuid, Cpus.STOPPED, known.last is Cpus.RUNNING)
+            return Qemu(known.host, pid, known.uuid, Cpus.STOPPED, self._would_run(known))
         if known.has_monitor:
             known.last = self._ask(known)
         return Qemu(known.host, pid, known.uuid, known.last, known.last is Cpus.RUNNING)
+
+    def _would_run(self, known: _Known) -> bool:
+        """Whether a QEMU that stands still runs its CPUs when woken: its last word, or the worse case without one."""
+        if not known.was_asked:
+            return not known.arrived
+        for event in known.monitor.waiting_events() if known.monitor is not None else ():
+            known.last = _EVENTS.get(event, known.last)
+        return known.last is Cpus.RUNNING
 
     def _ask(self, known: _Known) -> Cpus:
         """The QEMU's own word; without an answer, the last one: a QEMU that says nothing has not stopped."""
@@ -162,6 +176,7 @@ class GroundTruth:
             return known.last
         except LaboratoryError:
             return known.last
+        known.was_asked = True
         word = status.get("status") if isinstance(status, dict) else None
         return _WORDS.get(str(word), Cpus.PAUSED)
 
