@@ -44,9 +44,11 @@ HOUR_S = 3600.0
 def decide_evidence(draft: Draft) -> None:
     """Ask peers and fence devices about nodes that are silent."""
     for node in draft.state.nodes.values():
-        if node.suspicion is None or beats_again(draft, node):
+        if node.suspicion is None:
             continue
-        if node.state in ASKED_ABOUT and node.machine_id:
+        if beats_again(draft, node) and node.state is not NodeState.FENCING:
+            draft.look_again(node.last_sign + draft.state.config.suspect_after)
+        elif node.state in ASKED_ABOUT and node.machine_id:
             start = node.suspicion.since
             if node.state is NodeState.UNSEEN:
                 start += draft.state.config.suspect_after

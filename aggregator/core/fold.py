@@ -81,6 +81,7 @@ def _incident_noted(state: State, event: ev.IncidentNoted) -> None:
     incident = state.incidents.get(event.incident)
     if incident is not None:
         incident.way_out = event.way_out or incident.way_out
+        incident.stuck = event.text
 
 
 def _incident_closed(state: State, event: ev.IncidentClosed) -> None:

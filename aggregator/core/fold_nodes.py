@@ -143,7 +143,7 @@ def _probe_answered(state: State, event: ev.ProbeAnswered) -> None:
             continue
         planes.setdefault(result.plane, []).append(result.answered)
         if result.answered:
-            suspicion.answered[f"{result.plane}/{result.port}"] = event.at
+            suspicion.answered[f"{result.plane}/{result.port}"] = asked_at
     for plane, answers in planes.items():
         if any(answers):
             suspicion.silent.pop(plane, None)

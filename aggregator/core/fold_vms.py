@@ -18,7 +18,7 @@ from aggregator.core.state import (
     State,
     VmRecord,
 )
-from fleet.messages import CancelMigration, MigrateVm, PauseVm, ReceiveVm, StartVm, UnpauseVm
+from fleet.messages import CancelMigration, MigrateVm, PauseVm, ReceiveVm, ResumeVm, StartVm, UnpauseVm
 from fleet.model import (
     Definition,
     EndReason,
@@ -60,7 +60,7 @@ def take_reports(
             else:
                 foreign[report.uuid] = report
         else:
-            _take_report(state, node, known, report, at)
+            _take_report(state, node, known, report, at, full=full)
     for definition in definitions:
         owner = state.vms.get(state.names.get(definition.uuid, ""))
         if owner is not None and owner.owner == node.name and owner.run_open:
@@ -73,10 +73,12 @@ def _take_definition(vm: VmRecord, definition: Definition) -> None:
         vm.disks = definition.disks or vm.disks
 
 
-def _take_report(state: State, node: NodeRecord, vm: VmRecord, report: VmReport, at: float) -> None:
+def _take_report(
+    state: State, node: NodeRecord, vm: VmRecord, report: VmReport, at: float, *, full: bool = False
+) -> None:
     if node.session is None:
         return
-    vm.reports[node.name] = SeenReport(report, node.session, at)
+    vm.reports[node.name] = SeenReport(report, node.session, at, full)
     vm.fact = state.position
     if report.state is not QemuState.GONE and not any(
         b.node == node.name and b.boot_id == node.boot_id for b in vm.bindings
@@ -148,7 +150,7 @@ def _order_closed(state: State, event: ev.OrderClosed) -> None:
         vm.pause_asked = None
     if event.outcome in {"Failed", "Refused"} and not isinstance(record.order.body, MigrateVm):
         vm.retry_at = event.at + ORDER_RETRY_S
-    elif event.outcome == "Dropped":
+    elif event.outcome == "Dropped" or isinstance(record.order.body, ResumeVm):
         vm.retry_at = event.at + DROPPED_RETRY_S
 
 

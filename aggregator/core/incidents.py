@@ -61,7 +61,7 @@ def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
 
 def _say_way_out(draft: Draft, node: NodeRecord, incident: IncidentRecord) -> None:
     text, way = way_out(draft, node)
-    if way and incident.way_out != way:
+    if way and (incident.way_out, incident.stuck) != (way, text):
         draft.add(
             IncidentNoted(
                 at=draft.now,
@@ -75,7 +75,7 @@ def _say_way_out(draft: Draft, node: NodeRecord, incident: IncidentRecord) -> No
 
 
 def _close(draft: Draft, node: NodeRecord, incident: IncidentRecord) -> None:
-    if node.state in SILENT or still_down(draft.state, incident):
+    if node.state is not NodeState.UP or still_down(draft.state, incident):
         return  # a fenced node's return belongs to the record too
     draft.add(
         IncidentClosed(

@@ -257,15 +257,22 @@ def _send(draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRe
     draft.order(source, vm, body, epoch=vm.epoch, reason=f"{migration.name} to {target.name}")
 
 
-def _source_handed_over(vm: VmRecord, migration: MigrationRecord) -> bool:
-    """Return whether the source is freed and ended as "Migrated": only then is the copy the VM."""
-    freed = binding_to(vm, migration.source) is None
-    return freed and vm.last_end is EndReason.MIGRATED
+def _copy_is_the_vm(state: State, vm: VmRecord, migration: MigrationRecord) -> bool:
+    """Return whether the copy may be, or already is, the VM: the source is freed, and handed over.
+
+    It handed over if it ended as "Migrated", or if the copy runs: an agent resumes a copy only on
+    its source's Released, which may have reached the target and not us before the source was lost.
+    """
+    if binding_to(vm, migration.source) is not None or binding_to(vm, migration.target) is None:
+        return False
+    report = current_report(state, vm, migration.target)
+    runs = report is not None and report.state is QemuState.RUNNING and report.epoch >= migration.epoch
+    return runs or vm.last_end is EndReason.MIGRATED
 
 
 def _running(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     state = draft.state
-    if _source_handed_over(vm, migration):
+    if _copy_is_the_vm(state, vm, migration):
         _hand_over(draft, migration, vm)
     elif binding_to(vm, migration.source) is None:
         _step(draft, migration, MigrationPhase.DISCARDING, "the source ended without handing over")
@@ -287,8 +294,6 @@ def _last_words(state: State, migration: MigrationRecord) -> str:
 
 
 def _hand_over(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
-    if binding_to(vm, migration.target) is None:
-        return  # nothing is left of either end: the run ends and is started anew
     draft.add(
         OwnerChanged(
             at=draft.now,
@@ -313,7 +318,7 @@ def _handing_over(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> Non
 
 
 def _discarding(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
-    if _source_handed_over(vm, migration) and binding_to(vm, migration.target) is not None:
+    if _copy_is_the_vm(draft.state, vm, migration):
         _hand_over(draft, migration, vm)
         return
     if binding_to(vm, migration.target) is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aggregator.core.draft import Draft
 from aggregator.core.events import NodeState, PowerAnswer, ProofKind
-from aggregator.core.fencing_device import device_of
+from aggregator.core.fencing_device import device_of, identity_problem
 from aggregator.core.lookups import SILENT
 from aggregator.core.state import Binding, NodeRecord, PowerRead, State, Suspicion, VmRecord
 from fleet.model import EndReason, LedgerState, QemuState
@@ -17,6 +17,7 @@ OFF_SPAN_S = 1.0
 """The second reading is asked this long after the first was answered: a device may say off up to
 1 s before it is (safety.md asks for at least 0.5 s between them)."""
 PROOF_AGE_S_MAX = 2.0
+PLANES_AGAINST_A_SWAP = 2
 NEVER_PROVES = ("fence_dummy", "fence_brocade", "fence_scsi", "fence_mpath", "fence_sanbox2")
 """Fabric agents cut off storage, not power; fence_dummy says what it is told."""
 
@@ -46,6 +47,10 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
         return None
     attempt = node.attempt
     ours = attempt is not None and attempt.off_sent_at > 0
+    if contradicted(suspicion, first):
+        return None
+    if not ours and _device_may_be_anothers(draft, node, first):
+        return None
     if ours and attempt is not None:
         others_heard_from = max(attempt.off_sent_at, first.answered_at)
         if _another_may_have_died(draft, node, attempt.off_sent_at, others_heard_from):
@@ -53,6 +58,27 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
     agent = node.spec.fencing[last.rung].agent
     word = "said off twice after our off order" if ours else "said off twice without our order"
     return ProofKind.POWER_OFF, f"{agent} {word}"
+
+
+def contradicted(suspicion: Suspicion, first: PowerRead) -> bool:
+    """Return whether a peer got an answer from the node that was asked for after its device said off."""
+    return any(asked_at >= first.asked_at for asked_at in suspicion.answered.values())
+
+
+def _device_may_be_anothers(draft: Draft, node: NodeRecord, first: PowerRead) -> bool:
+    """Return whether this "off" may speak of another node that is silent although its device says on.
+
+    Then the devices may be swapped, and two planes have to be silent besides.
+    """
+    suspicion = node.suspicion
+    silent_planes = [t for t in suspicion.silent.values() if t > first.asked_at] if suspicion else []
+    if len(silent_planes) >= PLANES_AGAINST_A_SWAP:
+        return False
+    for other in draft.state.nodes.values():
+        reads = other.suspicion.reads if other.suspicion is not None and other.name != node.name else []
+        if reads and reads[-1].answer is PowerAnswer.ON and other.state in SILENT:
+            return True
+    return False
 
 
 def reads_count_from(node: NodeRecord, suspicion: Suspicion) -> float:
@@ -80,6 +106,8 @@ def rung_is_trusted(node: NodeRecord, rung: int) -> bool:
     ready = node.readiness[rung]
     if entry.agent in NEVER_PROVES or "missing_as_off" in entry.params:
         return False
+    if identity_problem(entry, node.facts):
+        return False  # the node's facts may show a swap long before the next check
     return bool(ready.on_at and ready.identity and ready.device == device_of(entry))
 
 
@@ -129,8 +157,8 @@ def _said_by_node(vm: VmRecord, binding: Binding, node: NodeRecord) -> tuple[Pro
         return None
     if report.released and report.epoch >= binding.epoch:
         return ProofKind.RELEASED, report.end
-    if node.complete and newer_session and seen.at >= node.session_since:
-        return ProofKind.NOT_HERE, report.end
-    if binding.why == "foreign" and node.complete:
-        return ProofKind.NOT_HERE, report.end
-    return None
+    if report.epoch < binding.epoch and seen.full and newer_session:
+        return ProofKind.NOT_HERE, report.end  # its ledger knows nothing of this epoch
+    if binding.why == "foreign" and not report.epoch and node.complete:
+        return ProofKind.NOT_HERE, report.end  # it promised nothing, and what ran is gone
+    return None  # gone but not yet released: the agent may still be about to do something

@@ -54,6 +54,7 @@ class SeenReport(Struct):
     report: VmReport
     session: SessionKey
     at: float
+    full: bool = False  # part of a full state, not of a delta
 
 
 class VmRecord(Struct):
@@ -123,7 +124,7 @@ class Suspicion(Struct):
     asked_at: float = 0.0
     power_asked_at: float = 0.0
     silent: dict[str, float] = field(default_factory=dict)  # plane -> last question left unanswered
-    answered: dict[str, float] = field(default_factory=dict)  # "plane/port" -> last answer
+    answered: dict[str, float] = field(default_factory=dict)  # plane/port -> when the last one answered was asked
     reads: list[PowerRead] = field(default_factory=list)
 
 
@@ -293,6 +294,7 @@ class IncidentRecord(Struct):
     vm: str = ""
     closed: float = 0.0
     way_out: str = ""
+    stuck: str = ""  # what keeps things from going on, as last said
     steps: list[IncidentStep] = field(default_factory=list)
     vms: list[str] = field(default_factory=list)
 
