@@ -59,6 +59,7 @@ class Conversation:
         self.heartbeat_s = 1.0
         self._since_s = 0.0
         self._generation = 0
+        self._told_complete = False
         self._sequence = 0
         self._answered = 0
         self._heard_s = 0.0
@@ -169,17 +170,25 @@ class Conversation:
         if self.phase is Phase.GREETED:
             self._give_up_after(self._since_s + settings.welcome_wait_s_max, "no welcome")
         elif self.phase is Phase.WELCOMED:
-            fresh = desk.inventory.listed_asked_s >= self._since_s
             due_s = self._since_s + settings.first_list_wait_s_max
-            if fresh or desk.now >= due_s:
-                self._tell_everything(complete=fresh and desk.inventory.complete)
+            if self._whole or desk.now >= due_s:
+                self._sequence = self._answered = 0
+                self._tell_everything(complete=self._whole)
             else:
                 desk.wake_at(due_s)
+        elif self.phase is Phase.STANDING and self._whole and not self._told_complete:
+            self._tell_everything(complete=True)  # libvirt was silent when the session began
         if self.phase is Phase.STANDING:
             self._tell_changes()
             self._beat()
             self._give_up_after(self._heard_s + settings.answer_silence_s_max, "beats are not answered")
         desk.changed.clear()
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the whole node was read since this session was opened."""
+        inventory = self.desk.inventory
+        return inventory.complete and inventory.complete_asked_s >= self._since_s
 
     def _give_up_after(self, due_s: float, reason: str) -> None:
         if self.desk.now >= due_s:
@@ -194,7 +203,7 @@ class Conversation:
         self._adopt()
         self.phase = Phase.STANDING
         self._generation = 1
-        self._sequence = self._answered = 0
+        self._told_complete = complete
         self._heard_s, self._beat_s = desk.now, desk.now
         self._told = {uuid: desk.report(uuid) for uuid in desk.all_uuids()}
         self._definitions_told = {}
