@@ -11,8 +11,8 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from lab.witness import GuestTail, Happening, silences_s
 from lab.truth import Cpus, Qemu, Sample
+from lab.witness import GuestTail, Happening, silences_s
 
 
 class Recovery(Struct):

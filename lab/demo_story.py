@@ -18,8 +18,8 @@ from cli.client import path_of
 from cli.document import documents, look, text
 from lab.demo_report import Judgement, Moved, Recovery, colour_of, judge, sentence_of, unix_s
 from lab.demo_screen import Board, Screen
-from lab.witness import Happening, Witness, gap_between_s, silences_s
 from lab.laboratory import Laboratory
+from lab.witness import Happening, Witness, gap_between_s, silences_s
 
 VMS = {"db-1": "h1", "web-1": "h1", "web-2": "h2", "batch-1": "h3"}
 WAIT_S_MAX = 60.0
@@ -76,7 +76,7 @@ class Demo:
         self.witness = Witness(self.laboratory, list(VMS), self.tell)
         self.witness.start()
         self.screen.start()
-        self.wait(self.all_up, "all three nodes to be Up")
+        self.wait(lambda: self.all_have("Ready"), "all three nodes to be Up and Ready")
         self.virtward("get", "nodes")
 
     def define_vms(self) -> None:
@@ -91,7 +91,10 @@ class Demo:
             f"all {len(VMS)} count",
             f"the last one {max(line.at_s for line in first.values()) - begun:.1f} s after apply",
         )
-        self.wait(self.all_fenceable, "every BMC to be checked: only a device that was seen to work may prove anything")
+        self.wait(
+            lambda: self.all_have("Fenceable"),
+            "every BMC to be checked: only a device that was seen to work may prove anything",
+        )
         self.virtward("get", "vms")
 
     def migrate_one(self) -> None:
@@ -120,7 +123,7 @@ class Demo:
         """The same host's power goes, with no goodbye; its VMs must count elsewhere, and once."""
         host = self.fullest()
         lost = sorted(name for name, where in self.seen.running_on().items() if where == host)
-        self.wait(self.all_fenceable, "every BMC to be checked again")
+        self.wait(lambda: self.all_have("Fenceable"), "every BMC to be checked again")
         self.screen.chapter(f"The power of {host} is cut, with {', '.join(lost)} on it")
         cut_s = time.time()
         self.screen.happened(
@@ -225,17 +228,12 @@ class Demo:
                 raise DemoError("a VM ran twice: two QEMUs, or two writers on one disk")
             time.sleep(POLL_S)
 
-    def all_up(self) -> bool:
-        """Say whether every node takes VMs."""
-        states = self.seen.node_states
-        return len(states) == len(self.laboratory.hosts) and set(states.values()) == {"Up"}
-
-    def all_fenceable(self) -> bool:
-        """Say whether every node's fence device has shown that it works and is its own."""
+    def all_have(self, condition: str) -> bool:
+        """Say whether a condition of every node is True: Ready takes VMs, Fenceable has a fence device that works."""
         nodes = documents(self.seen.client.get(path_of("nodes")), "items")
         conditions = [each for node in nodes for each in documents(node, "status.conditions")]
-        proven = [each for each in conditions if look(each, "type") == "Fenceable" and look(each, "status") == "True"]
-        return len(proven) == len(self.laboratory.hosts)
+        held = [each for each in conditions if look(each, "type") == condition and look(each, "status") == "True"]
+        return len(held) == len(self.laboratory.hosts)
 
     def fullest(self) -> str:
         """The host with most VMs."""

@@ -9,7 +9,7 @@ import pytest
 
 from lab.demo_report import Moved, Recovery, judge, sentence_of, unix_s
 from lab.demo_screen import Screen
-from lab.demo_witness import GuestTail, Happening, gap_between_s, silences_s
+from lab.witness import GuestTail, Happening, gap_between_s, silences_s
 from lab.guest_log import GuestLine
 from lab.truth import Cpus, Qemu, Sample
 
