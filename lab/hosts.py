@@ -28,6 +28,7 @@ from lab.processes import Registry
 INIT = Path(__file__).with_name("host-init.sh")
 BOOT_TIMEOUT_S = 30.0
 _DIRECTORIES = (
+    "etc-libvirt/qemu",  # as the package lays it; who watches it may come before the first define
     "etc-libvirt",
     "var-lib-libvirt",
     "cache-libvirt",

@@ -65,9 +65,8 @@ class Planes:
 
     def plug(self, link: Link) -> None:
         """Lay the cable, as broken as it was; no error when it lies already. The member's namespace must exist."""
-        lines = [
-            f"link add {link.far} type veth peer name {link.near} address {link.hardware_address} netns {link.namespace}"
-        ]
+        peer = f"peer name {link.near} address {link.hardware_address} netns {link.namespace}"
+        lines = [f"link add {link.far} type veth {peer}"]
         lines += [f"link set {link.far} master {self._layout.bridge(link.plane)}"]
         namespaces.ip_batch(self._switch, lines, force=True)
         near = [f"addr replace {link.address}/24 dev {link.near}", f"link set {link.near} up"]

@@ -56,6 +56,7 @@ def test_a_failing_bmc_refuses_and_a_hung_one_says_nothing(laboratory: Laborator
     assert laboratory.host("h1").init is not None
 
 
+@pytest.mark.slow
 def test_an_early_bmc_says_off_before_it_is(laboratory: Laboratory) -> None:
     """The reading is off at once; the processes die a little later."""
     laboratory.set_bmc("h2", "early")
@@ -84,10 +85,10 @@ def _identity(laboratory: Laboratory, host: str) -> dict[str, str]:
     return answer
 
 
-@pytest.mark.parametrize("host", ["h1"])
-def test_total_power_loss_takes_the_bmc_along(laboratory: Laboratory, host: str) -> None:
+@pytest.mark.slow
+def test_total_power_loss_takes_the_bmc_along(laboratory: Laboratory) -> None:
     """With --with-bmc the device answers nothing, until the power is back."""
-    laboratory.power(host, "off", with_bmc=True)
-    assert _ipmi(laboratory, host, "chassis", "power", "status").returncode != 0
-    laboratory.power(host, "on")
-    assert _reading(laboratory, host) == "Chassis Power is on"
+    laboratory.power("h1", "off", with_bmc=True)
+    assert _ipmi(laboratory, "h1", "chassis", "power", "status").returncode != 0
+    laboratory.power("h1", "on")
+    assert _reading(laboratory, "h1") == "Chassis Power is on"

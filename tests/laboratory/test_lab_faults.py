@@ -6,6 +6,8 @@ import signal
 import sys
 import time
 
+import pytest
+
 from lab import processes, status, targets
 from lab.laboratory import Laboratory
 from lab.layout import LIBVIRT_PORT, Plane
@@ -124,6 +126,7 @@ def test_a_one_way_cut_stops_one_way_only(laboratory: Laboratory) -> None:
     assert _arrives(laboratory, "h2", "h1")
 
 
+@pytest.mark.slow
 def test_a_cut_outlives_the_hosts_power(laboratory: Laboratory) -> None:
     """A cable that was cut is still cut when the host boots again."""
     laboratory.cut("h1", "migration")
@@ -141,6 +144,7 @@ def _link_state(laboratory: Laboratory, host: str, link: str) -> str:
         return shown.stdout.read()
 
 
+@pytest.mark.slow
 def test_a_slow_cable_is_slow(laboratory: Laboratory) -> None:
     """A rate limit holds: 16 Mbit need two seconds at 8 Mbit/s, whatever the machine."""
     laboratory.slow("h1", "migration", 8)

@@ -93,7 +93,9 @@ def test_a_name_serves_one_laboratory(laboratory: Laboratory, tmp_path: Path) ->
     assert namespaces.exists(laboratory.layout.switch)
 
 
-@pytest.mark.parametrize("after_s", [0.15, 0.3, 0.45])
+@pytest.mark.parametrize(
+    "after_s", [pytest.param(0.15, marks=pytest.mark.slow), 0.3, pytest.param(0.45, marks=pytest.mark.slow)]
+)
 def test_down_clears_what_a_killed_up_left(other: Laboratory, lab_base: Path, after_s: float) -> None:
     """`up` killed anywhere leaves nothing that `down` does not find."""
     environment = {**os.environ, "VIRTWARD_LAB_DIR": str(lab_base)}
