@@ -137,18 +137,20 @@ def _probe_answered(state: State, event: ev.ProbeAnswered) -> None:
     suspicion = node.suspicion
     node.fact = state.position
     planes: dict[str, list[bool]] = {}
+    asked: dict[str, float] = {}
     for result in event.results:
         asked_at = event.at - result.asked_ago_s
         if asked_at < suspicion.since or asked_at < node.last_sign:
             continue
         planes.setdefault(result.plane, []).append(result.answered)
+        asked[result.plane] = min(asked.get(result.plane, asked_at), asked_at)
         if result.answered:
             suspicion.answered[f"{result.plane}/{result.port}"] = asked_at
     for plane, answers in planes.items():
         if any(answers):
             suspicion.silent.pop(plane, None)
         else:
-            suspicion.silent[plane] = event.at
+            suspicion.silent[plane] = asked[plane]
 
 
 def _evidence_sought(state: State, event: ev.EvidenceSought) -> None:

@@ -47,7 +47,7 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
         return None
     attempt = node.attempt
     ours = attempt is not None and attempt.off_sent_at > 0
-    if contradicted(suspicion, first):
+    if contradicted(suspicion, first) or _peers_must_answer_first(draft, node, suspicion, first):
         return None
     if not ours and _device_may_be_anothers(draft, node, first):
         return None
@@ -63,6 +63,21 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
 def contradicted(suspicion: Suspicion, first: PowerRead) -> bool:
     """Return whether a peer got an answer from the node that was asked for after its device said off."""
     return any(asked_at >= first.asked_at for asked_at in suspicion.answered.values())
+
+
+def _peers_must_answer_first(draft: Draft, node: NodeRecord, suspicion: Suspicion, first: PowerRead) -> bool:
+    """Return whether a peer that can be asked has not yet found the node silent.
+
+    One that was heard in this suspicion must have fallen silent after its device first said off.
+    """
+    peers = any(
+        other.state is NodeState.UP and other.connected and other.name != node.name
+        for other in draft.state.nodes.values()
+    )
+    if not peers or not suspicion.rounds:
+        return False
+    since = first.asked_at if suspicion.answered else suspicion.since
+    return max(suspicion.silent.values(), default=0.0) < since
 
 
 def _device_may_be_anothers(draft: Draft, node: NodeRecord, first: PowerRead) -> bool:

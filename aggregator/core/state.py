@@ -123,7 +123,7 @@ class Suspicion(Struct):
     rounds: int = 0
     asked_at: float = 0.0
     power_asked_at: float = 0.0
-    silent: dict[str, float] = field(default_factory=dict)  # plane -> last question left unanswered
+    silent: dict[str, float] = field(default_factory=dict)  # plane -> when the last one left unanswered was asked
     answered: dict[str, float] = field(default_factory=dict)  # plane/port -> when the last one answered was asked
     reads: list[PowerRead] = field(default_factory=list)
 
