@@ -37,14 +37,14 @@ def wait_for(
     done: Callable[[Document], bool],
     line: Callable[[Document], str],
     timeout: str,
+    shown: str = "",
 ) -> Document:
-    """Ask until done, printing `line` whenever it reads differently.
+    """Ask until done, printing `line` whenever it reads differently. shown: the line printed before.
 
     Returns the last answer. Failure when `timeout` is over: then what was ordered goes on.
     """
     seconds_max = seconds_of(timeout)
     begun = time.monotonic()
-    shown = ""
     while True:
         answer = ask()
         now = line(answer)

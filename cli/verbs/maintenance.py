@@ -78,20 +78,21 @@ def drain(  # noqa: PLR0913 (click hands every option over by name)
     body: dict[str, Json] = {"dryRun": dry_run, "force": force}
     if deadline is not None:
         body["deadlineSeconds"] = seconds_of(deadline)
-    for node in nodes:
-        begun = session.client.post(path_of("nodes", node, "drain"), body)
-        click.echo("\n".join(plan_lines(node, begun)) if dry_run else drain_line(node, begun))
+    begun = {node: session.client.post(path_of("nodes", node, "drain"), body) for node in nodes}
+    for node, found in begun.items():
+        click.echo("\n".join(plan_lines(node, found)) if dry_run else drain_line(node, found))
     if wait and not dry_run:
-        for node in nodes:
-            _wait(session, node, timeout)
+        for node, found in begun.items():
+            _wait(session, node, drain_line(node, found), timeout)
 
 
-def _wait(session: Session, node: str, timeout: str) -> None:
+def _wait(session: Session, node: str, shown: str, timeout: str) -> None:
     ended = wait_for(
         lambda: session.client.get(path_of("drains", node)),
         done=lambda now: text(now, "status.phase") in ENDED,
         line=lambda now: drain_line(node, now),
         timeout=timeout,
+        shown=shown,
     )
     phase = text(ended, "status.phase")
     if phase != "Done":

@@ -31,7 +31,8 @@ def migrate(session: Session, name: str, to: str | None, *, wait: bool, timeout:
     target = name_in("nodes", to) if to else None
     migration = session.client.post(path_of("vms", vm, "migrate"), {"to": target})
     made = name_of(migration)
-    click.echo(f"migration/{made}: {migration_line(migration)}")
+    first = f"migration/{made}: {migration_line(migration)}"
+    click.echo(first)
     if not wait:
         return
     ended = wait_for(
@@ -39,6 +40,7 @@ def migrate(session: Session, name: str, to: str | None, *, wait: bool, timeout:
         done=lambda now: text(now, "status.phase") in ENDED,
         line=lambda now: f"migration/{made}: {migration_line(now)}",
         timeout=timeout,
+        shown=first,
     )
     if text(ended, "status.phase") != "Succeeded":
         reason = text(ended, "status.reason", "no reason was given")
