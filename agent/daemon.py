@@ -51,6 +51,7 @@ from fleet.service import Service
 FACTS_EVERY_S = 10.0
 FACTS_EVERY_UNTIL_READY_S = 0.5
 BMC_EVERY_S = 60.0
+LIBVIRT_WAIT_S_MAX = 2.0
 QUEUE_MAX = 20_000
 STOP_FLUSH_S_MAX = 2.0
 
@@ -102,6 +103,7 @@ class Daemon:
             await self.hypervisor.start(self._put)
             self._errand(self._keep_stepping(service, Keeper(settings, memory)))
             self._errand(self._keep_performing(memory))
+            await self._know_libvirt()
             self._errand(self._keep_facts())
             self._link.start()
             service.ready(f"node {self.config.node}, ledger {state}")
@@ -223,6 +225,11 @@ class Daemon:
 
     def _read_facts(self) -> NodeFacts:
         return node_facts(self.identity, self.config.addresses, self.hypervisor.node_facts(), self._bmc)
+
+    async def _know_libvirt(self) -> None:
+        """Give libvirt a moment, so that the hello can name the host's uuid; go on without it after that."""
+        await self.hypervisor.wait_ready(LIBVIRT_WAIT_S_MAX)
+        self._put(FactsRead(self._read_facts()))
 
     async def _keep_facts(self) -> None:
         bmc_s = self.clock.monotonic_s()

@@ -62,6 +62,10 @@ class Hypervisor(Protocol):
         """Have everything read anew; DomainsListed follows within 2 s, complete or not."""
         ...
 
+    async def wait_ready(self, wait_s_max: float) -> bool:
+        """Wait until node_facts() says ready; False if it does not within wait_s_max."""
+        ...
+
     def node_facts(self) -> HypervisorFacts:
         """Return what is known by now; never blocks."""
         ...

@@ -373,6 +373,7 @@ class KeeperSettings(Struct, frozen=True):
     call_timeout_s: float = 60.0
     destroy_tries_max: int = 3
     destroy_again_after_s: float = 5.0
+    ask_again_after_s: float = 4.0  # a guest that is still booting misses the power button
     tell_peer_every_s: float = 0.5
     tell_peer_s_max: float = 60.0
     resume_tries_max: int = 3

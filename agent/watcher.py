@@ -70,6 +70,7 @@ class LibvirtHypervisor:
         self._looks: dict[str, bool] = {}  # uuid → look once more when the present look is over
         self._look_wanted = asyncio.Event()
         self._lost = asyncio.Event()
+        self._ready = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         definitions = definitions_dir or Path("/etc/libvirt/qemu")
         self.definitions = Definitions(Connection(uri), resolve, definitions, self._definition_changed)
@@ -123,6 +124,7 @@ class LibvirtHypervisor:
                 await asyncio.sleep(RECONNECT_EVERY_S)
                 continue
             self._down_reason = ""
+            self._ready.set()
             log.info("libvirt connected", uri=self.uri, version=self._host.libvirt_version)
             self.definitions.refresh_all()
             self.look()
@@ -133,7 +135,16 @@ class LibvirtHypervisor:
     def _down(self, reason: str) -> None:
         if self._down_reason != reason:
             self._down_reason = reason
+            self._ready.clear()
             log.warning("libvirt is silent", reason=reason)
+
+    async def wait_ready(self, wait_s_max: float) -> bool:
+        """Wait for the first connection to libvirt."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), wait_s_max)
+        except TimeoutError:
+            return False
+        return True
 
     def node_facts(self) -> HypervisorFacts:
         """Return what is known of libvirt; never blocks."""

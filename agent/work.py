@@ -45,6 +45,7 @@ class Work(Struct):
     since_s: float = 0.0
     due_s: float = float("inf")
     look_s: float = 0.0
+    again_s: float = float("inf")  # when to ask the guest again
     tries: int = 0
     call_id: int = 0  # of the call in flight, 0: none
     code: str = ""

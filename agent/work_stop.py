@@ -61,8 +61,10 @@ def returned(bench: Bench, work: Work, fact: CallReturned) -> None:
     if work.step is Step.DESTROYING:
         work.due_s = desk.now + desk.settings.destroy_again_after_s
         desk.look()
-    elif work.step is Step.ASKED and fact.code == CODE_NOT_RUNNING:
-        desk.look()
+    elif work.step is Step.ASKED:
+        work.again_s = desk.now + desk.settings.ask_again_after_s
+        if fact.code == CODE_NOT_RUNNING:
+            desk.look()
 
 
 def advance(bench: Bench, work: Work) -> None:
@@ -79,13 +81,21 @@ def advance(bench: Bench, work: Work) -> None:
         else:
             bench.look_again(work)
     elif work.step is Step.ASKED:
-        if desk.now >= work.due_s:
-            desk.note("grace is over", uuid, "the guest did not power off")
-            _destroy(bench, work)
-        else:
-            desk.wake_at(work.due_s)
+        _wait_for_guest(bench, work)
     elif work.step is Step.DESTROYING and work.call_id == 0:
         _destroy_again(bench, work)
+
+
+def _wait_for_guest(bench: Bench, work: Work) -> None:
+    desk = bench.desk
+    if desk.now >= work.due_s:
+        desk.note("grace is over", work.order.uuid, "the guest did not power off")
+        _destroy(bench, work)
+        return
+    if desk.now >= work.again_s and work.call_id == 0:
+        work.again_s = float("inf")
+        bench.call(work, AskShutdown())
+    desk.wake_at(min(work.due_s, work.again_s))
 
 
 def _destroy_again(bench: Bench, work: Work) -> None:

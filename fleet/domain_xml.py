@@ -207,22 +207,25 @@ def canonical_hash(root: ET.Element) -> str:
     """Return a hash of what matters: attribute order, white space and run-time parts do not.
 
     <seclabel> and <alias> of a running domain and the ids libvirt adds while it runs are left out,
-    so that the persistent definition has the same hash whether or not the VM runs.
+    so that the persistent definition has the same hash whether or not the VM runs. A migration
+    reorders <controller> elements (seen with libvirt 9.0), so of the devices only those whose order
+    a guest sees keep it.
     """
-    digest = hashlib.sha256()
-    _feed(root, digest.update)
-    return digest.hexdigest()[:32]
+    return _digest(root).hex()[:32]
 
 
-_RUNTIME_TAGS = frozenset({"alias", "seclabel", "privateData", "backingStore", "mirror"})
+_RUNTIME_TAGS = frozenset({"alias", "seclabel", "privateData", "mirror"})
+_ORDERED_DEVICES = frozenset({"disk", "interface", "hostdev"})
 
 
-def _feed(element: ET.Element, update: Callable[[bytes], None]) -> None:
-    tag = element.tag
-    if tag in _RUNTIME_TAGS and not (tag == "backingStore" and len(element)):
-        return
-    attributes = sorted((k, v) for k, v in element.attrib.items() if not (tag == "domain" and k == "id"))
-    update(repr((tag, attributes, (element.text or "").strip())).encode())
-    for child in element:
-        _feed(child, update)
-    update(b"/")
+def _digest(element: ET.Element) -> bytes:
+    attributes = sorted((k, v) for k, v in element.attrib.items() if not (element.tag == "domain" and k == "id"))
+    own = hashlib.sha256(repr((element.tag, attributes, (element.text or "").strip())).encode())
+    children = [child for child in element if child.tag not in _RUNTIME_TAGS]
+    digests = [(child.tag if child.tag in _ORDERED_DEVICES else "", _digest(child)) for child in children]
+    if element.tag == "devices":
+        ordered = [digest for tag, digest in digests if tag]
+        digests = [("", digest) for digest in (*ordered, *sorted(digest for tag, digest in digests if not tag))]
+    for _tag, digest in digests:
+        own.update(digest)
+    return own.digest()
