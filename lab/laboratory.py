@@ -115,7 +115,7 @@ class Laboratory:
             self.storage.start()
             self._prepare_hosts(plan)
             with ThreadPoolExecutor(max_workers=4) as pool:
-                list(pool.map(lambda host: self.switch_power(host.name, on=True), self.hosts))
+                list(pool.map(self._complete_host, self.hosts))
             self._start_witnesses()
             if plan.agents:
                 self._start_daemons(plan)
@@ -156,6 +156,11 @@ class Laboratory:
                 bmc.prepare(self.layout.stable_uuid(f"bmc {name}", plan.id))
                 bmc.start()
                 write_identity_command(self.layout, name)
+
+    def _complete_host(self, host: Host) -> None:
+        self.switch_power(host.name, on=True)
+        if host.pid_of("libvirtd") is None:
+            host.start_libvirtd()
 
     def _start_witnesses(self) -> None:
         """The collector of guests' words and the observer of QEMUs."""
