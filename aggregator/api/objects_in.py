@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TypeVar, cast
 
+import msgspec
+
 from aggregator.api.bodies import PlainObject
 from aggregator.api.problems import bad_request, conflict, refused
 from aggregator.core.manifest import ManifestError, check_object
@@ -50,7 +52,9 @@ def merged(current: PlainObject, patch: PlainObject, name: str) -> PlainObject:
     for key in patch:
         if key not in ("apiVersion", "kind", "metadata", "spec"):
             raise bad_request(f"{key} cannot be patched; a patch holds metadata and spec")
-    result = _merge({key: part for key, part in current.items() if key != "status"}, patch)
+    plain: PlainObject = msgspec.json.decode(msgspec.json.encode(current))  # lists, as a manifest has them
+    plain.pop("status", None)
+    result = _merge(plain, patch)
     metadata = result.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("name") != name:
         raise refused("metadata.name: an object cannot be renamed")

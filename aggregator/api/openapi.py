@@ -14,7 +14,7 @@ from aggregator.api.calls import Call, answer
 from aggregator.api.router import WRITES, Route
 from aggregator.core.explain import Explanation
 from aggregator.core.objects import Node, VirtualMachine
-from aggregator.core.policy import ClusterConfig, Duration
+from aggregator.core.policy import ClusterConfig, write_config
 from aggregator.core.views import Drain, EventView, Incident, Migration
 
 _OBJECT: dict[str, object] = {"type": "object"}
@@ -115,16 +115,19 @@ class Problem(Struct):
 
 
 _TYPES = (
-    VirtualMachine, Node, Migration, Drain, Incident, EventView, Explanation, ClusterConfig, VerbOrder, MigrateOrder,
+    VirtualMachine, Node, Migration, Drain, Incident, EventView, Explanation, VerbOrder, MigrateOrder,
     DrainOrder, Uncordon, TaintOrder, FenceOrder, GoneOrder, Apply, Applied, Token, List, Problem,
 )  # fmt: skip
 
 
 def document(routes: Iterable[Route], version: str) -> dict[str, object]:
     """Return the OpenAPI 3.1 document of a table of routes."""
-    _, schemas = msgspec.json.schema_components(_TYPES, schema_hook=_schema, ref_template="#/components/schemas/{name}")
+    _, schemas = msgspec.json.schema_components(
+        _TYPES, schema_hook=_anything, ref_template="#/components/schemas/{name}"
+    )
     schemas = {**schemas, "Patch": {**_OBJECT, "description": "a merge patch (RFC 7396); null deletes"}}
     schemas["Status"] = _OBJECT
+    schemas["ClusterConfig"] = _settings(write_config(ClusterConfig()))
     paths: dict[str, dict[str, object]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -141,10 +144,23 @@ def document(routes: Iterable[Route], version: str) -> dict[str, object]:
     }
 
 
-def _schema(kind: type) -> dict[str, object]:
-    if kind is Duration:
-        return {"type": ["string", "number"], "description": "a duration: 90s, 5m, or seconds"}
+def _anything(kind: type) -> dict[str, object]:
+    """msgspec hook: a value that may be any JSON."""
+    if kind is object:
+        return {"description": "any value"}
     raise NotImplementedError(kind)
+
+
+def _settings(defaults: dict[str, object]) -> dict[str, object]:
+    """Return the schema of settings, from their defaults: that is where their keys and forms are known."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            key: _settings(value) if isinstance(value, dict) and key != "weights" else {"default": value}
+            for key, value in defaults.items()
+        },
+    }
 
 
 def _content(schema: str, subtype: str = "json") -> dict[str, object]:

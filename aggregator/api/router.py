@@ -82,7 +82,7 @@ class Router:
         for route, names in fitting:
             if route.method == asked:
                 return route, names
-        if fitting:
+        if fitting and not (method == "POST" and verb and self._verbs_at([*segments[:-1], last])):
             allowed = ", ".join(sorted({route.method for route, _ in fitting}))
             raise Problem(
                 HTTPStatus.METHOD_NOT_ALLOWED,
@@ -91,9 +91,12 @@ class Router:
             )
         raise self._nothing(segments, last, verb, raw_path)
 
+    def _verbs_at(self, segments: list[str]) -> list[str]:
+        return [route.verb for route in self.routes if route.verb and _match(route.segments, segments) is not None]
+
     def _nothing(self, segments: list[str], last: str, verb: str, raw_path: str) -> Problem:
-        verbs = [r.verb for r in self.routes if r.verb and _match(r.segments, [*segments[:-1], last]) is not None]
-        if verb and verbs:
+        verbs = self._verbs_at([*segments[:-1], last]) if verb else []
+        if verbs:
             return Problem(HTTPStatus.NOT_FOUND, f"there is no verb {verb!r} here; there are {', '.join(verbs)}")
         return Problem(
             HTTPStatus.NOT_FOUND, f"there is nothing at {unquote(raw_path)}; /openapi.json lists what there is"

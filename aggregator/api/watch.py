@@ -20,7 +20,7 @@ import msgspec
 from aggregator.api.selector import Selector, selects
 from aggregator.core.state import State
 from aggregator.core.views import Plain
-from aggregator.fleet_access import FleetAccess
+from aggregator.fleet_access import FleetAccess, NotServingError
 
 CHANGES_MAX = 10_000
 COALESCE_S = 0.1
@@ -125,7 +125,10 @@ class Hub:
         ]
         try:
             await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            return waits[0].done() and not waits[0].cancelled()
+            if waits[0].done() and waits[0].exception() is not None:  # nothing will change any more
+                await asyncio.wait(waits[1:], timeout=timeout_s)
+                return False
+            return waits[0].done()
         finally:
             for wait in waits:
                 wait.cancel()
@@ -143,8 +146,12 @@ class Hub:
     async def _follow(self) -> None:
         try:
             while self.watchers or monotonic() - self._used_at < QUIET_S_MAX:
-                with contextlib.suppress(TimeoutError):
+                try:
                     await asyncio.wait_for(self._fleet.wait_for_change(self._position), LOOK_AGAIN_S)
+                except TimeoutError:
+                    pass  # progress is looked at all the same
+                except NotServingError:
+                    await asyncio.sleep(LOOK_AGAIN_S)
                 begun = monotonic()
                 self._compare()
                 await asyncio.sleep(max(COALESCE_S, (monotonic() - begun) / LOAD_MAX))

@@ -1,0 +1,86 @@
+"""A fleet behind FleetAccess for tests of the API: the real core on an in-memory journal, no loop.
+
+The nodes, agents and fence devices are those of the core's own tests. Time moves when a test says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+
+from aggregator.core.events import Event
+from aggregator.core.state import HistoryLine, State
+from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NotServingError
+from tests.unit.core.fleet import Fleet
+
+TOKEN = "the-admin-token"
+
+
+class World:
+    """Fulfils FleetAccess."""
+
+    def __init__(self, nodes: int = 3, config: dict[str, object] | None = None) -> None:
+        self.core = Fleet(nodes, config)
+        self.core.run(2)
+        self.ready = True
+        self.verdict = DefinitionVerdict(ok=True, node="n1")
+        self.checked: list[str] = []
+        self.before_fold: list[Callable[[], object]] = []  # run once each, between a write's check and its fold
+        self._changed = asyncio.Event()
+
+    @property
+    def state(self) -> State:
+        return self.core.state
+
+    @property
+    def token_sha256(self) -> str:
+        return sha256(TOKEN.encode()).hexdigest()
+
+    @property
+    def leader_ready(self) -> bool:
+        return self.ready
+
+    def now(self) -> float:
+        return self.core.now
+
+    async def submit(self, fact: Event, check: Callable[[State], None] | None = None) -> int:
+        if not self.ready:
+            raise NotServingError("the store is lost")
+        if self.before_fold:
+            self.before_fold.pop(0)()
+        if check is not None:
+            check(self.state)
+        self.core.settle(fact)
+        self.tell()
+        return self.state.position
+
+    async def check_definition(self, xml: str, timeout_s: float = 5.0) -> DefinitionVerdict:
+        self.checked.append(xml)
+        return self.verdict
+
+    async def history(self, query: HistoryQuery) -> Sequence[HistoryLine]:
+        found = [
+            line
+            for line in self.state.history
+            if line.position > query.after
+            and query.kind in ("", line.kind)
+            and query.node in ("", line.node)
+            and query.vm in ("", line.vm)
+        ]
+        return found[-query.limit :]
+
+    async def wait_for_change(self, since_position: int) -> int:
+        while self.state.position <= since_position:
+            await self._changed.wait()
+        return self.state.position
+
+    def tell(self) -> None:
+        """Wake whoever waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        self.core.run(seconds)
+        self.tell()
