@@ -126,6 +126,7 @@ def _vms_reported(state: State, event: ev.VmsReported) -> None:
         node.in_hand = event.in_hand
     if event.facts is not None:
         node.facts = event.facts
+        node.host_uuid = node.host_uuid or event.facts.host_uuid
         node.labels = {**node.labels, **event.facts.labels}
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=event.full and event.complete, at=event.at)
 

@@ -45,15 +45,16 @@ def _refusal(node: NodeRecord | None, hello: Hello, token_sha256: str) -> Refusa
             f"the agent speaks protocol {hello.protocol_min} to {hello.protocol_max}, "
             f"this aggregator {PROTOCOL_MIN} to {PROTOCOL_MAX}; upgrade the older one",
         )
-    conflict = node.machine_id and (
-        node.machine_id != hello.facts.machine_id or node.host_uuid != hello.facts.host_uuid
-    )
-    if conflict:
+    told, known = hello.facts.host_uuid, node.host_uuid
+    if node.machine_id and (node.machine_id != hello.facts.machine_id or (told and known and told != known)):
         return Refusal(
             "IDENTITY",
             f"another machine is known as {hello.node} (machine-id {node.machine_id}); give this "
             f"one another name, or delete the node first with: virtward delete node {hello.node}",
         )
+    if known and not told and node.boot_id != hello.session.boot_id:
+        # Another boot proves the last one inert, so it must be shown to be the same machine first.
+        return Refusal("IDENTITY", f"{hello.node}'s libvirt has not told its host uuid yet; try again when it answers")
     if node.session is not None and node.session.number > hello.session.number:
         same_boot = node.session.boot_id == hello.session.boot_id
         if same_boot and node.session.agent_start == hello.session.agent_start:
