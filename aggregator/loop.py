@@ -15,8 +15,8 @@ import structlog
 
 from aggregator.act.hand import Hands
 from aggregator.clock import FleetClock
-from aggregator.core.events import Event, Transition
-from aggregator.core.history import is_quiet
+from aggregator.core.events import Event, FenceFailed, IncidentOpened, SecondRunSeen, SelfDoubted, Transition
+from aggregator.core.history import detail_of, is_quiet
 from aggregator.core.journal_form import VOLATILE, encode_state
 from aggregator.core.settle import Settled, settle
 from aggregator.core.state import State
@@ -30,6 +30,7 @@ from aggregator.store.protocol import Store, StoredEvent, StoreError
 SNAPSHOT_EVENTS = 5_000
 LOOK_S_MIN = 0.01  # a decision that is due at once again is due in a moment
 LOOK_S_MAX = 3600.0
+ALARMING = (FenceFailed, IncidentOpened, SecondRunSeen, SelfDoubted)
 
 _log = structlog.get_logger("aggregator.loop")
 
@@ -215,13 +216,11 @@ class Loop:
     @staticmethod
     def _tell(rows: Sequence[StoredEvent], events: Sequence[Event]) -> None:
         for row, event in zip(rows, events, strict=True):
-            say = _log.debug if is_quiet(event) else _log.info
-            told = {"node": row.node, "vm": row.vm}
+            say = _log.debug if is_quiet(event) else _log.warning if isinstance(event, ALARMING) else _log.info
+            told: dict[str, object] = {"node": row.node, "vm": row.vm, "detail": detail_of(event)}
             if isinstance(event, Transition):
-                told["reason"] = event.reason
-                say(row.kind, position=row.position, cause=event.cause, **{k: v for k, v in told.items() if v})
-            else:
-                say(row.kind, position=row.position, **{k: v for k, v in told.items() if v})
+                told |= {"reason": event.reason, "cause": event.cause}
+            say(row.kind, position=row.position, **{name: value for name, value in told.items() if value})
 
     def _announce(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
