@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+from aggregator.core.yaml_text import read_yaml
 from cli.client import Client, Unreachable, path_of
 from cli.document import Document, documents, look, mapping, text
 from cli.errors import Failure
 from cli.settings import Settings
 from lab import targets
 from lab.laboratory import Laboratory
+from lab.manifest import GuestKind
 from lab.witness import Happening, Witness
 
 WAIT_S_MAX = 90.0
@@ -122,15 +124,13 @@ class Scene:
     def apply(self, *names: str, host: str = "", **wishes: int) -> None:
         """Apply tiny VMs, by preference on one host, and wait until they count there."""
         for name in names:
-            manifest = self.laboratory.vm(name, host=host, **wishes)
+            manifest = self.laboratory.vm(name, GuestKind.TINY, host=host, **wishes)
             self.apply_text(manifest)
         self.wait(lambda: all(self.counts(name) for name in names), f"{', '.join(names)} to count")
 
     def apply_text(self, manifest: str) -> Document:
         """Apply a manifest as a person wrote it."""
-        from aggregator.core.yaml_text import read_documents
-
-        return self.client.post("/api/v1/apply", {"documents": list(read_documents(manifest)), "strict": False})
+        return self.client.post("/api/v1/apply", {"documents": read_yaml(manifest), "strict": False})
 
     def verb(self, collection: str, name: str, verb: str, body: Document | None = None) -> Document:
         """Give an order such as drain or migrate."""
@@ -143,6 +143,20 @@ class Scene:
     def start(self, target: str) -> None:
         """Start a target again, as systemd would."""
         targets.start(self.laboratory, target)
+
+    def hide_fence_agents(self) -> None:
+        """Restart the aggregator with an empty directory of fence programs, as if nobody had installed them."""
+        config = self.laboratory.aggregator.dir / "aggregator.toml"
+        empty = self.laboratory.dir / "no-fence-agents"
+        empty.mkdir(exist_ok=True)
+        lines = config.read_text().splitlines()
+        kept = [f'fence_agents_dir = "{empty}"' if line.startswith("fence_agents_dir") else line for line in lines]
+        config.write_text("\n".join(kept) + "\n")
+        self.send(self.laboratory.aggregator.role, "KILL")
+        self.wait(lambda: self.laboratory.aggregator.pid is None, "the aggregator to be gone")
+        self.start(self.laboratory.aggregator.role)
+        names = [host.name for host in self.laboratory.hosts]
+        self.wait(lambda: all(self.node_state(name) == "Up" for name in names), "every node to be Up again")
 
     # --- the ground truth ---
 

@@ -5,3 +5,5 @@ import os
 # Programs under test print the same on a terminal and in a pipe.
 os.environ.setdefault("NO_COLOR", "1")
 os.environ.pop("FORCE_COLOR", None)
+
+pytest_plugins = ["tests.laboratory.scenes"]

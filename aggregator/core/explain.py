@@ -15,7 +15,7 @@ from aggregator.core.lookups import CONVICTED, acts, open_orders, survives_loss,
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.state import Binding, HistoryLine, NodeRecord, State, VmRecord
 from aggregator.core.views_node import not_ready
-from aggregator.core.views_vm import fencing_problem, hold_text, unprotected
+from aggregator.core.views_vm import fencing_problem, hold_text, reason_of, unprotected
 
 STEPS_MAX = 40
 
@@ -40,11 +40,12 @@ class Explanation(Struct, frozen=True, kw_only=True):
 def explain_vm(state: State, record: VmRecord, history: Sequence[HistoryLine]) -> Explanation:
     """Explain one VM. history: its lines and those of its nodes, oldest first."""
     what = _what_vm(state, record)
-    if record.phase_reason:
-        what += f" Why: {record.phase_reason}."
+    reason = reason_of(state, record)
+    if reason:
+        what += f" Why: {reason}."
     waits, ways = _waits_of_vm(state, record)
-    reason, sentence = unprotected(state, record)
-    if reason and record.run_open:
+    unsafe, sentence = unprotected(state, record)
+    if unsafe and record.run_open:
         waits.append(f"It is not protected: {sentence}.")
     return Explanation(text=_paragraphs(what, waits, ways), steps=steps_of(history))
 

@@ -155,7 +155,8 @@ def binding_proof(state: State, vm: VmRecord, binding: Binding) -> tuple[ProofKi
     if not node.connected or node.session is None or node.ledger is LedgerState.LOST:
         return None
     if node.boot_id != binding.boot_id:
-        return ProofKind.REBOOTED, EndReason.NOT_ENDED
+        same_machine = node.facts is not None and bool(node.host_uuid) and node.facts.host_uuid == node.host_uuid
+        return (ProofKind.REBOOTED, EndReason.NOT_ENDED) if same_machine else None
     return _said_by_node(vm, binding, node)
 
 

@@ -21,6 +21,7 @@ from aggregator.core.objects import (
     VmSpec,
     VmStatus,
 )
+from aggregator.core.phases import phase_of
 from aggregator.core.secrets import hide_xml
 from aggregator.core.state import NodeRecord, RungReadiness, State, VmRecord
 from aggregator.core.views import Plain, every_field
@@ -48,7 +49,7 @@ def vm_view(state: State, record: VmRecord) -> VirtualMachine:
             epoch=record.epoch,
             run=record.run,
             restarts=record.restart_count,
-            reason=record.phase_reason,
+            reason=reason_of(state, record),
             message=hold_text(state, record),
             since=rfc3339(record.phase_since or record.created),
             bound=tuple(
@@ -71,6 +72,12 @@ def plain_vm(vm: VirtualMachine) -> Plain:
     return shown
 
 
+def reason_of(state: State, record: VmRecord) -> str:
+    """Return why the VM is in its phase, as of now: the reason may move on while the phase stays."""
+    phase, reason = phase_of(state, state.now, record)
+    return reason if phase is record.phase else record.phase_reason
+
+
 def hold_text(state: State, record: VmRecord) -> str:
     """Return why the VM is held back and for how long, empty if it is not."""
     if record.held_until <= state.now or record.run_open:
@@ -88,7 +95,7 @@ def requests_of(spec: VmSpec, cpu_m: int, memory_bytes: int) -> Resources:
 def conditions_of(state: State, record: VmRecord) -> tuple[ApiCondition, ...]:
     """Return the VM's five conditions (interfaces.md, words in status)."""
     return (
-        _ready(record),
+        _ready(state, record),
         _live_migratable(state, record),
         _protected(state, record),
         ApiCondition(
@@ -101,13 +108,13 @@ def conditions_of(state: State, record: VmRecord) -> tuple[ApiCondition, ...]:
     )
 
 
-def _ready(record: VmRecord) -> ApiCondition:
+def _ready(state: State, record: VmRecord) -> ApiCondition:
     running = record.phase is VmPhase.RUNNING
     return ApiCondition(
         type="Ready",
         status="True" if running else "False",
         reason="Running" if running else str(record.phase),
-        message=record.phase_reason if not running else "",
+        message=reason_of(state, record) if not running else "",
         last_transition_time=rfc3339(record.phase_since),
     )
 

@@ -1,0 +1,30 @@
+"""A laboratory of its own for every test module that asks for one, torn down whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from cli.document import Document
+from lab.scene import Scene
+
+_numbers = count(1)
+SceneMaker = Callable[..., Scene]
+
+
+@pytest.fixture
+def scene() -> Iterator[SceneMaker]:
+    """Return a maker of scenes, up and with agents, each removed after the test."""
+    made: list[Scene] = []
+
+    def make(*vms: str, hosts: int = 3, config: Document | None = None) -> Scene:
+        one = Scene(f"t{next(_numbers) % 1000}", vms)
+        made.append(one)
+        one.up(hosts=hosts, config=config)
+        return one
+
+    yield make
+    for one in made:
+        one.__exit__(None, None, None)

@@ -1,0 +1,156 @@
+"""kill -9 of aggregator, agent and libvirtd between any two steps: nothing runs twice, nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+import pytest
+
+from cli.document import documents, text
+from cli.errors import Failure
+from lab.scene import Scene
+from tests.laboratory.scenes import SceneMaker
+
+VMS = ("v1", "v2", "v3")
+RECOVERY_STEPS = (
+    "NodeSuspect",
+    "IncidentOpened",
+    "NodeProven",
+    "NodeFenced",
+    "BindingFreed",
+    "StartDecided",
+    "OrderIssued",
+    "OrderClosed",
+)
+DRAIN_STEPS = (
+    "DrainRequested",
+    "MigrationQueued",
+    "MigrationChanged",
+    "OrderIssued",
+    "BindingFreed",
+    "OwnerChanged",
+    "DrainChanged",
+)
+
+
+def aggregator_dies_at(fleet: Scene, step: str) -> None:
+    """Restart the aggregator so that it kills itself right after journalling a step, before any deed."""
+    fleet.send("aggregator@1", "KILL")
+    fleet.wait(lambda: fleet.laboratory.aggregator.pid is None, "the aggregator to be gone")
+    os.environ["VIRTWARD_KILL_AT"] = step
+    try:
+        fleet.start("aggregator@1")
+    finally:
+        del os.environ["VIRTWARD_KILL_AT"]
+    fleet.wait(lambda: all(fleet.node_state(f"h{n}") == "Up" for n in (1, 2, 3)), "every node to be Up again")
+    fleet.wait(lambda: all(fleet.fenceable(f"h{n}") for n in (1, 2, 3)), "every device to be checked again")
+
+
+def revive_when_dead(fleet: Scene) -> None:
+    """Wait for the aggregator to die by its own hand and start it again."""
+    fleet.wait(lambda: fleet.laboratory.aggregator.pid is None, "the aggregator to kill itself")
+    fleet.start("aggregator@1")
+
+
+def settled(fleet: Scene) -> bool:
+    """Return whether every VM counts once and virtward says Running of each."""
+    return fleet.all_count_once() and all(fleet.phase(name) == "Running" for name in fleet.names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("step", RECOVERY_STEPS)
+def test_an_aggregator_killed_at_a_step_of_a_recovery_ends_it_right(scene: SceneMaker, step: str) -> None:
+    """Killed between the journal and the deed, started again: it asks, then acts; the VMs count elsewhere once."""
+    fleet = scene(*VMS)
+    fleet.apply(*VMS, host="h1")
+    aggregator_dies_at(fleet, f"{step}:1")
+    fleet.laboratory.power("h1", "off")
+    cut_s = time.time()
+    revive_when_dead(fleet)
+    fleet.wait(lambda: set(fleet.witness.counting_since(cut_s, not_on="h1")) == set(VMS), "the VMs to count elsewhere")
+    fleet.wait(lambda: settled(fleet), "all to be settled")
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("step", DRAIN_STEPS)
+def test_an_aggregator_killed_at_a_step_of_a_drain_ends_it_right(scene: SceneMaker, step: str) -> None:
+    """The migrations in flight go on without it, and the drain goes on with it; no guest starts again."""
+    fleet = scene(*VMS)
+    fleet.apply(*VMS, host="h1")
+    aggregator_dies_at(fleet, f"{step}:1")
+    with contextlib.suppress(Failure):  # the answer may be lost with the aggregator: that is the point
+        fleet.verb("nodes", "h1", "drain")
+    revive_when_dead(fleet)
+    fleet.wait(lambda: text(fleet.get("drains", "h1"), "status.phase") == "Done", "the drain to be done", 150)
+    fleet.wait(lambda: settled(fleet), "all to be settled")
+    assert "h1" not in fleet.where().values()
+    assert all(fleet.starts(name) == 1 for name in VMS)
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("victim", ["agent@h1", "libvirtd@h1"])
+def test_an_agent_or_libvirtd_killed_during_starts_loses_nothing(scene: SceneMaker, victim: str) -> None:
+    """Starts in flight are unknown until the node speaks; then every VM runs once."""
+    fleet = scene(*VMS)
+    for name in VMS:
+        fleet.apply_text(fleet.laboratory.vm(name, host="h1"))
+    fleet.send(victim, "KILL")
+    fleet.wait(lambda: not running(fleet, victim), f"{victim} to be gone")
+    fleet.start(victim)
+    fleet.wait(lambda: settled(fleet), "all to be settled")
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("victim", ["agent@h1", "agent@h2", "libvirtd@h1", "libvirtd@h2"])
+def test_an_agent_or_libvirtd_killed_during_a_migration_loses_nothing(scene: SceneMaker, victim: str) -> None:
+    """Either end, either daemon: afterwards one copy counts and virtward knows where."""
+    fleet = scene("v1")
+    fleet.apply("v1", host="h1", memory_mib=256, dirty_mib_per_s=20)
+    fleet.laboratory.slow("h1", "migration", 400)
+    fleet.verb("vms", "v1", "migrate", {"to": "h2"})
+    fleet.wait(lambda: copying(fleet), "the copy to be under way")
+    fleet.send(victim, "KILL")
+    fleet.wait(lambda: not running(fleet, victim), f"{victim} to be gone")
+    fleet.start(victim)
+    fleet.wait(lambda: settled(fleet), "all to be settled")
+    owner = fleet.field("vms", "v1", "status.node")
+    fleet.wait(lambda: fleet.where() == {"v1": fleet.field("vms", "v1", "status.node")}, f"{owner} to be the truth")
+    assert fleet.faults() == []
+
+
+def running(fleet: Scene, target: str) -> bool:
+    """Return whether a daemon of a host runs."""
+    role, _, host = target.partition("@")
+    return fleet.laboratory.host(host).pid_of(role) is not None
+
+
+def copying(fleet: Scene) -> bool:
+    """Return whether an incoming half is there."""
+    return any(str(q.cpus) == "incoming" for q in fleet.witness.sample.vms.get("v1", []))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_libvirtd_and_aggregator_die_and_come_back_without_a_guest_noticing(scene: SceneMaker) -> None:
+    """Guests count on through both; nothing is fenced, nothing is started."""
+    fleet = scene(*VMS)
+    fleet.apply(*VMS, host="h1")
+    for victim in ("libvirtd@h1", "aggregator@1"):
+        fleet.send(victim, "KILL")
+        time_up = time.time() + 6
+        fleet.wait(lambda end=time_up: time.time() > end and fleet.all_count_once(), "the guests to count on")  # type: ignore[misc]
+        fleet.start(victim)
+        fleet.wait(lambda: settled(fleet), "all to be settled")
+    assert all(fleet.starts(name) == 1 for name in VMS)
+    fences = [e for e in documents(fleet.client.get("/api/v1/events"), "items") if text(e, "kind") == "NodeFencing"]
+    assert fences == []
+    assert fleet.faults() == []

@@ -1,0 +1,110 @@
+"""A host fails and its VMs count on elsewhere, never twice: on real libvirtd, QEMU, storage and IPMI."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from cli.document import Document, text
+from lab.scene import Scene
+from tests.laboratory.scenes import SceneMaker
+
+VMS = ("v1", "v2", "v3")
+ALONE: Document = {"brake": {"window": "0s", "offOrdersPerHourMax": 100}}
+"""For tests that break more than one node of one laboratory."""
+
+
+def counts_elsewhere(scene: Scene, since_s: float, lost: str) -> bool:
+    """Return whether every VM has counted since a moment on another host."""
+    counted = scene.witness.counting_since(since_s, not_on=lost)
+    return set(counted) == set(scene.names)
+
+
+def test_a_power_cut_marks_the_node_and_its_vms_count_elsewhere_once(scene: SceneMaker) -> None:
+    """Suspect, Fenced by the device's own word, restart, return; a person's cordon survives all of it."""
+    fleet = scene(*VMS, "late")
+    fleet.apply(*VMS, host="h1")
+    fleet.verb("nodes", "h1", "cordon")
+    cut_s = time.time()
+    fleet.laboratory.power("h1", "off")
+    fleet.wait(lambda: fleet.node_state("h1") == "Suspect", "h1 to be Suspect", 10)
+    assert "virtward/not-ready:NoSchedule" in fleet.taints("h1")
+    fleet.wait(lambda: fleet.node_state("h1") == "Fenced", "h1 to be Fenced", 15)
+    assert set(fleet.taints("h1")) == {"virtward/unreachable:NoSchedule", "virtward/unreachable:NoExecute"}
+    names = set(VMS)
+    fleet.wait(lambda: names <= set(fleet.witness.counting_since(cut_s, not_on="h1")), "the VMs to count elsewhere")
+    fleet.apply("late", host="h1")
+    assert fleet.where()["late"] != "h1"
+    assert all(fleet.starts(name) == 2 for name in VMS)
+    fleet.laboratory.power("h1", "on")
+    fleet.wait(lambda: fleet.node_state("h1") == "Up", "h1 to be Up again")
+    assert fleet.taints("h1") == []
+    assert fleet.field("nodes", "h1", "spec.unschedulable") == "True"
+    assert "h1" not in fleet.where().values()
+    incident = fleet.incident_of("h1")
+    assert text(incident, "status.phase") == "Closed"
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_frozen_host_is_fenced_by_its_ladder_and_powered_on_again(scene: SceneMaker) -> None:
+    """Its kernel still takes connections and its BMC says on: no sign of life, so it is shot, and comes back once."""
+    fleet = scene(*VMS)
+    fleet.apply(*VMS, host="h1")
+    frozen_s = time.time()
+    fleet.send("h1", "STOP")
+    fleet.wait(lambda: fleet.node_state("h1") == "Fenced", "h1 to be Fenced", 40)
+    kinds = [h.kind for h in fleet.witness.happenings if h.node == "h1" and h.at_s > frozen_s]
+    order = [kind for kind in kinds if kind.startswith("Node")]
+    assert order.index("NodeSuspect") < order.index("NodeLost") < order.index("NodeFencing") < order.index("NodeFenced")
+    fleet.wait(lambda: counts_elsewhere(fleet, frozen_s, "h1"), "the VMs to count elsewhere")
+    fleet.wait(lambda: fleet.node_state("h1") == "Up", "h1 to be powered on and Up again")
+    assert "h1" not in fleet.where().values()
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_cut_of_the_control_plane_alone_runs_nothing_twice(scene: SceneMaker) -> None:
+    """The host lives and peers hear it: nothing is fenced, its VMs count on, and it is Up after the cable is mended."""
+    fleet = scene(*VMS)
+    fleet.apply(*VMS, host="h1")
+    fleet.laboratory.cut("h1", "control")
+    fleet.wait(lambda: fleet.node_state("h1") == "AgentLost", "h1 to be AgentLost", 40)
+    later_s = time.time() + 10
+    fleet.wait(lambda: time.time() > later_s and fleet.all_count_once(), "the VMs to count on")
+    assert fleet.node_state("h1") == "AgentLost"
+    assert set(fleet.where().values()) == {"h1"}
+    fleet.laboratory.heal("h1", "control")
+    fleet.wait(lambda: fleet.node_state("h1") == "Up", "h1 to be Up again")
+    assert all(fleet.starts(name) == 1 for name in VMS)
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("fault", ["fails", "hangs", "missing"])
+def test_a_fence_device_without_proof_keeps_the_vms_down_until_a_person_vouches(scene: SceneMaker, fault: str) -> None:
+    """No proof, no start: the Incident says why and what to do, and `fence --confirm-off` does it."""
+    fleet = scene(*VMS, config=ALONE)
+    fleet.apply(*VMS, host="h1")
+    if fault == "missing":
+        fleet.hide_fence_agents()
+    else:
+        fleet.laboratory.set_bmc("h1", fault)
+    fleet.send("h1", "STOP")
+    fleet.wait(
+        lambda: "--confirm-off" in text(fleet.incident_of("h1"), "status.wayOut"),
+        "the incident to name the way out",
+        90,
+    )
+    assert fleet.node_state("h1") in {"Lost", "Fencing"}
+    running = {name: host for name, host in fleet.where().items() if host != "h1"}
+    assert running == {}
+    fleet.laboratory.power("h1", "off")
+    confirmed_s = time.time()
+    fleet.verb("nodes", "h1", "fence", {"confirmOff": True})
+    fleet.wait(lambda: counts_elsewhere(fleet, confirmed_s, "h1"), "the VMs to count elsewhere")
+    assert fleet.faults() == []
