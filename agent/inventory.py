@@ -46,7 +46,7 @@ class Inventory:
         self._touched_s[uuid] = now
 
     def take_list(self, listed: DomainsListed) -> set[str]:
-        """Fold a list in; return the uuids it may have changed."""
+        """Fold a list in; return the uuids of which it shows something new."""
         if listed.asked_s < self.listed_asked_s:
             return set()
         self.listed_asked_s = listed.asked_s
@@ -69,7 +69,7 @@ class Inventory:
         return self.take(structs.replace(old, state=QemuState.UNKNOWN), listed.asked_s)
 
     def take(self, vm: VmObservation, asked_s: float) -> bool:
-        """Fold one look in; False if it is older than what is known."""
+        """Fold one look in; False if it is older than what is known or shows nothing new."""
         old = self.seen.get(vm.uuid)
         if old is not None and asked_s < old.asked_s:
             return False
@@ -83,7 +83,7 @@ class Inventory:
             if old is not None and old.vm.state is QemuState.GONE and not vm.end:
                 vm = structs.replace(vm, end=old.vm.end, reason=vm.reason or old.vm.reason)
         self.seen[vm.uuid] = Seen(vm, asked_s)
-        return True
+        return old is None or old.vm != vm
 
     def take_definition(self, definition: Definition) -> None:
         """Keep the newest definition of a VM."""
