@@ -12,6 +12,7 @@ from aggregator.api.router import Route
 from aggregator.api.vm_state import vm_record
 from aggregator.api.watch import frame
 from aggregator.core.explain import explain_node, explain_vm
+from aggregator.core.state import HistoryLine
 from aggregator.core.views import every_field, plain_event
 from aggregator.fleet_access import HISTORY_LINES_MAX, HistoryQuery
 
@@ -70,12 +71,22 @@ async def watch_events(call: Call) -> web.StreamResponse:
 async def explain(call: Call) -> web.StreamResponse:
     """Answer why a VM or a node is as it is."""
     if call.request.path.split("/")[4] == "vms":
-        vm_record(call.fleet.state, call.name)
-        lines = await call.fleet.history(HistoryQuery(vm=call.name, limit=EXPLAINED_LINES_MAX))
+        lines = await _lines_of_vm(call)
         return answer(every_field(explain_vm(call.fleet.state, vm_record(call.fleet.state, call.name), lines)))
     node_record(call.fleet.state, call.name)
-    lines = await call.fleet.history(HistoryQuery(node=call.name, limit=EXPLAINED_LINES_MAX))
+    lines = list(await call.fleet.history(HistoryQuery(node=call.name, limit=EXPLAINED_LINES_MAX)))
     return answer(every_field(explain_node(call.fleet.state, node_record(call.fleet.state, call.name), lines)))
+
+
+async def _lines_of_vm(call: Call) -> list[HistoryLine]:
+    """Return the VM's lines, and what happened to the nodes it is bound to since its run began."""
+    record = vm_record(call.fleet.state, call.name)
+    nodes, since = dict.fromkeys(binding.node for binding in record.bindings), record.run_since
+    lines = list(await call.fleet.history(HistoryQuery(vm=call.name, limit=EXPLAINED_LINES_MAX)))
+    for node in nodes:
+        found = await call.fleet.history(HistoryQuery(node=node, limit=EXPLAINED_LINES_MAX))
+        lines += [line for line in found if not line.vm and line.at >= since]
+    return sorted(lines, key=lambda line: line.position)
 
 
 ROUTES = [

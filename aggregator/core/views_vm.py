@@ -17,6 +17,7 @@ from aggregator.core.objects import (
     BindingView,
     Metadata,
     Resources,
+    TaintEffect,
     VirtualMachine,
     VmSpec,
     VmStatus,
@@ -174,6 +175,8 @@ def unprotected(state: State, record: VmRecord) -> tuple[str, str]:
 
 
 def _unprotected_by_nodes(state: State, record: VmRecord) -> tuple[str, str]:
+    if record.rejected and not record.run_open:
+        return "NoRoom", "no node takes it now"
     owner = state.nodes.get(record.owner)
     if owner is not None and record.run_open and not any(rung_ready(rung) for rung in owner.readiness):
         why = fencing_problem(owner)
@@ -205,4 +208,5 @@ def fencing_problem(node: NodeRecord) -> str:
 
 
 def _could_take(node: NodeRecord) -> bool:
-    return node.state is NodeState.UP and node.approved and not node.spec.unschedulable
+    closed = node.spec.unschedulable or any(taint.effect is TaintEffect.NO_SCHEDULE for taint in node.taints)
+    return node.state is NodeState.UP and node.approved and not closed

@@ -12,12 +12,12 @@ from html import escape
 
 from aggregator.core.events import VmPhase
 from aggregator.core.fold_moves import ENDED
-from aggregator.core.moments import rfc3339
+from aggregator.core.moments import rfc3339, span
 from aggregator.core.objects import Node, Taint
 from aggregator.core.state import HistoryLine, IncidentRecord, MigrationRecord, NodeRecord, State, VmRecord
 from aggregator.core.views_fleet import holds
 from aggregator.core.views_node import MAINTENANCE, node_view
-from aggregator.core.views_vm import BACK_BY_ITSELF, fencing_problem, hold_text, unprotected
+from aggregator.core.views_vm import BACK_BY_ITSELF, fencing_problem, hold_text, reason_of, unprotected
 
 NODES_SHOWN_MAX = 300
 VMS_SHOWN_MAX = 300
@@ -160,7 +160,7 @@ def _vms(state: State) -> str:
 
 
 def _vm(state: State, record: VmRecord) -> list[str]:
-    why = [] if record.phase is VmPhase.RUNNING else [record.phase_reason, hold_text(state, record)]
+    why = [] if record.phase is VmPhase.RUNNING else [reason_of(state, record), hold_text(state, record)]
     if record.rejected and not record.run_open:
         why.append("; ".join(f"{node}: {', '.join(rules)}" for node, rules in sorted(record.rejected.items())))
     marks = _pill(record.phase) + (_mark("Deleting") if record.deleting else "")
@@ -191,19 +191,20 @@ def _moves(state: State) -> str:
     ]
     if moving or ended:
         rows = [_move(record) for record in [*moving, *ended]]
-        blocks.append(_table(("VM", "Phase", "From → to", "Begun", "Done", "Why"), rows, len(rows), "migrations"))
+        blocks.append(_table(("VM", "Phase", "From → to", "Begun", "Progress", "Why"), rows, len(rows), "migrations"))
     return "".join(blocks) or _nothing("Nothing has moved yet.")
 
 
 def _move(record: MigrationRecord) -> list[str]:
-    percent = 100.0 if record.phase == "Succeeded" else record.percent
-    bar = f'<progress max="100" value="{percent:.0f}">{percent:.0f} %</progress>' if record.phase not in ENDED else "–"
+    progress = f'<progress max="100" value="{record.percent:.0f}">{record.percent:.0f} %</progress>'
+    if record.phase in ENDED:
+        progress = f"took {span(record.ended - record.created)}"
     return [
         f'<b>{escape(record.vm)}</b> <span class="quiet">{escape(record.name)}</span>',
         _pill(record.phase),
         f"{escape(record.source)} → {escape(record.target or record.wanted_target or '…')}",
         _time(record.created),
-        bar,
+        progress,
         escape(record.reason),
     ]
 
@@ -232,7 +233,7 @@ def _table(heads: tuple[str, ...], rows: list[list[str]], total: int, kind: str)
 
 
 def _cell(head: str, content: str) -> str:
-    return f'<td data-head="{escape(head)}"{"" if content else " class=empty"}>{content}</td>'
+    return f'<td data-head="{escape(head)}"{"" if content else " class=empty"}><div>{content}</div></td>'
 
 
 def _pill(word: str) -> str:

@@ -57,7 +57,7 @@ async def test_the_page_shows_a_failure_and_its_way_out(api: Api, world: World) 
     await sign_in(api)
     calm = (await api("GET", "/", open=True)).body
     assert "All is well" in calm
-    assert f'<td data-head="Node">{owner}</td>' in calm
+    assert f'<td data-head="Node"><div>{owner}</div></td>' in calm
     world.core.silent.add(owner)
     world.core.power[owner] = world.core.off_answer[owner] = PowerAnswer.ERROR
     world.core.run_until(lambda: any("--confirm-off" in record.way_out for record in world.state.incidents.values()))
