@@ -29,9 +29,14 @@ async def get_events(call: Call) -> web.StreamResponse:
     if call.flag("watch"):
         return await watch_events(call)
     limit = call.number("limit", EVENTS_DEFAULT, HISTORY_LINES_MAX)
-    position = call.fleet.state.position
+    position = await _journalled(call)
     lines = await call.fleet.history(_query(call, call.number("after", 0, 2**62), limit))
     return answer({"items": [plain_event(line) for line in lines], "resourceVersion": str(position)})
+
+
+async def _journalled(call: Call) -> int:
+    """Return up to where lines can be read. The state may be further: what is folded is journalled a moment later."""
+    return await call.fleet.wait_for_change(-1)
 
 
 async def get_event(call: Call) -> web.StreamResponse:
@@ -56,7 +61,7 @@ async def watch_events(call: Call) -> web.StreamResponse:
         cursor = since if since is not None else 0
         limit = HISTORY_LINES_MAX if since is not None else EVENTS_DEFAULT
         while not call.hub.closed:
-            position = call.fleet.state.position
+            position = await _journalled(call)
             lines = await call.fleet.history(_query(call, cursor, limit))
             for line in lines:
                 await response.write(frame("ADDED", plain_event(line), str(line.position)))

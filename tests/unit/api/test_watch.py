@@ -13,6 +13,8 @@ import pytest
 
 from aggregator.api import watch
 from aggregator.api.lists import RENDERS
+from aggregator.core.events import NodeApplied
+from aggregator.core.objects import NodeSpec
 from tests.unit.api.conftest import Api
 from tests.unit.api.manifests import a_vm
 from tests.unit.api.world import TOKEN, World
@@ -150,6 +152,21 @@ async def test_events_are_followed_by_position(api: Api, world: World) -> None:
         assert event.id == event.about == str(world.state.position)
     one = await api("GET", f"/api/v1/events/{event.id}")
     assert one.body == event.data["object"]
+
+
+async def test_a_watch_of_events_skips_nothing_that_is_folded_and_not_yet_journalled(api: Api, world: World) -> None:
+    durable = world.state.position
+    world.durable = durable
+    listed = (await api("GET", "/api/v1/events")).body
+    world.run(1)
+    await world.submit(NodeApplied(at=world.now(), name="n9", labels={}, spec=NodeSpec()))
+    async with watching(api, f"/api/v1/events?watch=1&resourceVersion={listed['resourceVersion']}") as found:
+        again = (await api("GET", "/api/v1/events")).body  # while the line is not in the journal
+        assert again["resourceVersion"] == str(durable)
+        world.durable = None
+        world.tell()
+        event = await anext(found)
+        assert (event.data["object"]["kind"], event.data["object"]["node"]) == ("NodeApplied", "n9")
 
 
 async def test_events_can_be_narrowed(api: Api, world: World) -> None:

@@ -27,7 +27,13 @@ class World:
         self.verdict = DefinitionVerdict(ok=True, node="n1")
         self.checked: list[str] = []
         self.before_fold: list[Callable[[], object]] = []  # run once each, between a write's check and its fold
+        self.durable: int | None = None  # the journal lags behind the state; None: it does not
         self._changed = asyncio.Event()
+
+    @property
+    def position(self) -> int:
+        """How far the journal is."""
+        return self.state.position if self.durable is None else self.durable
 
     @property
     def state(self) -> State:
@@ -63,7 +69,7 @@ class World:
         found = [
             line
             for line in self.state.history
-            if line.position > query.after
+            if query.after < line.position <= self.position
             and query.kind in ("", line.kind)
             and query.node in ("", line.node)
             and query.vm in ("", line.vm)
@@ -71,9 +77,9 @@ class World:
         return found[-query.limit :]
 
     async def wait_for_change(self, since_position: int) -> int:
-        while self.state.position <= since_position:
+        while self.position <= since_position:
             await self._changed.wait()
-        return self.state.position
+        return self.position
 
     def tell(self) -> None:
         """Wake whoever waits for a change."""
