@@ -109,6 +109,7 @@ class Demo:
     def drain_and_return(self) -> None:
         """Empty a host for maintenance, and give it back."""
         host = self.fullest()
+        left = [vm for vm, where in self.seen.running_on().items() if where == host]
         self.screen.chapter(f"Maintenance: {host} is drained, and comes back")
         before = len(self.moves())
         self.virtward("drain", host, "--dry-run")
@@ -116,8 +117,12 @@ class Demo:
         self.wait(lambda: host not in self.seen.running_on().values(), f"no VM to run on {host}")
         self.show_moves(len(self.moves()) - before)
         self.virtward("get", "nodes")
-        self.virtward("uncordon", host)
+        before = len(self.moves())
+        self.virtward("uncordon", host, "--bring-back")
         self.wait(lambda: self.seen.node_states.get(host) == "Up", f"{host} to take VMs again")
+        self.wait(lambda: all(self.seen.running_on().get(vm) == host for vm in left), f"its VMs to be back on {host}")
+        self.wait(lambda: len(self.moves()) - before >= len(left), "their migrations to end")
+        self.show_moves(len(self.moves()) - before)
 
     def cut_power(self) -> None:
         """The same host's power goes, with no goodbye; its VMs must count elsewhere, and once."""
@@ -163,6 +168,7 @@ class Demo:
         self.wait(lambda: self.seen.node_states.get(host) == "Up", f"{host} to be Up again")
         self.virtward("get", "nodes")
         self.virtward("get", "vms", "-o", "wide")
+        self.virtward("get", "incidents")
 
     def judge(self) -> Judgement:
         """Look once more at everything."""
@@ -261,7 +267,9 @@ class Demo:
         return found
 
     def show_moves(self, count: int) -> None:
-        """Say how the last migrations went."""
+        """Say how the last migrations went, once each guest has counted after its own."""
+        now = time.time()
+        self.wait(lambda: len(self.seen.counting_since(now)) == len(VMS), "every guest to count on")
         for move in self.moves()[-count:] if count else []:
             self.screen.happened(
                 f"{move.vm} moved in {move.wall_s:.1f} s",

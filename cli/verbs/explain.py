@@ -16,6 +16,8 @@ from cli.resources import read_targets
 if TYPE_CHECKING:
     from cli.session import Session
 
+STEPS_MAX = 15
+
 
 @click.command()
 @click.argument("objects", nargs=-1, required=True, metavar="vm|node NAME", shell_complete=complete_objects)
@@ -34,7 +36,9 @@ def explain(session: Session, objects: tuple[str, ...], output: str | None) -> N
     steps = documents(found, "steps")
     if steps:
         click.echo("\nHow it came to this:")
-    for step in steps:
+    if len(steps) > STEPS_MAX:
+        click.echo(f"  … {len(steps) - STEPS_MAX} earlier ones; -o json shows them all")
+    for step in steps[-STEPS_MAX:]:
         click.echo("  " + step_line(step))
 
 
