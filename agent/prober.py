@@ -51,13 +51,12 @@ async def _ask_agent(host: str, port: int) -> str:
     try:
         request = f"GET /peer/v1/ping?nonce={nonce} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode("ascii"))
-        answer = await reader.read(ANSWER_BYTES_MAX)
-        while nonce.encode() not in answer and len(answer) < ANSWER_BYTES_MAX:
-            more = await reader.read(ANSWER_BYTES_MAX)
-            if not more:
-                return "the answer does not hold the nonce"
+        answer = b""
+        while len(answer) < ANSWER_BYTES_MAX and (more := await reader.read(ANSWER_BYTES_MAX)):
             answer += more
-        return ""
+            if nonce.encode() in answer:
+                return ""
+        return "the answer does not hold the nonce"
     finally:
         writer.transport.abort()
 
