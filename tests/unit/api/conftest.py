@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from aggregator.api.app import make_app
+from aggregator.fleet_access import FleetAccess
 from tests.unit.api.world import TOKEN, World
 
 
@@ -37,7 +38,7 @@ class Answer:
 class Api:
     """A client of one application."""
 
-    def __init__(self, world: World, base: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, world: FleetAccess, base: str, session: aiohttp.ClientSession) -> None:
         self.world, self.base, self.session = world, base, session
 
     async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
