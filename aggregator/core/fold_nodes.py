@@ -55,6 +55,8 @@ def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
         node.power_on_asked_at = 0.0
     if to is NodeState.SUSPECT or (to in _SILENT and came_from is NodeState.UNSEEN):
         node.silent_at = at
+    if to is NodeState.LOST:
+        node.convicted_at = at
     if to in _SILENT and node.suspicion is None:
         node.suspicion = Suspicion(since=at)
     if to is NodeState.UNSEEN:

@@ -125,6 +125,8 @@ def _order_reported(state: State, event: ev.OrderReported) -> None:
             record.message = event.message
     if node is not None and current:
         node.last_sign = event.at
+        if event.outcome is not OrderOutcome.ACCEPTED:
+            node.in_hand = tuple(hand for hand in node.in_hand if hand.order_id != event.order_id)
         vm = state.vms.get(state.names.get(event.uuid, ""))
         if vm is not None:
             vm.fact = state.position

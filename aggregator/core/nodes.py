@@ -87,7 +87,7 @@ def silent_nodes(draft: Draft) -> list[str]:
     window = draft.state.config.brake.window
     found = []
     for node in draft.state.nodes.values():
-        ends = node.silent_at + window
+        ends = max(node.silent_at, node.convicted_at) + window
         if node.state in SILENT:
             found.append(node.name)
         elif node.silent_at and ends > draft.now:
