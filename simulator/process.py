@@ -85,6 +85,10 @@ class Process:
         """Have `die` called at the boundary after so many more steps of this life."""
         self._steps_left, self._die = steps, die
 
+    def spare(self) -> None:
+        """Forget an arranged death."""
+        self._steps_left = None
+
     def step_boundary(self) -> bool:
         """Count one own step; True if the process has just died here."""
         if self._steps_left is None:

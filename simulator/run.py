@@ -117,6 +117,10 @@ class Player:
         else:
             self._strike(happening)
 
+    def disarm(self) -> None:
+        """Let nothing strike any more that still waits for its moment."""
+        self._armed.clear()
+
     def _strike_armed(self, what: str) -> None:
         due = [happening for happening in self._armed if happening.when == what]
         self._armed = [happening for happening in self._armed if happening.when != what]

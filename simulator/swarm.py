@@ -75,10 +75,13 @@ class Dice:
         """A later time: mostly soon, sometimes much later, never after the safety phase."""
         return round(min(FAULTS_UNTIL_S, at + self.random.uniform(0.05, 1.0) ** 3 * most_s), 3)
 
-    def add(self, kind: str, *faults: AnyFault) -> None:
+    def add(self, kind: str, *faults: AnyFault, when: str = "") -> None:
+        """Have faults strike at their times, the first of them at a moment where one is given."""
         self.struck[kind] = self.struck.get(kind, 0) + 1
         for fault in faults:
-            self.happenings.append(Happening(at=fault.at, words=f"{kind} {fault}", fault=fault))
+            words = f"{kind} when {when} {fault}" if when else f"{kind} {fault}"
+            self.happenings.append(Happening(at=fault.at, when=when, words=words, fault=fault))
+            when = ""
 
     def verb(self, verb: str, at: float, **arguments: object) -> None:
         self.struck[verb] = self.struck.get(verb, 0) + 1
@@ -189,6 +192,45 @@ def _person(dice: Dice) -> None:
             dice.verb("uncordon", dice.soon(at), node=node)
 
 
+MOMENTS = (
+    "Incoming",
+    "Arrived",
+    "Finished",
+    "StartDecided",
+    "OrderIssued",
+    "OrderClosed",
+    "MigrationChanged",
+    "OwnerChanged",
+    "BindingFreed",
+    "RunEnded",
+    "NodeFencing",
+    "NodeProven",
+)
+
+
+def _at_a_moment(dice: Dice) -> None:
+    """Something dies exactly when something else has just happened."""
+    at, node, when = dice.at(), dice.node(), dice.random.choice(MOMENTS)
+    match dice.random.randrange(5):
+        case 0 | 1:
+            starts = [Signal(at=dice.soon(at, 90.0), verb="start", target="aggregator@1") for _ in range(3)]
+            kill = Signal(at=at, verb="kill", target="aggregator@1", after_steps=dice.random.choice([0, 0, 1, 2]))
+            dice.add("kill aggregator", kill, *starts, when=when)
+        case 2:
+            back = Power(at=dice.soon(at, 120.0), host=node, to="on")
+            dice.add("power", Power(at=at, host=node, to="off"), back, when=when)
+        case 3:
+            kind = dice.random.choice(["agent", "libvirtd"])
+            dice.add(f"kill {kind}", Signal(at=at, verb="kill", target=f"{kind}@{node}"), when=when)
+        case _:
+            planes = dice.random.choice([(Plane.CONTROL,), (Plane.MIGRATION,)])
+            direction = dice.random.choice(["in", "out", "both"])
+            cut = Cut(at=at, host=node, planes=planes, direction=direction)
+            dice.add("cut", cut, Heal(at=dice.soon(at, 90.0), host=node, planes=planes), when=when)
+    if dice.random.random() < 0.6:
+        dice.verb("migrate", dice.soon(at, 20.0), vm=dice.random.choice(dice.vms))
+
+
 KINDS: tuple[Callable[[Dice], None], ...] = (
     _power,
     _freeze,
@@ -202,6 +244,7 @@ KINDS: tuple[Callable[[Dice], None], ...] = (
     _guest,
     _clock,
     _person,
+    _at_a_moment,
 )
 
 
@@ -244,6 +287,7 @@ def heal_everything(world: World) -> None:
     """End every fault: power, links, processes, devices, clocks, and people's marks."""
     at = world.queue.now
     world.aggregator.set_rate(1.0)
+    world.aggregator.spare()
     _wake(world, "aggregator@1")
     for name, host in world.hosts.items():
         strike(world, Heal(at=at, host=name, planes=PLANES))
@@ -251,6 +295,7 @@ def heal_everything(world: World) -> None:
         if world.fences[name].switches != name:
             strike(world, FenceOutcome(at=at, host=name, outcome="swapped", other=_owner_of(world, name)))
         host.clock.set_rate(1.0)
+        host.agent.spare()
         host.thaw()
         strike(world, Power(at=at, host=name, to="on"))
         if host.power_on:
@@ -297,6 +342,7 @@ def play_seed(story: Story, prepare: Callable[[World], None] | None = None) -> P
     player = Player(story, prepare=prepare)
     world = player.world
     world.run_until(story.until)
+    player.disarm()
     heal_everything(world)
     world.run_until(story.until + 3.0)
     for node in world.aggregator.state.nodes.values():
