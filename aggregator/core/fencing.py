@@ -28,6 +28,9 @@ from fleet.model import Plane
 from fleet.units import parse_duration_s
 
 PROBE_EVERY_S = 1.0
+QUICK_FOR_S = 60.0
+HEARD_EVERY_S = 2.0
+SLOW_EVERY_S = 10.0
 PROBERS_MAX = 2
 STATUS_EVERY_S = 0.5
 STATUS_TIMEOUT_S = 8.0
@@ -59,10 +62,19 @@ def decide_evidence(draft: Draft) -> None:
             _ask_device(draft, node)
 
 
+def _pace_s(draft: Draft, node: NodeRecord, quick_s: float) -> float:
+    """Return how long to wait between two questions: a node that stays silent is asked less often."""
+    if node.suspicion is None or draft.now - node.suspicion.since < QUICK_FOR_S:
+        return quick_s
+    if node.state in {NodeState.AGENT_LOST, NodeState.FENCING}:
+        return max(quick_s, HEARD_EVERY_S)
+    return SLOW_EVERY_S
+
+
 def _ask_peers(draft: Draft, node: NodeRecord) -> None:
     if node.suspicion is None or node.facts is None:
         return
-    if not draft.due(node.suspicion.asked_at + PROBE_EVERY_S):
+    if not draft.due(node.suspicion.asked_at + _pace_s(draft, node, PROBE_EVERY_S)):
         return
     addresses = tuple(
         ProbeAddress(plane, port, node.facts.addresses[plane], number)
@@ -98,7 +110,11 @@ def _ask_device(draft: Draft, node: NodeRecord) -> None:
         return
     earliest = reads_count_from(node, node.suspicion)
     first = first_of_off_series(node.suspicion.reads, rung, earliest)
-    due_at = first.answered_at + OFF_SPAN_S if first else node.suspicion.power_asked_at + STATUS_EVERY_S
+    due_at = (
+        first.answered_at + OFF_SPAN_S
+        if first
+        else node.suspicion.power_asked_at + _pace_s(draft, node, STATUS_EVERY_S)
+    )
     if draft.due(due_at):
         _ask(draft, node, rung, "status", "evidence", STATUS_TIMEOUT_S)
 
