@@ -114,10 +114,12 @@ class Daemon:
 
     async def _until_stopped(self, service: Service) -> None:
         stopping = asyncio.ensure_future(service.stopping.wait())
+        ends = (self._dead, self.hypervisor.died())
         try:
-            await asyncio.wait((stopping, self._dead), return_when=asyncio.FIRST_COMPLETED)
-            if self._dead.done():
-                self._dead.result()
+            await asyncio.wait((stopping, *ends), return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                if end.done():
+                    end.result()
         finally:
             stopping.cancel()
 

@@ -54,20 +54,16 @@ class Definitions:
         self._wanted: set[str] = set()
         self._all_wanted = False
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self, facts: Facts) -> None:
-        """Begin watching."""
+    async def run(self, facts: Facts) -> None:
+        """Watch until cancelled."""
         self._facts = facts
         if not self._watch.start():
             log.warning("libvirt's directory is not watched", directory=str(self._watch.directory))
-        self._task = asyncio.get_running_loop().create_task(self._keep_reading())
-
-    def stop(self) -> None:
-        """Stop watching."""
-        self._watch.stop()
-        if self._task is not None:
-            self._task.cancel()
+        try:
+            await self._keep_reading()
+        finally:
+            self._watch.stop()
 
     def name(self, uuid: str) -> str:
         """Return the VM's name, empty if it was never read."""

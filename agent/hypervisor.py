@@ -7,6 +7,7 @@ No method raises for a hypervisor that fails: failures are results with a code.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -44,6 +45,10 @@ class Hypervisor(Protocol):
 
     async def start(self, facts: Facts) -> None:
         """Begin watching; the first DomainsListed follows by itself."""
+        ...
+
+    def died(self) -> asyncio.Future[None]:
+        """Return a future that fails when watching has ended by an error nobody expected."""
         ...
 
     async def stop(self) -> None:

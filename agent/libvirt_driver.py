@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import libvirt
@@ -121,6 +122,15 @@ def _run_events() -> None:
         libvirt.virEventRunDefaultImpl()
 
 
+@contextmanager
+def _down_when_it_fails() -> Iterator[None]:
+    """Reading fails only because libvirtd is not there, or has just gone."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise LibvirtDownError(f"libvirtd does not answer: {error}") from None
+
+
 class Connection:
     """One connection to libvirtd for one purpose; opened when first used, reopened when it died."""
 
@@ -153,6 +163,7 @@ class Connection:
         """Drop a connection that is stuck; it is closed when its last call returns."""
         self._conn = None
 
+    @_down_when_it_fails()
     def listen(self, lost: Callable[[], None], changed: Callable[[LibvirtEvent], None]) -> None:
         """Register for events and for the end of the connection; both are called in the event thread."""
         conn = self.get()
@@ -173,12 +184,14 @@ class Connection:
 
     # --- reading; nothing here waits for a QEMU
 
+    @_down_when_it_fails()
     def host_facts(self) -> HostFacts:
         """Return the host's uuid as libvirtd is configured, and versions."""
         conn = self.get()
         uuid = ET.fromstring(conn.getCapabilities()).findtext("host/uuid") or ""  # noqa: S314 - our own libvirtd
         return HostFacts(uuid, _version(conn.getLibVersion()), _version(conn.getVersion()))
 
+    @_down_when_it_fails()
     def list_domains(self) -> list[RawDomain]:
         """Return all domains with their state: two calls, neither waits for a QEMU."""
         conn = self.get()

@@ -71,6 +71,7 @@ class LibvirtHypervisor:
         self._look_wanted = asyncio.Event()
         self._lost = asyncio.Event()
         self._ready = asyncio.Event()
+        self._died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         definitions = definitions_dir or Path("/etc/libvirt/qemu")
         self.definitions = Definitions(Connection(uri), resolve, definitions, self._definition_changed)
@@ -83,11 +84,10 @@ class LibvirtHypervisor:
         start_event_thread()
         for life in (self._keep_connected, self._keep_looking, self._keep_comparing):
             self._spawn(life())
-        self.definitions.start(facts)
+        self._spawn(self.definitions.run(facts))
 
     async def stop(self) -> None:
         """Stop watching; guests and their definitions stay as they are."""
-        self.definitions.stop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -101,8 +101,13 @@ class LibvirtHypervisor:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a watching task ended", error=repr(task.exception()))
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._died.done():
+            self._died.set_exception(error)
+
+    def died(self) -> asyncio.Future[None]:
+        """Fails with whatever a watching task died of; the agent must not go on half blind."""
+        return self._died
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()

@@ -21,12 +21,16 @@ class FakeHypervisor:
         self.deeds: list[tuple[str, AnyDeed]] = []
         self.go = asyncio.Event()
         self.go.set()
+        self._died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._facts: Facts = lambda _fact: None
         self._processes = 0
 
     async def start(self, facts: Facts) -> None:
         self._facts = facts
         self.look()
+
+    def died(self) -> asyncio.Future[None]:
+        return self._died
 
     async def stop(self) -> None:
         return
