@@ -122,6 +122,7 @@ class Demo:
         self.wait(lambda: self.seen.node_states.get(host) == "Up", f"{host} to take VMs again")
         self.wait(lambda: all(self.seen.running_on().get(vm) == host for vm in left), f"its VMs to be back on {host}")
         self.wait(lambda: len(self.moves()) - before >= len(left), "their migrations to end")
+        self.wait(self.libvirts_agree, "each libvirt to have forgotten the VMs that left it")
         self.show_moves(len(self.moves()) - before)
 
     def cut_power(self) -> None:
@@ -240,6 +241,15 @@ class Demo:
         conditions = [each for node in nodes for each in documents(node, "status.conditions")]
         held = [each for each in conditions if look(each, "type") == condition and look(each, "status") == "True"]
         return len(held) == len(self.laboratory.hosts)
+
+    def libvirts_agree(self) -> bool:
+        """Say whether every VM is known to exactly one libvirt: its own end of a migration comes late."""
+        names = [
+            name
+            for host in self.laboratory.hosts
+            for name in self.laboratory.virsh(host.name, "list", "--all", "--name").split()
+        ]
+        return sorted(names) == sorted(VMS)
 
     def fullest(self) -> str:
         """The host with most VMs."""

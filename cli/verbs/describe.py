@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cli.session import Session
 
 EVENTS_MAX = 20
-LABEL_WIDTH = 18
+LABEL_WIDTH = 20
 Lines = Iterable[str]
 
 
@@ -61,9 +61,10 @@ def page(client: Client, collection: str, found: Document) -> list[str]:
     lines += _block("Labels", [f"{key}={value}" for key, value in details(found, "metadata.labels")])
     lines += PAGES[collection](found, now)
     if collection in ("nodes", "vms"):
+        other = "vm" if collection == "nodes" else "node"
         about = {SINGULAR[collection]: name_of(found), "limit": str(EVENTS_MAX)}
         events = documents(client.get(path_of("events"), **about), "items")
-        lines += _block("Events", [_event(item) for item in events] or ["none"])
+        lines += _block("Events", [_event(item, other) for item in events] or ["none"])
     return lines
 
 
@@ -78,8 +79,10 @@ def _block(label: str, lines: list[str]) -> list[str]:
     return [f"{label}:", *(f"  {line}" for line in lines)] if lines else []
 
 
-def _event(event: Document) -> str:
-    parts = (text(event, "at"), text(event, "kind"), text(event, "reason"), text(event, "message"))
+def _event(event: Document, other_kind: str) -> str:
+    """Return an event's line; other_kind: of what it is about besides the object that is described."""
+    other = text(event, other_kind)
+    parts = (text(event, "at"), text(event, "kind"), other, text(event, "reason"), text(event, "message"))
     return "  ".join(part for part in parts if part)
 
 
