@@ -14,6 +14,7 @@ from aggregator.core.state import (
     HISTORY_MAX,
     INCIDENT_STEPS_MAX,
     HistoryLine,
+    IncidentRecord,
     IncidentStep,
     State,
 )
@@ -38,7 +39,9 @@ def kind_of(event: Event) -> str:
 def detail_of(event: Event) -> str:
     """Return what a person wants to know of an event beyond its kind and reason."""
     render = _DETAILS.get(type(event))
-    return render(event) if render else ""
+    words = render(event) if render else ""
+    who = getattr(event, "who", "")
+    return f"{words} by {who}".strip() if who else words
 
 
 def _order(event: ev.OrderIssued) -> str:
@@ -78,7 +81,7 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ),
     ev.SessionOpened: lambda e: f"session {e.session.number} of boot {e.session.boot_id[:8]}",
     ev.SessionEnded: lambda e: e.how,
-    ev.VmCommanded: lambda e: f"{e.verb} by {e.who}" if e.who else str(e.verb),
+    ev.VmCommanded: lambda e: str(e.verb),
     ev.ProbeAnswered: lambda e: ", ".join(
         f"{r.plane}/{r.port} {'answers' if r.answered else 'silent'}" for r in e.results
     ),
@@ -148,17 +151,28 @@ _ABOUT_NODES = (
 
 def _note_in_incidents(state: State, line: HistoryLine, event: Event) -> None:
     named = getattr(event, "incident", "")
+    words = "; ".join(part for part in (line.detail, line.reason) if part)
+    about = line.vm or line.node
+    step = IncidentStep(line.at, line.kind, f"{about}: {words}" if about else words)
     for incident in state.incidents.values():
-        if incident.closed and incident.name != named:
-            continue
-        concerns = (
-            incident.name == named
-            or (line.node and line.node == incident.node)
-            or (line.vm and (line.vm == incident.vm or line.vm in incident.vms))
-        )
-        if concerns and not (named and incident.name != named):
-            words = "; ".join(part for part in (line.detail, line.reason) if part)
-            about = line.vm or line.node
-            incident.steps.append(IncidentStep(line.at, line.kind, f"{about}: {words}" if about else words))
+        if named:
+            concerns = incident.name == named
+        elif incident.closed:
+            concerns = False
+        else:
+            same_node = bool(line.node) and line.node == incident.node
+            concerns = same_node or (bool(line.vm) and (line.vm == incident.vm or line.vm in incident.vms))
+        if concerns and not _says_nothing_new(incident, step, event):
+            incident.steps.append(step)
             if len(incident.steps) > INCIDENT_STEPS_MAX:
                 del incident.steps[INCIDENT_STEPS_MAX // 2]
+
+
+def _says_nothing_new(incident: IncidentRecord, step: IncidentStep, event: Event) -> bool:
+    """Return whether the step only repeats what the last one of its kind said, or is a mere question."""
+    if isinstance(event, ev.EvidenceSought) or (isinstance(event, ev.FenceAsked) and is_quiet(event)):
+        return True
+    if not is_quiet(event):
+        return False
+    last = next((known for known in reversed(incident.steps) if known.what == step.what), None)
+    return last is not None and last.detail == step.detail

@@ -278,6 +278,17 @@ def test_a_swapped_device_is_not_believed_when_another_node_falls_silent_after_o
     assert fleet.vm("v1").epoch == 1
 
 
+def test_an_incident_keeps_what_is_new_and_not_what_repeats() -> None:
+    """Ten minutes of the same answers are one line each: what was decided is never pushed out."""
+    fleet = fleet_with_vms()
+    fleet.silent |= {"n1", "n2"}
+    fleet.run(600)
+    incident = fleet.state.incidents[fleet.node("n1").incident]
+    kinds = [step.what for step in incident.steps]
+    assert len(kinds) < 20
+    assert {"IncidentOpened", "ProbeAnswered", "FenceAnswered", "IncidentNoted"} <= set(kinds)
+
+
 def test_a_vm_seen_running_where_nobody_ordered_it_is_bound_there_too() -> None:
     """A report of a QEMU always makes a binding; two running copies are reported at once."""
     fleet = fleet_with_vms()
