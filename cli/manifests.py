@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from aggregator.core.yaml_text import TextError, read_yaml, write_yaml
 from cli.document import Document, Json
@@ -16,6 +17,13 @@ from cli.errors import Failure
 
 MANIFEST_BYTES_MAX = 16 * 1024 * 1024
 DOCUMENTS_MAX = 10_000
+
+
+class Manifest(NamedTuple):
+    """One manifest, and where it stands: the file, and in a file of several the document."""
+
+    place: str
+    document: Document
 
 
 def dump_yaml(value: Json) -> str:
@@ -32,7 +40,7 @@ def plain_value(word: str) -> Json:
     return found[0] if found else ""
 
 
-def read_manifests(file: str) -> list[Document]:
+def read_manifests(file: str) -> list[Manifest]:
     """Return the documents of a file, `-` for stdin; Failure says where the text is broken.
 
     A `{items: […]}` document, as `virtward get -o yaml` prints it, counts as its items.
@@ -68,7 +76,7 @@ def _read(file: str, where: str) -> str:
         raise Failure(f"{where} is not UTF-8 text (byte {error.start})") from None
 
 
-def _manifests(value: Json, where: str) -> Iterator[Document]:
+def _manifests(value: Json, where: str) -> Iterator[Manifest]:
     if not isinstance(value, dict):
         raise Failure(f"{where}: a manifest is a mapping with apiVersion, kind, metadata and spec")
     items = value.get("items")
@@ -76,4 +84,4 @@ def _manifests(value: Json, where: str) -> Iterator[Document]:
         for number, item in enumerate(items):
             yield from _manifests(item, f"{where}, items[{number}]")
         return
-    yield value
+    yield Manifest(where, value)

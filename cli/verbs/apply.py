@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.client import path_of
+from cli.client import Refused, path_of
 from cli.document import Document, Json, documents, name_of, text
 from cli.errors import Failure, WrongUsage
-from cli.manifests import dump_yaml, read_manifests
+from cli.manifests import Manifest, dump_yaml, read_manifests
 from cli.options import complete_objects
 from cli.resources import KINDS, SINGULAR, read_targets
 
@@ -37,10 +38,15 @@ def apply(session: Session, files: tuple[str, ...], *, dry_run: bool, strict: bo
     """
     if files.count("-") > 1:
         raise WrongUsage("stdin can be read only once")
-    manifests: list[Json] = [manifest for file in files for manifest in read_manifests(file)]
+    manifests = [manifest for file in files for manifest in read_manifests(file)]
     query = {"dryRun": "1"} if dry_run else {}
-    body: Json = {"documents": manifests, "strict": strict}
-    answer = session.client.post("/api/v1/apply", body, **query)
+    body: Json = {"documents": [manifest.document for manifest in manifests], "strict": strict}
+    try:
+        answer = session.client.post("/api/v1/apply", body, **query)
+    except Refused as refusal:
+        problem = Failure(placed(str(refusal), manifests))
+        problem.more = tuple(placed(sentence, manifests) for sentence in refusal.more)
+        raise problem from None
     for warning in documents({"warnings": _warnings(answer)}, "warnings"):
         click.echo(f"warning: {text(warning, 'message')}", err=True)
     if output == "json":
@@ -53,6 +59,14 @@ def apply(session: Session, files: tuple[str, ...], *, dry_run: bool, strict: bo
         named = f"{word}/{text(item, 'name')}"
         result = "" if output == "name" else ": " + text(item, "result")
         click.echo(named + result + (" (dry run)" if dry_run and not output else ""))
+
+
+def placed(sentence: str, manifests: list[Manifest]) -> str:
+    """Return a sentence of the aggregator with `document 3:` turned into the place where that stands."""
+    found = re.match(r"document ([0-9]+)(?=[:,])", sentence)
+    if not found or not 0 < int(found.group(1)) <= len(manifests):
+        return sentence
+    return manifests[int(found.group(1)) - 1].place + sentence[found.end() :]
 
 
 def _warnings(answer: Document) -> Json:
@@ -100,9 +114,9 @@ def edit(session: Session, objects: tuple[str, ...]) -> None:
 def _put_back(session: Session, collection: str, name: str, file: Path) -> None:
     try:
         manifests = read_manifests(str(file))
-        if len(manifests) != 1 or name_of(manifests[0]) != name:
+        if len(manifests) != 1 or name_of(manifests[0].document) != name:
             raise Failure(f"the file must hold one manifest, of {name}")
-        session.client.put(path_of(collection, name), manifests[0])
+        session.client.put(path_of(collection, name), manifests[0].document)
     except Failure as error:
         handle, kept = tempfile.mkstemp(prefix=f"virtward-{name}-", suffix=".yaml")
         with os.fdopen(handle, "w", encoding="utf-8") as copy:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cli.document import Json
 from cli.errors import Failure
-from cli.manifests import dump_yaml, read_manifests
+from cli.manifests import Manifest, dump_yaml, read_manifests
 
 
 @pytest.fixture
@@ -20,13 +20,13 @@ def file(tmp_path: Path) -> Path:
 
 def test_several_documents_and_lists_of_items_come_out_one_by_one(file: Path) -> None:
     file.write_text("kind: Node\n---\n---\nkind: List\nitems:\n- {kind: A}\n- {kind: B}\n---\n{items: [{kind: C}]}")
-    assert [item["kind"] for item in read_manifests(str(file))] == ["Node", "A", "B", "C"]
+    assert [item.document["kind"] for item in read_manifests(str(file))] == ["Node", "A", "B", "C"]
 
 
 def test_words_stay_words(file: Path) -> None:
     """YAML 1.1 would make a boolean, a number to base 60, octal and a date of these."""
     file.write_text("{a: On, b: 52:54:00, c: 010, d: 2026-01-01, e: no, f: 1e3, g: true, h: 2, i: null}")
-    assert read_manifests(str(file)) == [
+    assert [item.document for item in read_manifests(str(file))] == [
         {
             "a": "On",
             "b": "52:54:00",
@@ -85,4 +85,4 @@ _VALUES = st.recursive(
 def test_what_we_print_is_read_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: Json) -> None:
     file = tmp_path_factory.mktemp("manifests") / "x.yaml"
     file.write_text(dump_yaml({"spec": value}))
-    assert read_manifests(str(file)) == [{"spec": value}]
+    assert read_manifests(str(file)) == [Manifest(str(file), {"spec": value})]

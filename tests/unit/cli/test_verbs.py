@@ -103,6 +103,17 @@ def test_every_fault_of_a_file_is_a_line(speaker: Speaker, virtward: Virtward, t
     assert (code, err) == (1, "virtward: a is wrong (and 1 more)\nvirtward: b is wrong\n")
 
 
+def test_a_fault_is_told_with_its_file_and_document(speaker: Speaker, virtward: Virtward, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("kind: Node\n")
+    two.write_text("kind: Node\n---\nkind: Node\n")
+    speaker.refuses("POST", "/api/v1/apply", 422, "document 3: spec.colour: there is no such field")
+    _, _, err = virtward("apply", "-f", str(one), "-f", str(two))
+    assert err == f"virtward: {two}, document 2: spec.colour: there is no such field\n"
+    speaker.refuses("POST", "/api/v1/apply", 422, "document 1: spec: it is missing")
+    assert virtward("apply", "-f", str(one))[2] == f"virtward: {one}: spec: it is missing\n"
+
+
 def test_status_names_what_is_wrong_and_the_way_out(speaker: Speaker, virtward: Virtward) -> None:
     found = {
         "version": "1.2",
