@@ -16,6 +16,7 @@ from fleet.config import ConfigError, load_config
 from fleet.service import LEVELS, ServiceError
 
 DEFAULT_PATH = Path("/etc/virtward/agent.toml")
+BMC_IDENTITY_EVERY_S_MIN, BMC_IDENTITY_EVERY_S_MAX = 1.0, 3600.0
 
 
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +36,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     boot_id_file: str = "/proc/sys/kernel/random/boot_id"
     machine_id_file: str = "/etc/machine-id"
     bmc_identity_command: tuple[str, ...] = ()
+    bmc_identity_every_s: float = 60.0
     log_level: str = "info"
 
     @property
@@ -62,6 +64,11 @@ def load(path: Path) -> AgentConfig:
         raise ConfigError(f"{path}: node: {config.node!r} is no name of a node")
     if config.log_level not in LEVELS:
         raise ConfigError(f"{path}: log_level: must be one of {', '.join(LEVELS)}")
+    if not BMC_IDENTITY_EVERY_S_MIN <= config.bmc_identity_every_s <= BMC_IDENTITY_EVERY_S_MAX:
+        limits = f"{BMC_IDENTITY_EVERY_S_MIN:g} to {BMC_IDENTITY_EVERY_S_MAX:g}"
+        raise ConfigError(
+            f"{path}: bmc_identity_every_s: must be {limits} seconds, not {config.bmc_identity_every_s:g}"
+        )
     if not config.migration_address and not config.control_address:
         raise ConfigError(f"{path}: control_address: name this node's address on the control plane")
     return config

@@ -50,7 +50,6 @@ from fleet.service import Service
 
 FACTS_EVERY_S = 10.0
 FACTS_EVERY_UNTIL_READY_S = 0.5
-BMC_EVERY_S = 60.0
 LIBVIRT_WAIT_S_MAX = 2.0
 QUEUE_MAX = 20_000
 STOP_FLUSH_S_MAX = 2.0
@@ -234,11 +233,11 @@ class Daemon:
         self._put(FactsRead(self._read_facts()))
 
     async def _keep_facts(self) -> None:
-        bmc_s = self.clock.monotonic_s()
+        bmc_s, bmc_every_s = self.clock.monotonic_s(), self.config.bmc_identity_every_s
         while True:
             ready = self.hypervisor.node_facts().ready
-            await asyncio.sleep(FACTS_EVERY_S if ready else FACTS_EVERY_UNTIL_READY_S)
-            if self.clock.monotonic_s() >= bmc_s + BMC_EVERY_S:
+            await asyncio.sleep(min(FACTS_EVERY_S, bmc_every_s) if ready else FACTS_EVERY_UNTIL_READY_S)
+            if self.clock.monotonic_s() >= bmc_s + bmc_every_s:
                 bmc_s = self.clock.monotonic_s()
                 self._bmc = await read_bmc(self.config.bmc_identity_command)
             self._put(FactsRead(self._read_facts()))

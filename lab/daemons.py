@@ -26,9 +26,10 @@ READY_TIMEOUT_S = 30.0
 REQUEST_TIMEOUT_S = 10.0
 # Where the laboratory differs from the defaults of ClusterConfig, and nowhere else.
 SETTINGS = {"mode": "Act", "unseenAtLeast": "5s", "readinessEvery": "5s", "rescueAfter": "30s"}
+BMC_IDENTITY_EVERY_S = 2.5  # half of readinessEvery, so that each check sees what the host says now
 
 
-def _toml(values: dict[str, str | int | list[str]]) -> str:
+def _toml(values: Mapping[str, str | float | list[str]]) -> str:
     """Lines KEY = VALUE; a JSON string, number or list of strings is a TOML one too."""
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
@@ -164,7 +165,7 @@ def node_manifest(layout: Layout, host: str, bmc: Bmc | None) -> dict[str, objec
 
 def write_agent_configuration(layout: Layout, host: Host, aggregators: list[Aggregator], *, has_bmc: bool) -> None:
     """Write the host's agent.toml."""
-    values: dict[str, str | int | list[str]] = {
+    values: dict[str, str | float | list[str]] = {
         "node": host.name,
         "aggregators": [f"ws://{each.address}:{AGENTS_PORT}" for each in aggregators],
         "token_file": str(host.dir / "agent.token"),
@@ -182,4 +183,5 @@ def write_agent_configuration(layout: Layout, host: Host, aggregators: list[Aggr
     }
     if has_bmc:
         values["bmc_identity_command"] = [str(write_identity_command(layout, host.name))]
+        values["bmc_identity_every_s"] = BMC_IDENTITY_EVERY_S
     (host.dir / "agent.toml").write_text(_toml(values), encoding="utf-8")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
 
 import pytest
 
 from cli.document import Document
 from lab.scene import Scene
+from tests.laboratory.lab_steps import fresh_name
 
-_numbers = count(1)
 SceneMaker = Callable[..., Scene]
 
 
@@ -20,7 +19,7 @@ def scene() -> Iterator[SceneMaker]:
     made: list[Scene] = []
 
     def make(*vms: str, hosts: int = 3, config: Document | None = None) -> Scene:
-        one = Scene(f"t{next(_numbers) % 1000}", vms)
+        one = Scene(fresh_name(), vms)
         made.append(one)
         one.up(hosts=hosts, config=config)
         return one
