@@ -1,18 +1,20 @@
 """For tests: the aggregator kills itself at a chosen step of its journal.
 
 VIRTWARD_KILL_AT="KIND:N" means SIGKILL right after the N-th event of that kind in this life is journalled
-and before any deed that follows from it; "KIND:N:after" means after the deeds of that turn were handed over.
+and before any deed that follows from it; "KIND:N:after" means after the deeds of that turn have left.
 KIND is a kind of history line (`NodeLost`) or an event's type (`NodeStateChanged`). Without the variable
 nothing here does anything.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Sequence
 
 VARIABLE = "VIRTWARD_KILL_AT"
+LEAVE_S = 0.2  # orders to sockets, fence programs started
 
 
 class FaultPoint:
@@ -38,9 +40,10 @@ class FaultPoint:
             if not self._after:
                 self._die()
 
-    def handed_over(self) -> None:
-        """The deeds of the turn are with the hands."""
+    async def handed_over(self) -> None:
+        """The deeds of the turn are with the hands: give them the time to leave this process."""
         if self._due:
+            await asyncio.sleep(LEAVE_S)
             self._die()
 
     @staticmethod

@@ -154,7 +154,7 @@ class Loop:
         for action in settled.actions:
             if self._hands is not None:
                 self._hands.perform(action)
-        self._fault_point.handed_over()
+        await self._fault_point.handed_over()
         self.turns += 1
         if rows:
             self._announce()
