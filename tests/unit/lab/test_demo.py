@@ -9,9 +9,9 @@ import pytest
 
 from lab.demo_report import Moved, Recovery, judge, sentence_of, unix_s
 from lab.demo_screen import Screen
-from lab.witness import GuestTail, Happening, gap_between_s, silences_s
 from lab.guest_log import GuestLine
 from lab.truth import Cpus, Qemu, Sample
+from lab.witness import GuestTail, Happening, gap_between_s, silences_s
 
 RECOVERY = Recovery(suspect_s=3.1, proof_s=4.25, running_s=4.9, counting_s=5.1234)
 
