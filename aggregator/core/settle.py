@@ -6,13 +6,13 @@ journalled, and what may then be done, comes back in the order it happened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from msgspec import Struct
 
 from aggregator.core.actions import Action
 from aggregator.core.decide import decide
-from aggregator.core.events import Event
+from aggregator.core.events import BeatHeard, Event, NodeState
 from aggregator.core.fold import fold
 from aggregator.core.journal_form import VOLATILE
 from aggregator.core.state import State
@@ -32,11 +32,16 @@ class NeverSettlesError(RuntimeError):
     """The core kept deciding without coming to rest: a defect, the process must stop."""
 
 
-def settle(state: State, facts: Iterable[Event], now: float) -> Settled:
+def settle(state: State, facts: Sequence[Event], now: float, calm_until: float = 0.0) -> Settled:
     """Fold facts into state, then decide and fold until there is nothing to decide.
 
-    now: fleet time, not before any fact's `at`.
+    now: fleet time, not before any fact's `at`. calm_until: look_again_at of the last turn, if
+    nothing happened since; beats alone are then folded without a look at the whole fleet.
     """
+    if now < calm_until and _only_calm_beats(state, facts):
+        for fact in facts:
+            fold(state, fact)
+        return Settled((), (), calm_until)
     happened: list[Event] = []
     for fact in facts:
         fold(state, fact)
@@ -52,3 +57,11 @@ def settle(state: State, facts: Iterable[Event], now: float) -> Settled:
         if not decision.transitions:
             return Settled(tuple(happened), tuple(actions), decision.look_again_at)
     raise NeverSettlesError(f"no rest after {ROUNDS_MAX} rounds; last: {happened[-3:]!r}")
+
+
+def _only_calm_beats(state: State, facts: Sequence[Event]) -> bool:
+    """Return whether the facts are beats, and no node is in a state in which a beat of another matters."""
+    return all(isinstance(fact, BeatHeard) for fact in facts) and all(
+        node.state is NodeState.UP and not any(ready.off_at for ready in node.readiness)
+        for node in state.nodes.values()
+    )
