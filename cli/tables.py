@@ -138,10 +138,6 @@ def _object(event: Document, _now: datetime) -> str:
     return "-"
 
 
-def _tolerations(vm: Document, _now: datetime) -> str:
-    return str(len(documents(vm, "spec.tolerations")))
-
-
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "nodes": (
         Column("NAME", _name),
@@ -165,7 +161,6 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("REASON", _vm_reason),
         Column("EPOCH", _plain("status.epoch", "0"), wide=True),
         Column("PROTECTED", _ready, wide=True),
-        Column("TOLERATIONS", _tolerations, wide=True),
         Column("LABELS", _labels, wide=True),
     ),
     "migrations": (

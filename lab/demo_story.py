@@ -218,8 +218,9 @@ class Demo:
                 process.stdin.write(stdin or "")
                 process.stdin.close()
             for line in process.stdout or ():
-                last = line.rstrip()
-                self.screen.answer(last)
+                last = line.rstrip() or last
+                if line.strip():
+                    self.screen.answer(line.rstrip())
             code = process.wait()
             watchdog.cancel()
         if code:
