@@ -6,4 +6,4 @@ import os
 os.environ.setdefault("NO_COLOR", "1")
 os.environ.pop("FORCE_COLOR", None)
 
-pytest_plugins = ["tests.laboratory.scenes"]
+pytest_plugins = ["tests.laboratory.scenes", "tests.laboratory.agent_steps"]

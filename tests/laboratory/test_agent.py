@@ -6,14 +6,9 @@ aggregator is a small one of the tests that decides nothing.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import re
 import secrets
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
-from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -21,7 +16,6 @@ import pytest
 from fleet.messages import (
     DestroyVm,
     DiscardIncoming,
-    MigrateVm,
     ProbeAddress,
     ProbeRequest,
     ReceiveVm,
@@ -30,116 +24,12 @@ from fleet.messages import (
     StartVm,
 )
 from fleet.model import EndReason, LedgerState, OrderOutcome, Plane, QemuState
-from lab import processes
-from lab.daemons import write_agent_configuration
-from lab.errors import LaboratoryError
-from lab.hosts import Host
 from lab.laboratory import Laboratory
 from lab.layout import Plane as LabPlane
-from tests.agent_bench import TOKEN, BenchAggregator, _send, listen_inside
+from tests.agent_bench import BenchAggregator, _send
+from tests.laboratory.agent_steps import a_guest, counting, kill, may_run, migrate, start_agent, stop_agent
 
 pytestmark = [pytest.mark.laboratory, pytest.mark.timeout(300)]
-AGENTS_PORT = 8421
-
-
-@pytest.fixture(scope="module")
-def laboratory() -> Iterator[Laboratory]:
-    """Three hosts without agents of their own."""
-    lab = Laboratory("agtst")
-    lab.up(hosts=3, agents=False)
-    try:
-        yield lab
-    finally:
-        lab.down()
-
-
-@pytest.fixture
-async def bench(laboratory: Laboratory) -> AsyncIterator[BenchAggregator]:
-    """An aggregator at 127.0.0.1 of each host, and an agent on each whose session stands; nothing twice at the end."""
-    terms = laboratory.dir / "bench-term"
-    term = int(terms.read_text()) + 1 if terms.exists() else 1
-    terms.write_text(str(term))
-    aggregator = BenchAggregator(term)
-    await aggregator.start(*(listen_inside(_init(host), AGENTS_PORT) for host in laboratory.hosts))
-    for host in laboratory.hosts:
-        start_agent(laboratory, host)
-    for host in laboratory.hosts:
-        await aggregator.session(host.name)
-    try:
-        yield aggregator
-        assert laboratory.splits() == []
-    finally:
-        for host in laboratory.hosts:
-            stop_agent(host)
-            remove_guests(laboratory, host)
-        await aggregator.stop()
-
-
-def _init(host: Host) -> int:
-    init = host.init
-    assert init is not None
-    return init
-
-
-def start_agent(laboratory: Laboratory, host: Host) -> None:
-    write_agent_configuration(laboratory.layout, host, [laboratory.aggregator], has_bmc=True)
-    path = host.dir / "agent.toml"
-    url = f'aggregators = ["ws://127.0.0.1:{AGENTS_PORT}"]'
-    path.write_text(re.sub("aggregators = .*", url, path.read_text()))
-    token = host.dir / "agent.token"
-    token.write_text(TOKEN)
-    token.chmod(0o600)
-    host.start_agent()
-
-
-def stop_agent(host: Host) -> None:
-    pid = host.pid_of("agent")
-    if pid is not None:
-        kill(pid)
-
-
-def kill(pid: int | None) -> None:
-    """Kill a process and wait until it is gone."""
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    processes.wait_until(lambda: not processes.is_alive(pid), 10.0, f"the end of {pid}")
-
-
-def remove_guests(laboratory: Laboratory, host: Host) -> None:
-    """End what a failed test left behind."""
-    if host.pid_of("libvirtd") is None:
-        host.start_libvirtd()
-    for name in laboratory.virsh(host.name, "list", "--name").split():
-        with suppress(LaboratoryError):  # it may end by itself at this very moment
-            laboratory.virsh(host.name, "destroy", name)
-    for name in laboratory.virsh(host.name, "list", "--all", "--name").split():
-        laboratory.virsh(host.name, "undefine", name)
-
-
-def a_guest(laboratory: Laboratory, name: str) -> tuple[tuple[str, str], str]:
-    """Make a tiny guest's disk; return (uuid, name) and its XML."""
-    xml = laboratory.domain_xml(name)
-    uuid = re.search("<uuid>(.*)</uuid>", xml)
-    assert uuid is not None
-    return (uuid.group(1), name), xml
-
-
-def may_run(laboratory: Laboratory, name: str) -> list[str]:
-    """Hosts on which the guest's CPUs may run, by the ground truth."""
-    return [qemu.host for qemu in laboratory.sample().vms.get(name, []) if qemu.may_run]
-
-
-async def counting(laboratory: Laboratory, bench: BenchAggregator, name: str) -> None:
-    """Wait until the guest has booted and counts."""
-    await bench.wait(lambda: any(line.text.startswith("tick") for line in laboratory.guest_log(name)))
-
-
-def migrate(bench: BenchAggregator, target: str, secret: str, epoch: int = 2) -> MigrateVm:
-    hello = bench.nodes[target].hello
-    assert hello is not None
-    addresses = hello.facts.addresses
-    peers = tuple(f"{addresses[plane]}:{hello.facts.agent_port}" for plane in ("control", "migration"))
-    return MigrateVm("m1", 1, target, epoch, hello.facts.peer_uri, addresses["migration"], peers, secret)
 
 
 async def test_a_vm_is_started_shut_down_started_again_and_destroyed(
@@ -265,83 +155,6 @@ async def test_a_target_agent_that_was_dead_is_told_by_order(laboratory: Laborat
     assert (await bench.done("h2", vm, ResumeVm("m1", 1), epoch=2)).outcome is OrderOutcome.DONE
     assert may_run(laboratory, "deaf") == ["h2"]
     await bench.done("h2", vm, DestroyVm(1), epoch=2)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", ["agent", "libvirtd"])
-async def test_a_kill_during_a_start_ends_in_something_true(
-    laboratory: Laboratory, bench: BenchAggregator, victim: str
-) -> None:
-    """Killed at ten different moments, the agent always comes to say what the process table says."""
-    host = laboratory.host("h1")
-    for run in range(1, 11):
-        vm, xml = a_guest(laboratory, f"kill-{victim}")
-        order = await bench.order("h1", vm, StartVm(xml, run), epoch=run)
-        await asyncio.sleep(0.04 * run)
-        pid = host.pid_of(victim)
-        kill(pid)
-        if victim == "agent":
-            start_agent(laboratory, host)
-        else:
-            host.start_libvirtd()
-        report = await bench.wait(partial(_known_end, bench, order, vm[0]), 60.0)
-        running = may_run(laboratory, vm[1])
-        assert running == (["h1"] if report == "Running" else [])
-        await bench.done("h1", vm, DestroyVm(run), epoch=run)
-
-
-def _known_end(bench: BenchAggregator, order: str, uuid: str) -> str:
-    """What the node says about the VM once it says it for sure, in a session that stands."""
-    told = bench.nodes["h1"]
-    if not told.full or told.full[-1].session != told.sessions[-1] or told.full[-1].in_hand:
-        newest = told.final(order)
-        if newest is None or newest.session != told.sessions[-1]:
-            return ""
-    vm = told.vms.get(uuid)
-    if vm is None or vm.busy:
-        return "" if vm is not None else "Absent"
-    if vm.state is QemuState.RUNNING:
-        return "Running"
-    return "Gone" if vm.state is QemuState.GONE and (vm.released or vm.epoch == 0) else ""
-
-
-@pytest.mark.slow
-async def test_agents_and_libvirtd_killed_during_migrations_never_run_a_vm_twice(
-    laboratory: Laboratory, bench: BenchAggregator
-) -> None:
-    victims = [("agent", "h1"), ("agent", "h2"), ("libvirtd", "h1"), ("libvirtd", "h2")]
-    for number, (victim, where) in enumerate(victims):
-        vm, xml = a_guest(laboratory, f"mk{number}")
-        secret = secrets.token_hex(16)
-        await bench.done("h1", vm, StartVm(xml, 1))
-        await bench.done("h2", vm, ReceiveVm("m1", 1, "h1", 1, secret), epoch=2)
-        order = await bench.order("h1", vm, migrate(bench, "h2", secret))
-        await asyncio.sleep(0.35)
-        host = laboratory.host(where)
-        pid = host.pid_of(victim)
-        kill(pid)
-        if victim == "agent":
-            start_agent(laboratory, host)
-        else:
-            host.start_libvirtd()
-        seen: list[list[str]] = []
-
-        def decided(order: str = order, name: str = vm[1], seen: list[list[str]] = seen) -> bool:
-            seen.append(may_run(laboratory, name))
-            return bench.nodes["h1"].final(order) is not None
-
-        await bench.wait(decided, 120.0)
-        assert max(map(len, seen)) <= 1
-        final = bench.nodes["h1"].final(order)
-        assert final is not None
-        if final.outcome is OrderOutcome.DONE:
-            await bench.session("h2")
-            await bench.wait(lambda name=vm[1]: may_run(laboratory, name) == ["h2"], 60.0)  # type: ignore[misc]
-            await bench.done("h2", vm, DestroyVm(1), epoch=2)
-        else:
-            assert may_run(laboratory, vm[1]) == ["h1"]
-            await bench.done("h1", vm, DestroyVm(1))
-            await bench.done("h2", vm, DestroyVm(1), epoch=2)
 
 
 async def test_libvirtd_dies_and_comes_back_without_touching_a_guest(
