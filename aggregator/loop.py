@@ -56,6 +56,7 @@ class Loop:
         self._rest = asyncio.Event()
         self._changed = asyncio.Event()
         self._snapshot_position = state.position
+        self._calm_until = 0.0  # nothing can be decided before, unless something happens
 
     # --- for the shell around it
 
@@ -158,6 +159,7 @@ class Loop:
         self.turns += 1
         if rows:
             self._announce()
+        self._calm_until = settled.look_again_at
         return settled.look_again_at
 
     def _passes(self, waiting: Waiting) -> bool:
@@ -181,7 +183,7 @@ class Loop:
     def _settle(self, facts: Sequence[Event], now: float) -> Settled:
         before = self.state.position
         try:
-            settled = settle(self.state, facts, now)
+            settled = settle(self.state, facts, now, self._calm_until)
             if self.state.position != before + len(settled.events):
                 raise RuntimeError(f"position {self.state.position} after {len(settled.events)} events from {before}")
         except Exception as error:  # noqa: BLE001 (whatever the core raises, it must not act on)
