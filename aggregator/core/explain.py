@@ -109,7 +109,7 @@ def _waits_of_vm(state: State, record: VmRecord) -> tuple[list[str], list[str]]:
         waits.append("It is being deleted; its name and disks are free once every node it is bound to has let it go.")
     if not acts(state.config):
         waits.append("The fleet only observes (mode Observe): nothing is started, moved or fenced.")
-        ways.append("virtward arm")
+        ways.append("virtward config set mode=Act")
     for order in open_orders(state, record):
         kind = type(order.order.body).__name__
         waits.append(

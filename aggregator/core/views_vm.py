@@ -159,7 +159,7 @@ def _protected(state: State, record: VmRecord) -> ApiCondition:
 def unprotected(state: State, record: VmRecord) -> tuple[str, str]:
     """Return (reason, sentence) why the VM would not come back after the loss of its node; empty if it would."""
     if state.config.mode == "Observe":
-        return "ObserveMode", "virtward only observes; arm it with `virtward arm`"
+        return "ObserveMode", "virtward only observes; let it act with: virtward config set mode=Act"
     strategy = record.spec.run_strategy
     if strategy not in BACK_BY_ITSELF:
         return "RunStrategy", f"with runStrategy {strategy} a run that failed stays down"
