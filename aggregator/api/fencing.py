@@ -55,7 +55,9 @@ def _refuse_ladder(state: State, record: NodeRecord) -> None:
             f"switch it off by hand and vouch for it: virtward fence {record.name} --confirm-off"
         )
     if not acts(state.config):
-        raise conflict("the fleet only observes (mode Observe), so nothing is fenced; let it act first: virtward config set mode=Act")
+        raise conflict(
+            "the fleet only observes (mode Observe), so nothing is fenced; begin with: virtward config set mode=Act"
+        )
 
 
 def speaks_against_off(state: State, record: NodeRecord, now: float) -> str:
