@@ -25,6 +25,7 @@ from lab.laboratory import Laboratory
 
 NAME = "demo"
 INTERRUPTED = 130
+LOCKS = Path("/run")
 
 
 def main(arguments: list[str]) -> int:
@@ -45,13 +46,12 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def alone(laboratory: Laboratory) -> Iterator[None]:
-    """One demo of a name at a time; LaboratoryError for the second one."""
-    base = laboratory.layout.base
+    """One demo of a name at a time on this machine, for namespaces are the machine's; LaboratoryError for the second."""
+    path = LOCKS / f"virtward-demo-{laboratory.layout.name}.lock"
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        lock = (base / f".{laboratory.layout.name}.demo").open("w")
+        lock = path.open("w")
     except OSError as error:
-        raise LaboratoryError(f"cannot write to {base} ({error.strerror}); run the demo as root") from None
+        raise LaboratoryError(f"cannot write {path} ({error.strerror}); run the demo as root") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

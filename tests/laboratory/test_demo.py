@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from lab import namespaces
 from lab.layout import Layout
 
-NAME = "tdemo"
+NAME = f"d{secrets.token_hex(2)}"  # namespaces are the machine's: two runs of the tests must not meet
 DEMO_S_MAX = 180
 
 
