@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def alone(laboratory: Laboratory) -> Iterator[None]:
-    """One demo of a name at a time on this machine, for namespaces are the machine's; LaboratoryError for the second."""
+    """One demo of a name at a time on this machine, whose namespaces they share; LaboratoryError for the second."""
     path = LOCKS / f"virtward-demo-{laboratory.layout.name}.lock"
     try:
         lock = path.open("w")
