@@ -99,4 +99,5 @@ AnyDeed = Define | Create | AskShutdown | Destroy | DestroyIncoming | Suspend | 
 CODE_NOT_FOUND = "NOT_FOUND"  # the hypervisor knows no such VM
 CODE_NOT_RUNNING = "NOT_RUNNING"  # there is no QEMU to do it to
 CODE_UNKNOWN = "RESULT_UNKNOWN"  # time-out or connection lost: it may yet happen
+CODE_STARTER_DEAD = "STARTER_DEAD"  # Undefine: not removed, but whoever was starting the VM is dead
 CODE_NOT_PAUSED = "NOT_PAUSED"  # DestroyIncoming found running CPUs

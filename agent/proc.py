@@ -101,3 +101,29 @@ def open_pidfd(process: QemuProcess) -> int | None:
         os.close(handle)
         return None
     return handle
+
+
+PID_FILES = (Path("/run/libvirtd.pid"), Path("/run/virtqemud.pid"))
+STATUS_DIR = Path("/run/libvirt/qemu")
+
+
+def starter_is_dead(name: str, pid_files: tuple[Path, ...] = PID_FILES, status_dir: Path = STATUS_DIR) -> bool:
+    """Say whether the libvirtd that was starting this VM has died and another one runs now.
+
+    libvirtd 9.0 killed between writing a domain's status file and starting its QEMU leaves a domain
+    that stays "paused (starting up)" for ever, that nobody works on and that nothing can end
+    (destroy and undefine fail after 30 s; reproduced). The status file is then older than the pid
+    file of the libvirtd that runs now. Only with no QEMU in /proc does this mean anything.
+    """
+    try:
+        status_s = (status_dir / f"{name}.xml").stat().st_mtime
+    except OSError:
+        return False
+    for path in pid_files:
+        try:
+            pid, begun_s = path.read_text(encoding="ascii").strip(), path.stat().st_mtime
+        except (OSError, UnicodeDecodeError):
+            continue
+        if pid.isdigit() and read_start(int(pid)) is not None:
+            return status_s < begun_s
+    return False

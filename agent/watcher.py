@@ -18,7 +18,7 @@ import structlog
 
 from agent import libvirt_words as words
 from agent import proc
-from agent.deeds import CODE_UNKNOWN, AnyDeed, Define, Migrate, VmObservation
+from agent.deeds import CODE_STARTER_DEAD, CODE_UNKNOWN, AnyDeed, Define, Migrate, Undefine, VmObservation
 from agent.definitions import Definitions
 from agent.hypervisor import Facts, HypervisorFacts, Result
 from agent.keeper_types import DomainChanged, DomainsListed, MigrationMoved, PidGone
@@ -42,6 +42,7 @@ RECONNECT_EVERY_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
 PROGRESS_EVERY_S = 1.0
 PID_DIR = Path("/run/libvirt/qemu")
+ABANDONED = "its start was cut short by libvirtd's death; restart libvirtd without its status file to start it here"
 FAILURES = (StuckError, CrowdedError, LibvirtDownError)
 
 log = structlog.get_logger(part="watcher")
@@ -74,7 +75,7 @@ class LibvirtHypervisor:
         self._died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         definitions = definitions_dir or Path("/etc/libvirt/qemu")
-        self.definitions = Definitions(Connection(uri), resolve, definitions, self._definition_changed)
+        self.definitions = Definitions(Connection(uri), resolve, definitions, self._look_at)
 
     # --- life
 
@@ -225,9 +226,6 @@ class LibvirtHypervisor:
             self.definitions.refresh(event.uuid)
         self._look_at(event.uuid)
 
-    def _definition_changed(self, uuid: str) -> None:
-        self._look_at(uuid)
-
     def _look_at(self, uuid: str) -> None:
         if uuid in self._looks:
             self._looks[uuid] = True
@@ -254,7 +252,8 @@ class LibvirtHypervisor:
         if raw is None:
             raw = RawDomain(uuid, self.definitions.name(uuid), words.SHUTOFF, 0, defined=False)
         process = _process_by_pid_file(raw.name, uuid)
-        if process is None and any(watched == uuid for _fd, watched in self._watched.values()):
+        starting = (raw.state, raw.reason) == (words.PAUSED, words.PAUSED_STARTING_UP)
+        if process is None and (starting or any(watched == uuid for _fd, watched in self._watched.values())):
             process = next((found for found in proc.scan() if found.uuid == uuid), None)
         return raw, process
 
@@ -266,7 +265,10 @@ class LibvirtHypervisor:
         if process is not None:
             self._watch_process(process)
         ended = EndReason.NOT_ENDED
-        if raw.active:
+        if raw.active and process is None and is_abandoned(raw):
+            state, reason = QemuState.GONE, ABANDONED
+            ended = EndReason.CRASHED
+        elif raw.active:
             state = words.qemu_state(raw.state, raw.reason, ran=token in self._ran)
             reason = words.reason_words(raw.state, raw.reason)
             if state is QemuState.RUNNING and token:
@@ -332,6 +334,8 @@ class LibvirtHypervisor:
 
     async def do(self, uuid: str, deed: AnyDeed, timeout_s: float) -> Result:
         """Do one deed in a thread of its own."""
+        if isinstance(deed, Undefine) and await self._is_abandoned(uuid):
+            return Result(ok=False, code=CODE_STARTER_DEAD, message=ABANDONED)
         is_move = isinstance(deed, Migrate)
         workers, connection = (self._moving, self._moves) if is_move else (self._doing, self._deeds)
         if is_move:
@@ -351,6 +355,13 @@ class LibvirtHypervisor:
         self._look_at(uuid)
         return result
 
+    async def _is_abandoned(self, uuid: str) -> bool:
+        try:
+            raw, process = await self._looking.run(lambda: self._read_one(uuid), LOOK_TIMEOUT_S)
+        except FAILURES:
+            return False
+        return process is None and is_abandoned(raw)
+
     async def check_xml(self, xml: str) -> Result:
         """Ask libvirt whether it would take the XML."""
         try:
@@ -369,6 +380,12 @@ class LibvirtHypervisor:
                 return
             if job is not None:
                 self._facts(MigrationMoved(uuid, job.percent, job.remaining_bytes, job.rate_bytes_per_s))
+
+
+def is_abandoned(raw: RawDomain) -> bool:
+    """Say whether libvirt still calls a domain starting that the libvirtd before it began to start."""
+    starting = (raw.state, raw.reason) == (words.PAUSED, words.PAUSED_STARTING_UP)
+    return starting and proc.starter_is_dead(raw.name)
 
 
 def _process_by_pid_file(name: str, uuid: str) -> proc.QemuProcess | None:

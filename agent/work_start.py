@@ -7,6 +7,7 @@ so that a create still on its way inside libvirtd finds nothing to start.
 
 from __future__ import annotations
 
+from agent.deeds import CODE_STARTER_DEAD
 from agent.keeper_types import CODE_NOT_FOUND, CODE_UNKNOWN, CallReturned, Create, Define, RunBegan, Undefine
 from agent.records import Standing
 from agent.work import Bench, Step, Work
@@ -39,7 +40,7 @@ def returned(bench: Bench, work: Work, fact: CallReturned) -> None:
     elif work.step is Step.CREATING:
         _created(bench, work, fact)
     elif work.step is Step.BARRIER:
-        if fact.ok or fact.code == CODE_NOT_FOUND:
+        if fact.ok or fact.code in (CODE_NOT_FOUND, CODE_STARTER_DEAD):
             work.tries = 1
             bench.desk.inventory.touch(work.order.uuid, bench.desk.now)
             bench.look(work, Step.LOOKING)

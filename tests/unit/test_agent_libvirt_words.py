@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import libvirt
 import pytest
 
 from agent import libvirt_words as words
 from agent.libvirt_driver import ERROR_NAMES, MIGRATE_FLAGS
+from agent.proc import starter_is_dead
 from fleet.model import EndReason, QemuState
 
 
@@ -83,3 +87,19 @@ def test_a_migration_is_peer_to_peer_and_leaves_its_target_paused() -> None:
         assert MIGRATE_FLAGS & getattr(libvirt, f"VIR_MIGRATE_{flag}")
     for flag in ("UNSAFE", "POSTCOPY", "TUNNELLED", "OFFLINE"):
         assert not MIGRATE_FLAGS & getattr(libvirt, f"VIR_MIGRATE_{flag}")
+
+
+def test_a_start_is_abandoned_only_when_a_younger_libvirtd_runs(tmp_path: Path) -> None:
+    """Reproduced with libvirt 9.0: killed in the middle of a start it leaves a domain nobody works on."""
+    status, pid_file = tmp_path / "web-1.xml", tmp_path / "libvirtd.pid"
+    assert not starter_is_dead("web-1", (pid_file,), tmp_path)
+    status.write_text("<domstatus/>")
+    pid_file.write_text(str(os.getpid()))
+    os.utime(status, (1000.0, 1000.0))
+    os.utime(pid_file, (1001.0, 1001.0))
+    assert starter_is_dead("web-1", (pid_file,), tmp_path)
+    os.utime(status, (1002.0, 1002.0))
+    assert not starter_is_dead("web-1", (pid_file,), tmp_path)
+    os.utime(status, (1000.0, 1000.0))
+    pid_file.write_text("999999999")
+    assert not starter_is_dead("web-1", (pid_file,), tmp_path)
