@@ -104,7 +104,7 @@ class SimulatedAgent(Process):
         )
         self.keeper = Keeper(settings, recall(self.host.ledger))
         self.later(0.05, self._read_everything)
-        self.later(self.host.world.random.uniform(0.1, 0.6), self._connect)
+        self.later(self.host.random.uniform(0.1, 0.6), self._connect)
         self.later(LIST_EVERY_S, self._list_regularly)
 
     def kill(self) -> None:
@@ -160,7 +160,7 @@ class SimulatedAgent(Process):
     def domain_event(self, uuid: str) -> None:
         """libvirt's event: the agent looks at that VM anew, a little later."""
         if self.alive and self.host.hypervisor.alive:
-            self.later(self.host.world.random.uniform(*EVENT_S), lambda: self._look_at(uuid))
+            self.later(self.host.random.uniform(*EVENT_S), lambda: self._look_at(uuid))
 
     def _look_at(self, uuid: str) -> None:
         hypervisor, asked_s = self.host.hypervisor, self.now()
@@ -183,7 +183,7 @@ class SimulatedAgent(Process):
 
     def facts_changed(self) -> None:
         if self.alive:
-            self.later(self.host.world.random.uniform(1.0, 60.0), lambda: self.give(FactsRead(self.host.facts())))
+            self.later(self.host.random.uniform(0.2, 2.0), lambda: self.give(FactsRead(self.host.facts())))
 
     def _read_everything(self) -> None:
         for definition in list(self.host.definitions.values()):
@@ -197,7 +197,7 @@ class SimulatedAgent(Process):
     def _look(self) -> None:
         """Read everything; what is read is a little older than the moment it is told."""
         hypervisor, asked_s = self.host.hypervisor, self.now()
-        random = self.host.world.random
+        random = self.host.random
 
         def read() -> None:
             complete = hypervisor.answers
@@ -217,7 +217,7 @@ class SimulatedAgent(Process):
             effect = self._effects.popleft()
             if isinstance(effect, Persist):
                 self._performing = True
-                self.later(self.host.world.random.uniform(*SYNC_S), partial(self._synced, effect.record))
+                self.later(self.host.random.uniform(*SYNC_S), partial(self._synced, effect.record))
                 return
             self._do(effect)
 
@@ -280,7 +280,7 @@ class SimulatedAgent(Process):
     # --- the link
 
     def _reconnect(self, wait_s: float) -> None:
-        self.later(wait_s + self.host.world.random.uniform(*RECONNECT_S), self._connect)
+        self.later(wait_s + self.host.random.uniform(*RECONNECT_S), self._connect)
 
     def _connect(self) -> None:
         world = self.host.world
@@ -292,7 +292,7 @@ class SimulatedAgent(Process):
         elif not aggregator.alive:
             self._reconnect(0.0)
         else:
-            self.later(world.random.uniform(0.001, 0.004), self._connected)
+            self.later(self.host.random.uniform(0.001, 0.004), self._connected)
 
     def _connected(self) -> None:
         aggregator = self.host.world.aggregator

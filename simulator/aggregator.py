@@ -58,6 +58,7 @@ class SimulatedAggregator(Process):
     def __init__(self, world: World, state: State, wall: LocalClock) -> None:
         super().__init__(world.queue)
         self.world = world
+        self._random = world.random_of("aggregator")
         self.state = state
         self.store = Store(snapshot=encode_state(state), events=[])
         self.wall = wall
@@ -68,7 +69,7 @@ class SimulatedAggregator(Process):
         self._facts: deque[Event] = deque()
         self._beats: dict[str, Event] = {}
         self._busy = False
-        self._calm = False  # every node is Up
+        self._calm = False  # no beat of one node matters to another: settle's own condition
         self._beat_turn = False
         self._look: Timer | None = None
         self._look_at = inf
@@ -166,7 +167,7 @@ class SimulatedAggregator(Process):
     def _turn_soon(self) -> None:
         if not self._busy and self.alive:
             self._busy = True
-            self.later(self.world.random.uniform(*TURN_S), self._turn)
+            self.later(self._random.uniform(*TURN_S), self._turn)
 
     def _turn(self) -> None:
         """Fold and decide; what was decided is not yet true for anybody else."""
@@ -179,11 +180,14 @@ class SimulatedAggregator(Process):
             self._look.cancel()
         settled = settle(self.state, facts, self.now())
         self._look_at = settled.look_again_at
-        self._calm = all(node.state is NodeState.UP for node in self.state.nodes.values())
+        self._calm = all(
+            node.state is NodeState.UP and not any(ready.off_at for ready in node.readiness)
+            for node in self.state.nodes.values()
+        )
         if self.step_boundary():
             return
         if settled.events or settled.actions:
-            self.later(self.world.random.uniform(*COMMIT_S), lambda: self._commit(settled.events, settled.actions))
+            self.later(self._random.uniform(*COMMIT_S), lambda: self._commit(settled.events, settled.actions))
         else:
             self._rest()
 

@@ -60,11 +60,16 @@ class Signal(Fault, frozen=True, kw_only=True):
 
 
 class FenceOutcome(Fault, frozen=True, kw_only=True):
-    """outcome: works | fails | hangs | early | missing | swapped; other: the host it is swapped with."""
+    """outcome: works | fails | hangs | early | missing | swapped; other: the host it is swapped with.
+
+    when_quiet: nothing happens unless both hosts are well. Cables that are swapped in the middle
+    of an outage, when no host can look at its own controller, are found by nobody.
+    """
 
     host: str
     outcome: str
     other: str = ""
+    when_quiet: bool = False
 
 
 class GuestDoes(Fault, frozen=True, kw_only=True):
@@ -142,10 +147,18 @@ def _fence(world: World, fault: FenceOutcome) -> None:
     if fault.outcome != "swapped":
         device.outcome = fault.outcome
         return
+    if fault.when_quiet and not (_is_well(world, fault.host) and _is_well(world, fault.other)):
+        return
     other = world.fences[fault.other]
     device.switches, other.switches = other.switches, device.switches
     for name in (fault.host, fault.other):
         world.hosts[name].agent.facts_changed()
+
+
+def _is_well(world: World, name: str) -> bool:
+    host = world.hosts[name]
+    linked = world.network.both_ways(name, "aggregator", Plane.CONTROL)
+    return host.power_on and host.agent.answers and host.agent.connection is not None and linked
 
 
 def _qemu_of(world: World, vm: str) -> Qemu | None:

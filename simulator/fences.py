@@ -47,6 +47,7 @@ class FenceDevice:
 
     def __init__(self, world: World, node: str) -> None:
         self._world = world
+        self._random = world.random_of(f"{node}.bmc")
         self.node = node
         self.outcome = "works"
         self.switches = node  # the host whose power it is really wired to
@@ -59,7 +60,7 @@ class FenceDevice:
     def ask(self, question: str, timeout_s: float, answer: Callable[[FenceReply], None]) -> None:
         """Start the program; `answer` comes once, at timeout_s at the latest."""
         world = self._world
-        draw, after = world.random.uniform, world.queue.after
+        draw, after = self._random.uniform, world.queue.after
         if self.outcome == "missing":
             after(0.01, lambda: answer(_MISSING))
         elif self.outcome == "fails":
@@ -92,6 +93,6 @@ class FenceDevice:
         if self.outcome != "early":
             host.lose_power()
             return
-        lie_s = world.random.uniform(0.0, EARLY_S_MAX)
+        lie_s = self._random.uniform(0.0, EARLY_S_MAX)
         self._lies_until = world.queue.now + lie_s
         world.queue.after(lie_s, host.lose_power)

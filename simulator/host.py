@@ -33,6 +33,7 @@ class Host:
         self.plan = plan
         self.name = plan.name
         self.clock = clock
+        self.random = world.random_of(plan.name)
         self.power_on = False
         self.frozen = False
         self.storage_gone = False
@@ -104,7 +105,7 @@ class Host:
             if self.power_changes == change and not self.power_on:
                 self.boot()
 
-        self.world.queue.after(self.world.random.uniform(*BOOT_S), up)
+        self.world.queue.after(self.random.uniform(*BOOT_S), up)
 
     def freeze(self) -> None:
         if not self.power_on or self.frozen:
@@ -168,7 +169,7 @@ class Host:
     def guest_shuts_down(self, qemu: Qemu) -> None:
         """The power button was pressed."""
         if not qemu.hung:
-            self._later(qemu, self.world.random.uniform(0.4, 3.0))
+            self._later(qemu, self.random.uniform(0.4, 3.0))
 
     def guest_does(self, qemu: Qemu, what: str) -> None:
         """crash | poweroff | hang."""
@@ -202,4 +203,4 @@ class Host:
                 self.world.truth.becomes(qemu, QemuState.PAUSED, "ioerror")
                 self.agent.domain_event(qemu.uuid)
 
-        self.world.queue.after(self.world.random.uniform(1.0, 5.0), stop)
+        self.world.queue.after(self.random.uniform(1.0, 5.0), stop)

@@ -166,7 +166,7 @@ class Hypervisor(Process):
         if self.paused:
             life = self.life
             self.queue.after(KEEPALIVE_S, lambda: self._keepalive_over(life))
-        draw = self.host.world.random.uniform
+        draw = self.host.random.uniform
         deed = call.deed
         match deed:
             case Create():
@@ -220,7 +220,7 @@ class Hypervisor(Process):
             return self._fail(call, CODE_STORAGE, "cannot open the disk: input/output error")
         self.ends.pop(call.uuid, None)
         self.host.new_qemu(call.uuid, QemuState.RUNNING)
-        self.later(self.host.world.random.uniform(0.005, 0.1), lambda: self.finish(call, DONE))
+        self.later(self.host.random.uniform(0.005, 0.1), lambda: self.finish(call, DONE))
         return None
 
     def _undefine(self, call: HypervisorCall) -> None:

@@ -40,12 +40,12 @@ class MigrationJob:
         self.copy: Qemu | None = None
         self.phase = Phase.CONNECTING
         self._reply = reply
-        self._left_s = source.world.random.uniform(0.6, 2.5)
+        self._left_s = source.random.uniform(0.6, 2.5)
         self._stalled_s = 0.0
         self._answered_since: float | None = None
 
     def start(self) -> None:
-        self._next(self.source.world.random.uniform(0.15, 0.4), self._connect)
+        self._next(self.source.random.uniform(0.15, 0.4), self._connect)
 
     def abort(self) -> bool:
         """End the job if it has not passed the point of no return."""
@@ -120,7 +120,7 @@ class MigrationJob:
         truth.becomes(copy, QemuState.ARRIVED, "migration")
         self.source.agent.domain_event(self.qemu.uuid)
         target.agent.domain_event(self.qemu.uuid)
-        return self._next(self.source.world.random.uniform(0.05, 0.2), self._finish)
+        return self._next(self.source.random.uniform(0.05, 0.2), self._finish)
 
     def _finish(self) -> None:
         """Ask the target to finish; end the source only when its answer is here."""
@@ -136,7 +136,7 @@ class MigrationJob:
                 source.end_qemu(self.qemu, EndReason.MIGRATED, "migrated")
             target.agent.domain_event(uuid)
             hypervisor = source.hypervisor
-            hypervisor.later(source.world.random.uniform(1.0, 1.8), lambda: self._reply(DONE))
+            hypervisor.later(source.random.uniform(1.0, 1.8), lambda: self._reply(DONE))
             return
         self._stalled_s += LOOK_S
         if self._stalled_s < REPLY_LOST_S:

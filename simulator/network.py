@@ -25,12 +25,20 @@ RETRANSMIT_S = (0.02, 0.8)
 class Network:
     """Who reaches whom on which plane, now. Aggregators hang on all planes and are never cut."""
 
-    def __init__(self, queue: Queue, random: Random) -> None:
+    def __init__(self, queue: Queue, random_of: Callable[[str], Random]) -> None:
         self.queue = queue
-        self.random = random
+        self._random_of = random_of
+        self._randoms: dict[tuple[str, str], Random] = {}
         self._cut: dict[tuple[str, Plane, str], bool] = {}
         self._disturbed: dict[tuple[str, Plane, str], float] = {}
         self._waiting: list[Callable[[], None]] = []
+
+    def random(self, source: str, target: str) -> Random:
+        """Return the chance of one way between two machines."""
+        random = self._randoms.get((source, target))
+        if random is None:
+            random = self._randoms[source, target] = self._random_of(f"{source} to {target}")
+        return random
 
     def cut(self, host: str, plane: Plane, direction: str = "both") -> None:
         """direction: in | out | both, as seen from the host."""
@@ -46,7 +54,7 @@ class Network:
             self._disturbed.pop((host, plane, kind), None)
         waiting, self._waiting = self._waiting, []
         for again in waiting:
-            self.queue.after(self.random.uniform(*RETRANSMIT_S), again)
+            self.queue.after(self.random(host, host).uniform(*RETRANSMIT_S), again)
 
     def disturb(self, host: str, plane: Plane, kind: str, amount: float) -> None:
         """kind: drop | duplicate | reorder with a rate, delay with seconds; 0 ends it."""
@@ -68,9 +76,10 @@ class Network:
 
     def latency_s(self, source: str, target: str, plane: Plane) -> float:
         """Draw how long a message travels."""
-        delay = self.random.uniform(0.0002, 0.0015)
+        random = self.random(source, target)
+        delay = random.uniform(0.0002, 0.0015)
         if self._disturbed:
-            delay += self.random.uniform(0.5, 1.0) * max(
+            delay += random.uniform(0.5, 1.0) * max(
                 self._disturbed.get((source, plane, "delay"), 0.0), self._disturbed.get((target, plane, "delay"), 0.0)
             )
         return delay
@@ -80,7 +89,7 @@ class Network:
         if not self._disturbed:
             return False
         rate = max(self._disturbed.get((source, plane, kind), 0.0), self._disturbed.get((target, plane, kind), 0.0))
-        return rate > 0 and self.random.random() < rate
+        return rate > 0 and self.random(source, target).random() < rate
 
 
 class Stream(Generic[T]):
@@ -108,7 +117,7 @@ class Stream(Generic[T]):
                 arrival = max(arrival, self._last_arrival)
                 self._last_arrival = arrival
             else:
-                arrival += network.random.uniform(0.0, 0.5)
+                arrival += network.random(self._source, self._target).uniform(0.0, 0.5)
             network.queue.at(arrival, lambda: self._arrive(item))
 
     def die(self) -> None:

@@ -145,13 +145,18 @@ def _fence(dice: Dice) -> None:
     outcome = dice.random.choice(["fails", "hangs", "early", "early", "missing"])
     works = FenceOutcome(at=dice.soon(at, 100.0), host=host, outcome="works")
     dice.add(f"fence {outcome}", FenceOutcome(at=at, host=host, outcome=outcome), works)
+    if dice.random.random() < 0.6:  # and the device is needed meanwhile
+        later = dice.soon(at, 30.0)
+        resume = Signal(at=dice.soon(later, 120.0), verb="resume", target=host)
+        dice.add("freeze", Signal(at=later, verb="pause", target=host), resume)
 
 
 def _swap(dice: Dice) -> None:
     if len(dice.nodes) < 2:
         return
     one, other = dice.random.sample(dice.nodes, 2)
-    dice.add("fence swapped", FenceOutcome(at=dice.at(), host=one, outcome="swapped", other=other))
+    swap = FenceOutcome(at=dice.at(), host=one, outcome="swapped", other=other, when_quiet=True)
+    dice.add("fence swapped", swap)
 
 
 def _guest(dice: Dice) -> None:

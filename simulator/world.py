@@ -1,7 +1,7 @@
 """The world of a story: hosts, networks, fence devices, an aggregator, and the one heap of time.
 
 Puts the parts together and lets time pass. Faults are in faults.py, what people do in verbs.py,
-ground truth in truth.py. All chance comes from one generator seeded by the story.
+ground truth in truth.py. All chance comes from generators that the story's seed makes.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ class World:
 
     def __init__(self, plan: WorldPlan) -> None:
         self.plan = plan
-        self.random = Random(plan.seed)
         self.queue = Queue(now=-WARM_UP_S)
-        self.network = Network(self.queue, self.random)
+        self.network = Network(self.queue, self.random_of)
         self.truth = Truth(lambda: self.queue.now)
         self.vms: dict[str, WorldVm] = {}
         self.hosts: dict[str, Host] = {}
@@ -44,12 +43,16 @@ class World:
             self.add_vm(uuid_of(number), vm)
         for node in plan.nodes:
             self.fences[node.name] = FenceDevice(self, node.name)
-            clock = LocalClock(self.queue, shows=self.random.uniform(100.0, 1e6))
+            clock = LocalClock(self.queue, shows=self.random_of(f"{node.name}'s clock").uniform(100.0, 1e6))
             self.hosts[node.name] = Host(self, node, clock)
         at = FLEET_EPOCH_S - WARM_UP_S
         wall = LocalClock(self.queue, shows=at)
         self.aggregator = SimulatedAggregator(self, state_of(plan, at), wall)
         self._populate()
+
+    def random_of(self, part: str) -> Random:
+        """Return the chance of one part of the world: what happens to one does not change another's luck."""
+        return Random(f"{self.plan.seed} {part}")
 
     def add_vm(self, uuid: str, plan: VmPlan) -> None:
         """Make a VM known to every hypervisor; it runs nowhere yet."""

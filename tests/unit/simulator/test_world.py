@@ -48,7 +48,7 @@ def test_a_fast_clock_shows_a_time_earlier_than_the_world() -> None:
 
 def test_what_is_sent_into_a_cut_arrives_after_it_in_order() -> None:
     queue = Queue()
-    network = Network(queue, Random(1))
+    network = Network(queue, Random)
     arrived: list[int] = []
     stream: Stream[int] = Stream(network, "a", "b", Plane.CONTROL, arrived.append)
     network.cut("b", Plane.CONTROL, "in")
@@ -63,7 +63,7 @@ def test_what_is_sent_into_a_cut_arrives_after_it_in_order() -> None:
 
 
 def test_a_cut_of_one_direction_leaves_the_other_open() -> None:
-    network = Network(Queue(), Random(1))
+    network = Network(Queue(), Random)
     network.cut("b", Plane.CONTROL, "in")
     assert not network.passes("a", "b", Plane.CONTROL)
     assert network.passes("b", "a", Plane.CONTROL)
