@@ -18,7 +18,7 @@ from aggregator.core.migrate import decide_migrations
 from aggregator.core.nodes import decide_brake, decide_nodes
 from aggregator.core.phases import decide_phases
 from aggregator.core.recovery import decide_starts, decide_stops
-from aggregator.core.runs import decide_bindings, decide_orders, decide_runs
+from aggregator.core.runs import decide_bindings, decide_doubts, decide_orders, decide_runs
 from aggregator.core.state import State
 
 STAGES: tuple[Callable[[Draft], None], ...] = (
@@ -27,6 +27,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_orders,
     decide_bindings,
     decide_runs,
+    decide_doubts,
     decide_incidents,
     decide_trust,
     decide_evidence,

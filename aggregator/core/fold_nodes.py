@@ -92,6 +92,7 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.session = event.session
     node.session_since = event.at
     node.connected = True
+    node.doubted = False
     node.complete = event.complete
     node.ledger = event.ledger
     node.in_hand = event.in_hand
@@ -249,6 +250,10 @@ def _device_distrusted(state: State, event: ev.DeviceDistrusted) -> None:
     ready.problem = event.reason
 
 
+def _session_doubted(state: State, event: ev.SessionDoubted) -> None:
+    state.nodes[event.node].doubted = True
+
+
 def _fence_failed(state: State, event: ev.FenceFailed) -> None:
     node = state.nodes[event.node]
     node.quiet_until = event.at + state.config.fence_quiet
@@ -321,6 +326,7 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.FenceAnswered: _fence_answered,
     ev.NodeProven: _node_proven,
     ev.DeviceDistrusted: _device_distrusted,
+    ev.SessionDoubted: _session_doubted,
     ev.FenceFailed: _fence_failed,
     ev.NodeApplied: _node_applied,
     ev.NodeApproved: _node_approved,

@@ -158,6 +158,8 @@ def _order_closed(state: State, event: ev.OrderClosed) -> None:
 
 def _start_decided(state: State, event: ev.StartDecided) -> None:
     vm = state.vms[event.vm]
+    if vm.run and not vm.run_void and not vm.start_wanted:
+        vm.restart_count += 1
     vm.epoch = vm.epoch_top = event.epoch
     vm.run = event.run
     vm.run_open = True
@@ -228,7 +230,6 @@ def _restarts_by_itself(vm: VmRecord) -> bool:
 def _count_restart(state: State, vm: VmRecord, at: float) -> None:
     limits = state.config.restart
     vm.restarts = [t for t in vm.restarts if t > at - limits.window] + [at]
-    vm.restart_count += 1
     if len(vm.restarts) > limits.budget:
         vm.held_until = vm.restarts[0] + limits.window
         vm.held_why = f"crashed {len(vm.restarts)} times within the restart window"

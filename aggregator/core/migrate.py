@@ -24,7 +24,7 @@ from aggregator.core.lookups import (
 )
 from aggregator.core.seats import migration_targets
 from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
-from fleet.messages import CancelMigration, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
+from fleet.messages import CancelMigration, DestroyVm, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
 from fleet.model import EndReason, Plane, QemuState
 from fleet.units import parse_bytes
 
@@ -57,6 +57,7 @@ IN_FLIGHT = (
     MigrationPhase.DISCARDING,
 )
 TIMEOUT_S_MIN = 60.0
+FINISHED_S_MAX = 40.0  # libvirt's keepalive, after which it resumes or ends a source, takes 25 to 31 s
 GIB = 1024**3
 
 
@@ -279,11 +280,34 @@ def _running(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     elif migration.migrate_order not in state.orders:
         why = _last_words(state, migration) or "the source's migration ended without success"
         _step(draft, migration, MigrationPhase.DISCARDING, why)
+    elif _is_stuck_finished(draft, migration, vm):
+        _end_source(draft, migration, vm)
     elif migration.cancel_wanted and not migration.cancel_order:
         source = state.nodes[migration.source]
         if can_order(source):
             cancel = CancelMigration(migration=migration.name)
             draft.order(source, vm, cancel, epoch=vm.epoch, reason="called off")
+
+
+def _is_stuck_finished(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> bool:
+    """Return whether the source has stood finished for so long that libvirt will neither end nor resume it."""
+    seen = vm.reports.get(migration.source)
+    report = current_report(draft.state, vm, migration.source)
+    if seen is None or report is None or report.state is not QemuState.FINISHED:
+        return False
+    return draft.due(seen.at + FINISHED_S_MAX)
+
+
+def _end_source(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
+    """End a source that lost its libvirtd at the hand-over: its run is started anew from the disk.
+
+    Whether it ran on after the copy was made cannot be told, so the copy is not used.
+    """
+    source = draft.state.nodes[migration.source]
+    ending = [r for r in open_orders(draft.state, vm) if isinstance(r.order.body, DestroyVm)]
+    if can_order(source) and not ending and draft.due(vm.retry_at):
+        reason = "its migration stands still at the hand-over"
+        draft.order(source, vm, DestroyVm(run=vm.run), epoch=vm.epoch, reason=reason)
 
 
 def _last_words(state: State, migration: MigrationRecord) -> str:

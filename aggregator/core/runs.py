@@ -7,6 +7,7 @@ and from what the node saw second. Pure.
 
 from __future__ import annotations
 
+from aggregator.core.actions import CloseSession
 from aggregator.core.draft import Draft
 from aggregator.core.events import (
     BindingFreed,
@@ -15,6 +16,7 @@ from aggregator.core.events import (
     RunEnded,
     RunOutcome,
     SecondRunSeen,
+    SessionDoubted,
     VmRemoved,
 )
 from aggregator.core.lookups import current_report, open_orders
@@ -24,6 +26,7 @@ from fleet.messages import MigrateVm, ReceiveVm, StartVm
 from fleet.model import EndReason, QemuState
 
 STARTS = (StartVm,)
+ANSWER_S_MAX = 5.0
 ACCEPTED_IS_ENOUGH = (ReceiveVm,)
 """Orders whose acceptance is all that is waited for: the rest shows in the VM's reports."""
 
@@ -112,6 +115,30 @@ def decide_bindings(draft: Draft) -> None:
             )
 
 
+def decide_doubts(draft: Draft) -> None:
+    """Ask a node anew that cannot prove, in its standing session, that a start never began there.
+
+    The order is answered or lost and the VM does not show: a second copy of the order could still
+    be taken in this session, never in the next one.
+    """
+    state = draft.state
+    for vm in state.vms.values():
+        for binding in vm.bindings:
+            node = state.nodes.get(binding.node)
+            if node is None or not node.connected or node.doubted or not node.complete:
+                continue
+            if binding.why != "start" or any(r.node == node.name for r in open_orders(state, vm)):
+                continue
+            report = current_report(state, vm, node.name)
+            if report is not None and (report.epoch >= binding.epoch or report.state is not QemuState.GONE):
+                continue
+            if draft.due(binding.since + ANSWER_S_MAX):
+                why = f"{vm.name} may yet be started there by an order that was not carried out"
+                draft.add(SessionDoubted(at=draft.now, node=node.name, reason=why, cause=vm.fact))
+                draft.act(CloseSession(decided_at=draft.now, node=node.name, why="asked anew"))
+                return
+
+
 def _is_hand_over_in_doubt(state: State, vm: VmRecord, node: str, proof: ProofKind) -> bool:
     """Return whether a target's "not here" is only the time before its incoming half appears."""
     migration = state.migrations.get(vm.migration)
@@ -146,8 +173,6 @@ def outcome_of(vm: VmRecord) -> RunOutcome:
         return vm.stopping
     if vm.last_end in {EndReason.POWEROFF, EndReason.DESTROYED}:
         return RunOutcome.SUCCEEDED
-    if vm.last_end is EndReason.ORDERED and vm.run_reached_running:
-        return RunOutcome.STOPPED
     return RunOutcome.FAILED
 
 

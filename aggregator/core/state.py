@@ -195,6 +195,7 @@ class NodeRecord(Struct):
     session: SessionKey | None = None  # the standing or last one
     session_since: float = 0.0
     connected: bool = False
+    doubted: bool = False  # the standing session is being closed, to ask anew
     complete: bool = False  # the session's picture of the node is whole
     ledger: LedgerState = LedgerState.NEW
     in_hand: tuple[OrderInHand, ...] = ()

@@ -60,6 +60,12 @@ class DeviceDistrusted(Transition, frozen=True, kw_only=True):
     rung: int
 
 
+class SessionDoubted(Transition, frozen=True, kw_only=True):
+    """What is bound to the node can be proven by its next session only: this one is closed."""
+
+    node: str
+
+
 class FenceFailed(Transition, frozen=True, kw_only=True):
     """The whole ladder gave no proof; a person is the last rung."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from msgspec import structs
 
 from aggregator.core import events as ev
-from aggregator.core.actions import Action, AskFence, SendOrder, SendProbe
+from aggregator.core.actions import Action, AskFence, CloseSession, SendOrder, SendProbe
 from aggregator.core.events import Event, NodeState, PowerAnswer
 from aggregator.core.fold import fold
 from aggregator.core.history import kind_of
@@ -53,6 +53,7 @@ class Fleet:
         self.silent: set[str] = set()  # nodes that neither beat nor obey nor answer probes
         self.deaf: set[str] = set()  # nodes that beat and do not obey
         self.heard: dict[str, bool] = {}  # whether peers reach it although it is silent
+        self.hanging: set[str] = set()  # nodes whose devices do not answer an off order
         self.refuse: dict[str, OrderOutcome] = {}  # vm -> what becomes of its start orders
         self.sessions: dict[str, int] = {}
         self.boots: dict[str, int] = {}
@@ -140,6 +141,9 @@ class Fleet:
         answers = [fact for action in settled.actions for fact in self._answers(action)]
         if answers:
             self.settle(*answers)
+        for action in settled.actions:
+            if isinstance(action, CloseSession) and action.node not in self.silent:
+                self.connect(action.node)
         return settled
 
     def run(self, seconds: float, step: float = 0.25) -> None:
@@ -165,7 +169,8 @@ class Fleet:
 
     def _answers(self, action: Action) -> list[Event]:
         if isinstance(action, AskFence):
-            return [self._device(action)]
+            hangs = action.question == "off" and action.node in self.hanging
+            return [] if hangs else [self._device(action)]
         if isinstance(action, SendProbe):
             return [self._probe(action)]
         if isinstance(action, SendOrder) and action.node not in self.silent | self.deaf:

@@ -7,7 +7,7 @@ from msgspec import structs
 from aggregator.core import events as ev
 from aggregator.core.events import MigrationPhase, NodeState, VmPhase
 from aggregator.core.objects import VmSpec
-from fleet.messages import DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
+from fleet.messages import DestroyVm, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
 from fleet.model import EndReason, EvictionStrategy, OrderOutcome, QemuState
 from tests.unit.core.fleet import Fleet
 
@@ -115,6 +115,25 @@ def test_a_source_that_loses_power_in_flight_frees_the_vm_only_by_proof() -> Non
     assert issued(fleet, ResumeVm) == []
     assert fleet.vm("v").run == 2
     assert fleet.vm("v").phase is VmPhase.RUNNING
+
+
+def test_a_hand_over_that_stands_still_ends_in_a_start_from_the_disk() -> None:
+    """The source stood finished longer than libvirt takes to resume or end it: it is ended, the copy discarded."""
+    fleet = Fleet()
+    running_on(fleet, "v", "n1")
+    fleet.deaf.add("n1")
+    fleet.settle(ev.MigrationRequested(at=fleet.now, vm="v", target="n2"))
+    fleet.run(1)
+    copy = structs.replace(fleet.qemus["n2", "uuid-v"], state=QemuState.ARRIVED)
+    finished = structs.replace(fleet.qemus["n1", "uuid-v"], state=QemuState.FINISHED)
+    fleet.settle(fleet.reported("n2", copy), fleet.reported("n1", finished))
+    fleet.run(35)
+    assert issued(fleet, DestroyVm) == []
+    fleet.deaf.discard("n1")
+    fleet.run(15)
+    assert issued(fleet, DestroyVm) == ["n1"]
+    assert issued(fleet, ResumeVm) == []
+    assert (fleet.vm("v").run, fleet.vm("v").phase) == (2, VmPhase.RUNNING)
 
 
 def test_a_drain_moves_every_vm_within_the_limits_and_is_done() -> None:

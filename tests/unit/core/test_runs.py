@@ -95,17 +95,17 @@ def test_a_run_that_crashes_over_and_over_is_held() -> None:
 
 
 def test_a_refused_start_counts_as_no_run_and_is_tried_again() -> None:
-    """Refused means nothing was begun: no failure, no back-off, another order later."""
+    """Refused means nothing was begun; but only the node's next session proves that nothing will be."""
     fleet = Fleet()
     fleet.refuse["v"] = OrderOutcome.REFUSED
     fleet.apply("v")
     fleet.run(3)
-    assert (fleet.vm("v").failed_starts, fleet.vm("v").run_open) == (0, True)
+    assert (fleet.vm("v").failed_starts, len(fleet.vm("v").bindings)) == (0, 1)
     fleet.refuse.clear()
-    for name in ("n1", "n2", "n3"):
-        fleet.connect(name)
     fleet.run(10)
+    assert any(kind.startswith("SessionDoubted") for kind in fleet.story())
     assert fleet.vm("v").phase is VmPhase.RUNNING
+    assert (fleet.vm("v").failed_starts, fleet.vm("v").restart_count) == (0, 0)
 
 
 def test_an_order_left_behind_in_an_old_session_binds_until_the_node_speaks() -> None:
