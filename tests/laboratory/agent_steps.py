@@ -84,7 +84,8 @@ def remove_guests(laboratory: Laboratory, host: Host) -> None:
         with suppress(LaboratoryError):  # it may end by itself at this very moment
             laboratory.virsh(host.name, "destroy", name)
     for name in laboratory.virsh(host.name, "list", "--all", "--name").split():
-        laboratory.virsh(host.name, "undefine", name)
+        with suppress(LaboratoryError):  # a start cut short by libvirtd's death leaves what nothing can end
+            laboratory.virsh(host.name, "undefine", name)
 
 
 def a_guest(laboratory: Laboratory, name: str) -> tuple[tuple[str, str], str]:
