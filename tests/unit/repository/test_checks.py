@@ -96,10 +96,10 @@ def run_fleet_check(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_fleet_module_that_both_daemons_reach_passes(tmp_path: Path) -> None:
     files = {
-        "fleet/units.py": "",
-        "fleet/model.py": "from fleet import units\n",
+        "fleet/clock.py": "",
+        "fleet/model.py": "from fleet import clock\n",
         "agent/main.py": "from fleet import model\n",
-        "aggregator/main.py": "from fleet.model import units\n",
+        "aggregator/main.py": "from fleet.model import clock\n",
     }
     done = run_fleet_check(house(tmp_path, files))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -107,13 +107,27 @@ def test_a_fleet_module_that_both_daemons_reach_passes(tmp_path: Path) -> None:
 
 def test_a_fleet_module_that_one_daemon_alone_needs_is_found(tmp_path: Path) -> None:
     files = {
+        "fleet/clock.py": "",
+        "agent/main.py": "from fleet import clock\n",
+        "aggregator/main.py": "",
+    }
+    done = run_fleet_check(house(tmp_path, files))
+    assert done.returncode == 1
+    assert "fleet/clock.py: aggregator does not need it" in done.stdout
+
+
+def test_a_fleet_module_named_ahead_of_its_users_is_found_once_they_are_there(tmp_path: Path) -> None:
+    files = {
         "fleet/units.py": "",
         "agent/main.py": "from fleet import units\n",
         "aggregator/main.py": "",
     }
     done = run_fleet_check(house(tmp_path, files))
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    (tmp_path / "aggregator/main.py").write_text("from fleet import units\n")
+    done = run_fleet_check(tmp_path)
     assert done.returncode == 1
-    assert "fleet/units.py: aggregator does not need it" in done.stdout
+    assert "fleet.units: both daemons need it now" in done.stdout
 
 
 def test_a_fleet_package_with_code_in_its_init_is_found(tmp_path: Path) -> None:
