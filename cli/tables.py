@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 from cli.document import Document, age, documents, look, mapping, name_of, number, strings, text
 
-STEP = 1024  # between a binary suffix and the next
-
 Cell = Callable[[Document, datetime], str]
 
 
@@ -81,17 +79,9 @@ def _memory(node: Document, _now: datetime) -> str:
 
 def memory(quantity: str) -> str:
     """Return a quantity of bytes rounded for the eye: `16384Ki` becomes `16Mi`."""
-    from fleet.units import parse_bytes
+    from fleet.units import round_bytes
 
-    try:
-        size = float(parse_bytes(quantity))
-    except ValueError:
-        return quantity or "-"
-    for suffix in ("", "Ki", "Mi", "Gi"):
-        if size < STEP:
-            return f"{size:.1f}".removesuffix(".0") + suffix
-        size /= STEP
-    return f"{size:.1f}".removesuffix(".0") + "Ti"
+    return round_bytes(quantity) or "-"
 
 
 def _ready(vm: Document, _now: datetime) -> str:

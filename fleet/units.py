@@ -18,6 +18,7 @@ _SCALE = {
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION_SCALE = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 QUANTITY_MAX = 2.0**62
+_STEP = 1024
 
 
 def parse_quantity(text: str | int | float) -> float:
@@ -82,3 +83,16 @@ def format_bytes(count: int) -> str:
 def format_cpu(millicores: int) -> str:
     """Return `2` for 2000 and `500m` for 500."""
     return str(millicores // 1000) if millicores % 1000 == 0 else f"{millicores}m"
+
+
+def round_bytes(quantity: str) -> str:
+    """Return a quantity of bytes rounded for the eye: `24684084Ki` becomes `23.5Gi`; others unchanged."""
+    try:
+        size = float(parse_bytes(quantity))
+    except ValueError:
+        return quantity
+    for suffix in ("", "Ki", "Mi", "Gi"):
+        if size < _STEP:
+            return f"{size:.1f}".removesuffix(".0") + suffix
+        size /= _STEP
+    return f"{size:.1f}".removesuffix(".0") + "Ti"

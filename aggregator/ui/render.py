@@ -18,6 +18,7 @@ from aggregator.core.state import HistoryLine, IncidentRecord, MigrationRecord, 
 from aggregator.core.views_fleet import holds
 from aggregator.core.views_node import MAINTENANCE, node_view
 from aggregator.core.views_vm import BACK_BY_ITSELF, fencing_problem, hold_text, reason_of, unprotected
+from fleet.units import round_bytes
 
 NODES_SHOWN_MAX = 300
 VMS_SHOWN_MAX = 300
@@ -114,9 +115,7 @@ def _nodes(state: State) -> str:
 def _node(state: State, record: NodeRecord, load: int) -> list[str]:
     node = node_view(state, record)
     allocatable = node.status.allocatable if node.status else {}
-    room = " · ".join(
-        f"{allocatable[key]} {word}" for key, word in (("cpu", "CPU"), ("memory", "")) if key in allocatable
-    )
+    room = f"{allocatable['cpu']} CPU · {round_bytes(allocatable['memory'])}" if allocatable else ""
     marks = _pill(record.state) + "".join(_mark(word) for word in _node_marks(record))
     taints = " ".join(f"<code>{escape(_taint(taint))}</code>" for taint in record.spec.taints)
     problem = fencing_problem(record)
