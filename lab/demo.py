@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--name", default=NAME, help="name of the demo's own laboratory, at most 6 characters")
     name = parser.parse_args(arguments).name
     keep = os.environ.get("KEEP", "") not in ("", "0")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Not by way of SIGINT: shells start what runs in the background with that one ignored.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         laboratory = Laboratory(name)
         with alone(laboratory):
@@ -99,7 +100,8 @@ def complain(what: str) -> None:
 
 def take_down(laboratory: Laboratory) -> None:
     """Remove the laboratory; a second Ctrl-C does not leave half of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     try:
         laboratory.down()
     except LaboratoryError as error:

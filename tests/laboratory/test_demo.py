@@ -30,7 +30,8 @@ def base() -> Iterator[Path]:
 
 def _start(base: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "VIRTWARD_LAB_DIR": str(base), "PYTHONUNBUFFERED": "1", "KEEP": ""}
-    command = [sys.executable, "-m", "lab.demo", "--name", NAME]
+    # The tests may themselves run in the background, where shells have Ctrl-C ignored by all that is started.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "lab.demo", "--name", NAME]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -63,13 +64,14 @@ def test_the_demo_ends_with_every_vm_running_exactly_once(base: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_an_interrupted_demo_cleans_up(base: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_an_interrupted_demo_cleans_up(base: Path, number: signal.Signals) -> None:
     process = _start(base)
     assert process.stdout is not None
     for line in process.stdout:
         if "virtward get nodes" in line:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert "Traceback" not in err
