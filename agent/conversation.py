@@ -162,6 +162,8 @@ class Conversation:
         if self.session is None:
             return
         vm = self.desk.report(uuid)
+        if vm.state is QemuState.UNKNOWN:
+            self._told[uuid] = vm
         self.send(OrderReport(self.session, order_id, uuid, epoch, outcome, why[0], why[1], vm))
 
     def advance(self) -> None:
@@ -183,6 +185,11 @@ class Conversation:
             self._beat()
             self._give_up_after(self._heard_s + settings.answer_silence_s_max, "beats are not answered")
         desk.changed.clear()
+
+    @property
+    def told_unknown(self) -> tuple[str, ...]:
+        """The VMs of which the aggregator was last told that nobody can tell."""
+        return tuple(uuid for uuid, report in self._told.items() if report.state is QemuState.UNKNOWN)
 
     @property
     def _whole(self) -> bool:

@@ -138,6 +138,7 @@ class Keeper:
             case DomainsListed():
                 for uuid in sorted(inventory.take_list(fact)):
                     self._changed(uuid)
+                self._desk.changed.update(self._conversation.told_unknown)
                 self._sweep()
             case DomainChanged(vm=vm, asked_s=asked_s):
                 if inventory.take(vm, asked_s):
