@@ -19,7 +19,7 @@ from aggregator.core.events import (
     PowerAnswer,
 )
 from aggregator.core.lookups import acts, bound_to, survives_loss
-from aggregator.core.nodes import beats_again, may_convict, step
+from aggregator.core.nodes import beats_again, evidence_of, may_convict, silence_s, step
 from aggregator.core.policy import off_orders_per_hour_max
 from aggregator.core.proofs import OFF_SPAN_S, first_of_off_series, reads_count_from, rung_is_trusted
 from aggregator.core.state import FenceAttempt, NodeRecord, State
@@ -59,6 +59,7 @@ def decide_evidence(draft: Draft) -> None:
                 _ask_peers(draft, node)
                 _ask_device(draft, node)
         elif node.state is NodeState.FENCING:
+            _ask_peers(draft, node)
             _ask_device(draft, node)
 
 
@@ -102,7 +103,7 @@ def _ask_device(draft: Draft, node: NodeRecord) -> None:
     if node.suspicion is None or _waits_for(draft, node, "status"):
         return
     trusted = [i for i in range(len(node.spec.fencing)) if rung_is_trusted(node, i)]
-    if node.attempt is not None and node.attempt.tries:
+    if node.attempt is not None and node.attempt.tries and node.attempt.rung < len(node.spec.fencing):
         rung = node.attempt.rung
     elif trusted:
         rung = trusted[node.suspicion.rounds % len(trusted)] if len(trusted) > 1 else trusted[0]
@@ -193,6 +194,8 @@ def would_move(state: State, node: NodeRecord) -> list[str]:
 def decide_fencing(draft: Draft) -> None:
     """Begin attempts on Lost nodes, walk the ladder of those in Fencing, power on afterwards."""
     for node in draft.state.nodes.values():
+        if draft.transitions:
+            return  # the limits count what was decided: one node at a look
         if node.state is NodeState.LOST:
             _begin(draft, node)
         elif node.state is NodeState.FENCING and node.attempt is not None:
@@ -205,8 +208,6 @@ def why_not_fenced(draft: Draft, node: NodeRecord) -> str:
     """Return what keeps a Lost node from being fenced now; empty if nothing does."""
     state = draft.state
     in_flight = sum(1 for n in state.nodes.values() if n.state is NodeState.FENCING)
-    lately = [t for t in state.off_orders if t > draft.now - HOUR_S]
-    limit = off_orders_per_hour_max(state.config, len(state.nodes))
     if not node.fence_wanted and not would_move(state, node):
         return "no VM on it would start elsewhere"
     if not _usable_rungs(node):
@@ -217,10 +218,37 @@ def why_not_fenced(draft: Draft, node: NodeRecord) -> str:
         return "the last attempt failed; the next one waits"
     if in_flight >= state.config.fences_in_flight_max:
         return "enough other nodes are being fenced"
-    if len(lately) >= limit and not node.fence_wanted:
+    return _hour_is_full(draft, node) or _not_shown_silent(draft, node)
+
+
+def _not_shown_silent(draft: Draft, node: NodeRecord) -> str:
+    """Return why the node is not known to be silent in this life of the aggregator; empty if it is."""
+    silent_since = draft.now - silence_s(draft, node)
+    if not draft.due(silent_since + draft.state.config.lost_after):
+        return "it has not been silent for long enough since the aggregator started"
+    if node.fence_wanted:
+        return ""
+    evidence = evidence_of(draft, node)
+    if evidence.heard:
+        return f"a peer gets answers from it ({', '.join(evidence.heard)}), so its VMs may well run"
+    return "" if evidence.fresh else "its peers are being asked again"
+
+
+def _hour_is_full(draft: Draft, node: NodeRecord) -> str:
+    """Return why an off order needs a person now, empty if it does not. Orders about to be given count."""
+    state = draft.state
+    lately = [t for t in state.off_orders if t > draft.now - HOUR_S]
+    coming = sum(1 for n in state.nodes.values() if n.state is NodeState.FENCING and not _tries(n))
+    limit = off_orders_per_hour_max(state.config, len(state.nodes))
+    if len(lately) + coming < limit or node.fence_wanted:
+        return ""
+    if lately:
         draft.look_again(min(lately) + HOUR_S)
-        return f"{limit} off orders within the hour need no person, more do"
-    return ""
+    return f"{limit} off orders within the hour need no person, more do"
+
+
+def _tries(node: NodeRecord) -> int:
+    return node.attempt.tries if node.attempt is not None else 0
 
 
 def _usable_rungs(node: NodeRecord) -> list[int]:
@@ -249,22 +277,36 @@ def _walk(draft: Draft, node: NodeRecord, attempt: FenceAttempt) -> None:
     carried_out = bool(attempt.answers) and attempt.answers[-1] is PowerAnswer.DONE
     if carried_out and not draft.due(attempt.answered_at + OFF_SETTLES_S):
         return
-    rung = node.spec.fencing[attempt.rung] if attempt.rung < len(node.spec.fencing) else None
-    tries_max = min(OFF_TRIES_MAX, rung.tries) if rung is not None else 0
-    if not carried_out and attempt.tries < tries_max and attempt.rung in rungs:
-        _ask(draft, node, attempt.rung, "off", "fencing", OFF_TIMEOUT_S)
-        return
-    following = [i for i in rungs if i > attempt.rung]
-    if following:
-        _ask(draft, node, following[0], "off", "fencing", OFF_TIMEOUT_S)
-    else:
+    following = _next_rung(node, attempt, rungs, retry=not carried_out)
+    if following is None:
         _give_up(draft, node, attempt)
+    elif why := _why_no_more(draft, node):
+        _give_up(draft, node, attempt, why)
+    elif not may_convict(draft) and not _not_shown_silent(draft, node):
+        # else a new life of the aggregator, or a doubt: asked again before anybody is switched off
+        _ask(draft, node, following, "off", "fencing", OFF_TIMEOUT_S)
 
 
-def _give_up(draft: Draft, node: NodeRecord, attempt: FenceAttempt) -> None:
+def _next_rung(node: NodeRecord, attempt: FenceAttempt, rungs: list[int], *, retry: bool) -> int | None:
+    """Return the rung that gets the next off order: the same one once more, or the next one down."""
+    if retry and attempt.rung in rungs and attempt.tries < min(OFF_TRIES_MAX, node.spec.fencing[attempt.rung].tries):
+        return attempt.rung
+    return next((i for i in rungs if i > attempt.rung), None)
+
+
+def _why_no_more(draft: Draft, node: NodeRecord) -> str:
+    """Return why an attempt ends before its ladder does; empty if it goes on."""
+    if beats_again(draft, node):
+        return "it beats again"
+    if draft.state.brake_closed:
+        return "the brake is closed: too many nodes fell silent"
+    return _hour_is_full(draft, node)
+
+
+def _give_up(draft: Draft, node: NodeRecord, attempt: FenceAttempt, why: str = "") -> None:
     reads = node.suspicion.reads if node.suspicion is not None else []
     said = f"; status says {reads[-1].answer.lower()}" if reads else ""
-    detail = ("; ".join(attempt.notes) or "no answer to the off order") + said
+    detail = ("; ".join(attempt.notes) or "no answer to the off order") + said + (f"; {why}" if why else "")
     draft.add(FenceFailed(at=draft.now, node=node.name, detail=detail, cause=node.fact))
     step(draft, node, NodeState.LOST, f"fencing gave no proof: {detail}")
 
@@ -281,6 +323,6 @@ def _power_on(draft: Draft, node: NodeRecord) -> None:
     rungs = _usable_rungs(node)
     if not rungs or len(today) >= draft.state.config.flap.power_on_per_day_max:
         return
-    rung = node.attempt.rung if node.attempt is not None else rungs[0]
+    rung = node.attempt.rung if node.attempt is not None and node.attempt.rung in rungs else rungs[0]
     timeout_s = parse_duration_s(node.spec.fencing[rung].timeout)
     _ask(draft, node, rung, "on", "power-on", timeout_s)

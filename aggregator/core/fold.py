@@ -13,10 +13,11 @@ from aggregator.core import events as ev
 from aggregator.core import fold_moves, fold_nodes, fold_vms, history
 from aggregator.core.events import Event, NodeState
 from aggregator.core.policy import read_config
-from aggregator.core.state import INCIDENTS_MAX, IncidentRecord, State
+from aggregator.core.state import INCIDENTS_MAX, IncidentRecord, State, Suspicion
 
 VOLATILE_KINDS = (ev.BeatHeard, ev.MigrationProgressed)
 _UNSEEN_AFTER_START = (NodeState.UP, NodeState.SUSPECT, NodeState.AGENT_LOST)
+_GIVEN_UP = (NodeState.LOST, NodeState.FENCING)
 
 
 def fold(state: State, event: Event) -> None:
@@ -44,6 +45,9 @@ def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
         node.seen = False
         node.suspicion = None
         node.questions.clear()
+        node.off_confirmed_at = 0.0  # what it proved is journalled; beats that spoke against it are not
+        if node.state in _GIVEN_UP:
+            node.suspicion = Suspicion(since=event.at)  # it stays so, and its evidence is gathered anew
         if node.state in _UNSEEN_AFTER_START:
             fold_nodes.enter(node, NodeState.UNSEEN, event.at, "the aggregator started")
 

@@ -12,6 +12,8 @@ Pure: reads the state, decides steps. The proof itself is proofs.py's, the ladde
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from aggregator.core.actions import CloseSession
 from aggregator.core.draft import Draft
 from aggregator.core.events import BrakeChanged, NodeProven, NodeState, NodeStateChanged, ProofKind
@@ -121,6 +123,28 @@ def beats_again(draft: Draft, node: NodeRecord) -> bool:
     return node.connected and draft.now - node.last_sign < draft.state.config.suspect_after
 
 
+class Evidence(Struct, frozen=True):
+    """What peers last said of a node. fresh: it speaks of now; if not, newer answers are on their way."""
+
+    heard: list[str]  # where a peer got an answer from it
+    silent: list[str]  # planes on which it was silent
+    fresh: bool
+
+
+def evidence_of(draft: Draft, node: NodeRecord) -> Evidence:
+    """Return what peers last said; empty where none could be asked, or none has answered for long."""
+    suspicion = node.suspicion
+    if suspicion is None:
+        return Evidence([], [], fresh=True)
+    newest = max([*suspicion.answered.values(), *suspicion.silent.values()], default=0.0)
+    if draft.due(newest + draft.state.config.lost_after_one_plane):
+        return Evidence([], [], fresh=True)  # nobody is waited for any more
+    since = min(draft.now, newest) - EVIDENCE_FRESH_S
+    heard = sorted(where for where, at in suspicion.answered.items() if at > since)
+    silent = sorted(plane for plane, at in suspicion.silent.items() if at > since)
+    return Evidence(heard, silent, fresh=newest > draft.now - EVIDENCE_FRESH_S)
+
+
 def _proven(draft: Draft, node: NodeRecord) -> bool:
     if node.state in {NodeState.FENCED, NodeState.JOINING}:
         return False
@@ -194,13 +218,15 @@ def _judge(draft: Draft, node: NodeRecord, *, waited: bool) -> None:
     start = draft.now - silence
     if not draft.due(start + config.lost_after):
         return
-    heard = {k: t for k, t in suspicion.answered.items() if t > draft.now - EVIDENCE_FRESH_S}
-    if heard:
+    evidence = evidence_of(draft, node)
+    if not evidence.fresh:
+        return
+    if evidence.heard:
         if node.state is not NodeState.AGENT_LOST:
-            where = ", ".join(sorted(heard))
+            where = ", ".join(evidence.heard)
             step(draft, node, NodeState.AGENT_LOST, f"no beat, but a peer gets answers ({where})")
         return
-    fresh = sorted(p for p, t in suspicion.silent.items() if t > draft.now - EVIDENCE_FRESH_S)
+    fresh = evidence.silent
     two_planes = len(fresh) >= PLANES_FOR_SHORT_WAIT
     if not two_planes and not draft.due(start + config.lost_after_one_plane):
         return

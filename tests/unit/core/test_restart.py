@@ -1,0 +1,89 @@
+"""What a new life of the aggregator may believe of the last one's journal: stories of the pure core."""
+
+from __future__ import annotations
+
+import pytest
+
+from aggregator.core import events as ev
+from aggregator.core.actions import AskFence
+from aggregator.core.events import NodeState, PowerAnswer
+from fleet.model import Leadership
+from tests.unit.core.fleet import LABORATORY, Fleet
+from tests.unit.core.test_node_failure import fleet_with_vms
+
+
+def hung_and_killed_at(node: str, state: NodeState) -> Fleet:
+    """Bring a hung node into a state, its device saying on, and kill the aggregator there for ten minutes."""
+    fleet = fleet_with_vms(config={**LABORATORY, "brake": {"offOrdersPerHourMax": 10}})
+    fleet.silent.add(node)
+    if state is NodeState.FENCING:
+        fleet.hanging.add(node)
+    else:
+        fleet.off_answer[node] = PowerAnswer.ERROR
+        fleet.run_until(lambda: f"FenceFailed {node}" in fleet.story(), 60)
+    fleet.run_until(fleet.is_in(node, state), 60)
+    fleet.actions.clear()
+    fleet.hanging.clear()
+    fleet.now += 600
+    fleet.restart()
+    return fleet
+
+
+@pytest.mark.parametrize("state", [NodeState.FENCING, NodeState.LOST])
+def test_a_restarted_aggregator_asks_before_it_switches_anybody_off(state: NodeState) -> None:
+    """The journal is ten minutes old: a node that has come back meanwhile is not shot before it can say so."""
+    fleet = hung_and_killed_at("n1", state)
+    assert fleet.node("n1").state is state
+    for name in ("n2", "n3"):
+        fleet.connect(name)
+    fleet.run(4)
+    assert fleet.asked("off") == []
+    fleet.silent.discard("n1")
+    fleet.connect("n1")
+    fleet.run(30)
+    assert fleet.asked("off") == []
+    assert fleet.node("n1").state is NodeState.UP
+
+
+@pytest.mark.parametrize("state", [NodeState.FENCING, NodeState.LOST])
+def test_a_restarted_aggregator_reads_the_device_of_a_node_it_had_given_up(state: NodeState) -> None:
+    """Off by now: the readings of this life are the proof, and no off order is needed for it."""
+    fleet = hung_and_killed_at("n1", state)
+    fleet.kill_power("n1")
+    for name in ("n2", "n3"):
+        fleet.connect(name)
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 10)
+    assert fleet.asked("off") == []
+
+
+def test_a_fencing_that_was_interrupted_is_taken_up_from_fresh_evidence() -> None:
+    """Still silent and still on in this life: the ladder goes on, and its VMs run elsewhere."""
+    fleet = hung_and_killed_at("n1", NodeState.FENCING)
+    fleet.off_answer.clear()
+    for name in ("n2", "n3"):
+        fleet.connect(name)
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 30)
+    fleet.run(2)
+    assert {vm.owner for vm in fleet.state.vms.values()} <= {"n2", "n3"}
+
+
+def test_a_word_that_proved_nothing_in_its_own_life_proves_nothing_in_the_next() -> None:
+    """A beat that crossed the operator's confirmation is not journalled; the replay must not forget it."""
+    fleet = fleet_with_vms()
+    session = fleet.node("n1").session
+    assert session is not None
+    fleet.settle(
+        ev.OffConfirmed(at=fleet.now, name="n1", who="anna"),
+        ev.BeatHeard(at=fleet.now + 0.001, node="n1", session=session, sequence=99),
+    )
+    fleet.now += 1
+    assert fleet.node("n1").state is NodeState.UP
+    fleet.restart()
+    assert fleet.node("n1").state is NodeState.UNSEEN
+
+
+def test_questions_of_the_last_life_are_not_repeated() -> None:
+    """Open intents are unknown and decided anew: nothing but questions leaves in the first second."""
+    fleet = hung_and_killed_at("n1", NodeState.FENCING)
+    assert [a.question for a in fleet.actions if isinstance(a, AskFence)] in ([], ["status"])
+    assert fleet.state.leader == Leadership(2, "i2", fleet.state.leader.position)
