@@ -138,7 +138,7 @@ def _power(world: World, fault: Power) -> None:
     host = world.hosts[fault.host]
     if fault.to in ("off", "cycle"):
         host.lose_power()
-    if fault.to in ("on", "cycle") and not host.power_on:
+    if fault.to in ("on", "cycle"):
         host.get_power()
 
 
@@ -216,7 +216,7 @@ def _signal_host(world: World, verb: str, name: str) -> None:
         host.thaw()
     elif verb == "kill":
         host.lose_power()
-    elif not host.power_on:
+    else:
         host.get_power()
 
 

@@ -80,14 +80,13 @@ class FenceDevice:
         """Read the power now; the answer comes a little later."""
         world = self._world
         lying = world.queue.now < self._lies_until
-        reply = _ON if world.hosts[self.switches].power_on and not lying else _OFF
+        reply = _ON if world.hosts[self.switches].current and not lying else _OFF
         world.queue.after(travels_s, lambda: answer(reply))
 
     def _switch(self, question: str) -> None:
         world, host = self._world, self._world.hosts[self.switches]
         if question == "on":
-            if not host.power_on:
-                host.get_power()
+            host.get_power()
             return
         world.fenced_off.append((world.queue.now, host.name))
         if self.outcome != "early":

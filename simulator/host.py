@@ -34,7 +34,8 @@ class Host:
         self.name = plan.name
         self.clock = clock
         self.random = world.random_of(plan.name)
-        self.power_on = False
+        self.current = False  # there is electricity: what its fence device reads
+        self.power_on = False  # and the machine is up
         self.frozen = False
         self.storage_gone = False
         self.boots = 0
@@ -74,8 +75,8 @@ class Host:
     # --- power
 
     def boot(self) -> None:
-        """Power comes: libvirtd and the agent start; no guest starts by itself."""
-        self.power_on = True
+        """The machine is up: libvirtd and the agent start; no guest starts by itself."""
+        self.current = self.power_on = True
         self.frozen = False
         self.boots += 1
         self.hypervisor.start()
@@ -84,6 +85,7 @@ class Host:
     def lose_power(self) -> None:
         """Everything on the host is gone at once and says nothing."""
         self.power_changes += 1
+        self.current = False
         if not self.power_on:
             return
         self.power_on = False
@@ -98,6 +100,9 @@ class Host:
 
     def get_power(self) -> None:
         """Begin to boot, unless the host is up or loses power again meanwhile."""
+        if self.current:
+            return
+        self.current = True
         self.power_changes += 1
         change = self.power_changes
 
