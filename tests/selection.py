@@ -5,11 +5,12 @@ A pytest plugin, loaded by name from pyproject.toml. Knows pytest; must not know
 
 import zlib
 from collections import Counter
-from pathlib import PurePath
+from collections.abc import Collection
 
 import pytest
 
 LABORATORY_FOLDER = "laboratory"
+LABORATORY_FIXTURE = "laboratory"  # one for all tests of a file that ask for it
 SUMMARY_KEY = "virtward_left_out"
 
 
@@ -29,10 +30,9 @@ class Slice:
         return zlib.crc32(key.encode()) % self.parts == self.part - 1
 
 
-def slice_key(node_id: str) -> str:
-    """Laboratory tests of one file stay together, for they share laboratories; others are dealt one by one."""
-    path = node_id.partition("::")[0]
-    return path if LABORATORY_FOLDER in PurePath(path).parts else node_id
+def slice_key(node_id: str, fixtures: Collection[str]) -> str:
+    """Tests that share the laboratory of their file stay together, for it is built once; others are dealt singly."""
+    return node_id.partition("::")[0] if LABORATORY_FIXTURE in fixtures else node_id
 
 
 class Selection:
@@ -51,9 +51,9 @@ class Selection:
                 item.add_marker(pytest.mark.xdist_group(LABORATORY_FOLDER))
         if self.wanted is None:
             return
-        kept = [item for item in items if self.wanted.holds(slice_key(item.nodeid))]
-        others = [item for item in items if not self.wanted.holds(slice_key(item.nodeid))]
-        items[:] = kept
+        keys = {item.nodeid: slice_key(item.nodeid, getattr(item, "fixturenames", ())) for item in items}
+        others = [item for item in items if not self.wanted.holds(keys[item.nodeid])]
+        items[:] = [item for item in items if self.wanted.holds(keys[item.nodeid])]
         self.sliced_off = frozenset(item.nodeid for item in others)
         config.hook.pytest_deselected(items=others)
 

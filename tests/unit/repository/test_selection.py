@@ -1,4 +1,4 @@
-"""Slices deal every test out once, laboratory files stay whole, and what does not run is said."""
+"""Slices deal every test out once, shared laboratories stay whole, and what does not run is said."""
 
 import subprocess
 import sys
@@ -32,9 +32,10 @@ def test_a_slice_that_makes_no_sense_is_refused_with_its_text(text: str) -> None
         Slice(text)
 
 
-def test_laboratory_tests_of_one_file_stay_together_and_others_do_not() -> None:
-    assert slice_key("tests/laboratory/test_power.py::test_a") == slice_key("tests/laboratory/test_power.py::test_b")
-    assert slice_key("tests/unit/test_units.py::test_a") != slice_key("tests/unit/test_units.py::test_b")
+def test_tests_that_share_a_laboratory_stay_together_and_others_do_not() -> None:
+    file, others = "tests/laboratory/test_power.py", ("scene", "tmp_path")
+    assert slice_key(f"{file}::test_a", ["laboratory"]) == slice_key(f"{file}::test_b", ["bench", "laboratory"])
+    assert slice_key(f"{file}::test_c", others) != slice_key(f"{file}::test_d", others)
 
 
 def test_the_line_names_what_was_left_out() -> None:
@@ -56,8 +57,10 @@ def suite(tmp_path: Path) -> Path:
     (tmp_path / "laboratory").mkdir()
     (tmp_path / "laboratory/test_power.py").write_text(
         "import os, pytest\n"
+        "@pytest.fixture(scope='module')\n"
+        "def laboratory(): return print('built')\n"
         "@pytest.mark.parametrize('n', range(3))\n"
-        "def test_worker(n): print('ran-on', os.environ.get('PYTEST_XDIST_WORKER'))\n"
+        "def test_worker(n, laboratory): print('ran-on', os.environ.get('PYTEST_XDIST_WORKER'))\n"
     )
     (tmp_path / "test_quick.py").write_text(
         "import pytest\n"
