@@ -177,7 +177,8 @@ def _start_decided(state: State, event: ev.StartDecided) -> None:
 
 def _binding_freed(state: State, event: ev.BindingFreed) -> None:
     vm = state.vms[event.vm]
-    vm.bindings = [b for b in vm.bindings if not (b.node == event.node and b.boot_id == event.boot_id)]
+    freed = (event.node, event.boot_id)
+    vm.bindings = [b for b in vm.bindings if (b.node, b.boot_id) != freed or b.epoch > event.epoch]
     if event.node == vm.owner and event.end is not EndReason.NOT_ENDED:
         vm.last_end = event.end
     if event.node == vm.owner and event.proof is ProofKind.RELEASED:

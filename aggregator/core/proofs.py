@@ -152,11 +152,13 @@ def binding_proof(state: State, vm: VmRecord, binding: Binding) -> tuple[ProofKi
     inert = node.inert
     if inert is not None and inert.boot_id == binding.boot_id and binding.since <= inert.at:
         return inert.proof, EndReason.NOT_ENDED
-    if not node.connected or node.session is None or node.ledger is LedgerState.LOST:
+    if not node.connected or node.session is None:
         return None
     if node.boot_id != binding.boot_id:
         same_machine = node.facts is not None and bool(node.host_uuid) and node.facts.host_uuid == node.host_uuid
         return (ProofKind.REBOOTED, EndReason.NOT_ENDED) if same_machine else None
+    if node.ledger is LedgerState.LOST:
+        return None  # it no longer knows what it promised in this boot
     return _said_by_node(vm, binding, node)
 
 
@@ -173,7 +175,7 @@ def _said_by_node(vm: VmRecord, binding: Binding, node: NodeRecord) -> tuple[Pro
         return None
     if report.released and report.epoch >= binding.epoch:
         return ProofKind.RELEASED, report.end
-    if report.epoch < binding.epoch and seen.full and newer_session:
+    if report.epoch < binding.epoch and seen.full and node.complete and newer_session:
         return ProofKind.NOT_HERE, report.end  # its ledger knows nothing of this epoch
     if binding.why == "foreign" and not report.epoch and node.complete:
         return ProofKind.NOT_HERE, report.end  # it promised nothing, and what ran is gone

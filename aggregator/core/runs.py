@@ -23,7 +23,7 @@ from aggregator.core.lookups import current_report, open_orders
 from aggregator.core.proofs import binding_proof
 from aggregator.core.state import OrderRecord, State, VmRecord
 from fleet.messages import MigrateVm, ReceiveVm, StartVm
-from fleet.model import EndReason, QemuState
+from fleet.model import EndReason, LedgerState, QemuState
 
 STARTS = (StartVm,)
 ANSWER_S_MAX = 5.0
@@ -108,6 +108,7 @@ def decide_bindings(draft: Draft) -> None:
                     vm=vm.name,
                     node=binding.node,
                     boot_id=binding.boot_id,
+                    epoch=binding.epoch,
                     proof=proof,
                     end=end,
                     cause=vm.fact,
@@ -127,6 +128,8 @@ def decide_doubts(draft: Draft) -> None:
             node = state.nodes.get(binding.node)
             if node is None or not node.connected or node.doubted or not node.complete:
                 continue
+            if node.boot_id != binding.boot_id or node.session_since > binding.since or node.ledger is LedgerState.LOST:
+                continue  # another session was asked already, or could not be believed
             if binding.why != "start" or any(r.node == node.name for r in open_orders(state, vm)):
                 continue
             report = current_report(state, vm, node.name)

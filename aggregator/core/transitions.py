@@ -133,11 +133,12 @@ class StartDecided(Transition, frozen=True, kw_only=True):
 
 
 class BindingFreed(Transition, frozen=True, kw_only=True):
-    """One node can no longer run this VM, and this is the proof."""
+    """One node can no longer run this VM at this epoch or below, and this is the proof."""
 
     vm: str
     node: str
     boot_id: str
+    epoch: int
     proof: ProofKind
     end: EndReason = EndReason.NOT_ENDED
 

@@ -55,6 +55,7 @@ class Fleet:
         self.heard: dict[str, bool] = {}  # whether peers reach it although it is silent
         self.hanging: set[str] = set()  # nodes whose devices do not answer an off order
         self.refuse: dict[str, OrderOutcome] = {}  # vm -> what becomes of its start orders
+        self.ledgers: dict[str, LedgerState] = {}  # of nodes whose ledger is not sound
         self.sessions: dict[str, int] = {}
         self.boots: dict[str, int] = {}
         self.settle(
@@ -97,7 +98,7 @@ class Fleet:
                 node=name,
                 session=session,
                 facts=facts,
-                ledger=LedgerState.SOUND,
+                ledger=self.ledgers.get(name, LedgerState.SOUND),
                 generation=1,
                 vms=reports,
                 in_hand=in_hand,
