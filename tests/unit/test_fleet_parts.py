@@ -6,9 +6,11 @@ import asyncio
 import json
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from msgspec import Struct
 
 from fleet import protocol_document
@@ -147,6 +149,13 @@ def test_the_document_names_every_order() -> None:
 
 
 # --- life cycle
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A log configured here writes to a stream that pytest closes."""
+    yield
+    structlog.reset_defaults()
 
 
 def test_ready_and_stopping_are_told_to_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
