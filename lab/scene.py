@@ -12,7 +12,7 @@ from typing import Self
 
 from aggregator.core.yaml_text import read_yaml
 from cli.client import Client, Unreachable, path_of
-from cli.document import Document, documents, look, mapping, text
+from cli.document import Document, documents, look, text
 from cli.errors import Failure
 from cli.settings import Settings
 from lab import targets
@@ -56,7 +56,7 @@ class Scene:
         self._witness = Witness(self.laboratory, self.names, lambda _: None)
         self._witness.start()
         if config is not None:
-            self.client.put("/api/v1/config", {**mapping(self.client.get("/api/v1/config"), "spec"), **config})
+            self.client.patch("/api/v1/config", config)
         wanted = [f"h{number}" for number in range(1, hosts + 1)]
         self.wait(lambda: all(self.node_state(n) == "Up" and self.fenceable(n) for n in wanted), "every node ready")
 
@@ -102,8 +102,13 @@ class Scene:
 
     def fenceable(self, node: str) -> bool:
         """Return whether virtward has shown the node's fence device to be its own."""
+        return self.condition(node, "Fenceable").startswith("True ")
+
+    def condition(self, node: str, kind: str) -> str:
+        """Return status and message of a condition of a node; empty when it has none."""
         conditions = documents(self.get("nodes", node), "status.conditions")
-        return any(text(c, "type") == "Fenceable" and text(c, "status") == "True" for c in conditions)
+        found = (f"{text(c, 'status')} {text(c, 'message')}" for c in conditions if text(c, "type") == kind)
+        return next(found, "")
 
     def phase(self, vm: str) -> str:
         """Return the phase virtward gives a VM."""
