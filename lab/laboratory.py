@@ -265,7 +265,7 @@ class Laboratory:
             self.planes.cut(link, Direction(direction))
 
     def heal(self, member: str, plane: str = "all") -> None:
-        """Mend cuts and slowness."""
+        """Mend cuts, mutes and slowness."""
         for link in self._links(member, plane):
             self.planes.heal(link)
 
@@ -273,6 +273,11 @@ class Laboratory:
         """Limit a cable to so many megabits a second."""
         for link in self._links(member, plane):
             self.planes.slow(link, rate_mbit)
+
+    def mute(self, member: str, plane: str, port: int) -> None:
+        """Lose the answers of one TCP service of a member, such as its libvirtd; `heal` mends it."""
+        for link in self._links(member, plane):
+            self.planes.mute(link, port)
 
     def set_bmc(self, host: str, mode: BmcMode | str) -> None:
         """Let a BMC work, fail, hang or say off too early."""

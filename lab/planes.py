@@ -35,6 +35,7 @@ class Wire(Struct):
     cut_in: bool = False
     cut_out: bool = False
     rate_mbit: int = 0  # 0: as fast as the machine
+    mute_port: int = 0  # the member's answers from this TCP port are lost; 0: none
 
     @property
     def word(self) -> str:
@@ -89,13 +90,19 @@ class Planes:
         self._remember(link, wire)
 
     def heal(self, link: Link) -> None:
-        """Mend the cable: no cut, full speed."""
+        """Mend the cable: no cut, nothing muted, full speed."""
         self._remember(link, Wire())
 
     def slow(self, link: Link, rate_mbit: int) -> None:
         """Limit the cable to `rate_mbit` megabits a second each way."""
         wire = self.wire(link)
         wire.rate_mbit = rate_mbit
+        self._remember(link, wire)
+
+    def mute(self, link: Link, port: int) -> None:
+        """Lose what the member sends from one TCP port; everything else of the cable works."""
+        wire = self.wire(link)
+        wire.mute_port = port
         self._remember(link, wire)
 
     def wire(self, link: Link) -> Wire:
@@ -126,6 +133,8 @@ class Planes:
             rules.append(f'add rule {chain} iifname "{link.far}" drop')
         if wire.cut_in:
             rules.append(f'add rule {chain} oifname "{link.far}" drop')
+        if wire.mute_port:
+            rules.append(f'add rule {chain} iifname "{link.far}" ether type ip tcp sport {wire.mute_port} drop')
         forward = namespaces.run(namespaces.inside(self._switch, ["nft", "list", "chain", *TABLE.split(), "forward"]))
         if f"jump {link.far}\n" not in forward:
             rules.append(f"add rule {TABLE} forward jump {link.far}")

@@ -11,6 +11,7 @@ from lab import namespaces
 from lab.guest_log import GuestLine
 from lab.laboratory import Laboratory
 from lab.layout import Plane
+from lab.manifest import GuestKind
 
 LIMIT_S = 30.0
 
@@ -28,10 +29,10 @@ def fresh_name() -> str:
     return "t" + secrets.token_hex(2)
 
 
-def define(laboratory: Laboratory, host: str, name: str) -> None:
+def define(laboratory: Laboratory, host: str, name: str, **wishes: int) -> None:
     """Define a tiny guest on a host."""
     xml = laboratory.dir / f"{name}.xml"
-    xml.write_text(laboratory.domain_xml(name), encoding="ascii")
+    xml.write_text(laboratory.domain_xml(name, GuestKind.TINY, **wishes), encoding="ascii")
     laboratory.virsh(host, "define", str(xml))
 
 
