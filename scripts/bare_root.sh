@@ -45,12 +45,38 @@ make_root() { # $1: folder
 run_in_root() { # $1: folder, $2: command
     local environment=() line
     while read -r line; do environment+=(--setenv="$line"); done < <(env | grep -E "$SITE_VARIABLES" || true)
+    make_cgroups
     # Writable /proc/sys and /sys, all capabilities: the laboratory is root on its machine and makes network namespaces.
-    SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes systemd-nspawn --quiet --register=no --keep-unit --as-pid2 --machine="$(basename "$work")" --capability=all \
-        --system-call-filter='@mount @keyring' --resolv-conf=copy-host --console=pipe --directory="$1" \
-        --chdir="$HOME_IN_ROOT" --setenv=HOME=/root "${environment[@]}" /bin/sh -c "$2" </dev/null &
+    # nspawn parts its cgroup in two: it gets one of its own, so that this machine's stays whole.
+    (
+        for folder in "${cgroups[@]}"; do echo "$BASHPID" >"$folder/cgroup.procs"; done
+        exec env SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes systemd-nspawn --quiet --register=no --keep-unit --as-pid2 \
+            --machine="$(basename "$work")" --capability=all --system-call-filter='@mount @keyring' \
+            --resolv-conf=copy-host --console=pipe --directory="$1" --chdir="$HOME_IN_ROOT" --setenv=HOME=/root \
+            "${environment[@]}" /bin/sh -c "$2" </dev/null
+    ) &
     nspawn_pid=$!
     wait "$nspawn_pid"
+}
+
+# The hierarchies that systemd uses, old and new; none where it runs this machine, for then --keep-unit is at home there.
+make_cgroups() {
+    local parent
+    cgroups=()
+    [ ! -d /run/systemd/system ] || return 0
+    for parent in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+        if [ -e "$parent/cgroup.procs" ]; then
+            mkdir -p "$parent/$(basename "$work")"
+            cgroups+=("$parent/$(basename "$work")")
+        fi
+    done
+}
+
+remove_cgroups() {
+    local folder
+    for folder in "${cgroups[@]}"; do
+        find "$folder" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done
 }
 
 clean_up() {
@@ -60,6 +86,7 @@ clean_up() {
         for child in $(cat "/proc/$nspawn_pid/task/$nspawn_pid/children" 2>/dev/null); do kill -KILL "$child" 2>/dev/null || true; done
         wait "$nspawn_pid" 2>/dev/null || true
     fi
+    remove_cgroups
     rmdir "/run/systemd/nspawn/propagate/$(basename "$work")" 2>/dev/null || true
     if [ -n "${KEEP_ROOT:-}" ]; then
         say "left in $work"
@@ -73,6 +100,7 @@ scripts/setup.sh packages scripts/packages-bare-root.txt
 git diff --quiet HEAD || say "note: uncommitted changes are not in the clone"
 [ "$#" != 0 ] || set -- "make demo" "make test" "make demo"
 
+cgroups=()
 work="$(mktemp -d /var/tmp/virtward-bare-root-XXXXXX)"
 trap clean_up EXIT
 trap 'exit 130' INT TERM
