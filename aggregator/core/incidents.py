@@ -9,7 +9,7 @@ from aggregator.core.draft import Draft
 from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, NodeState
 from aggregator.core.fencing import why_not_fenced, would_move
 from aggregator.core.lookups import SILENT, wants_run
-from aggregator.core.nodes import may_convict, silent_nodes
+from aggregator.core.nodes import may_convict, silence_s, silent_nodes, too_few_to_judge, unseen_too_long
 from aggregator.core.state import IncidentRecord, NodeRecord, State
 
 
@@ -26,13 +26,14 @@ def decide_incidents(draft: Draft) -> None:
 
 
 def _open(draft: Draft, node: NodeRecord) -> None:
-    if node.state in SILENT:
+    unseen = unseen_too_long(draft, node)
+    if node.state in SILENT or unseen:
         draft.add(
             IncidentOpened(
                 at=draft.now,
                 incident=draft.new_id("inc"),
                 node=node.name,
-                title=f"{node.name} fell silent",
+                title=f"{node.name} " + ("has not spoken since the aggregator started" if unseen else "fell silent"),
                 reason=node.state_reason,
                 cause=node.fact,
             )
@@ -54,7 +55,8 @@ def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
         detail = f" ({'; '.join(failed[-3:])})" if failed else ""
         if why:
             return f"{', '.join(moving)} stay down: {why}{detail}", confirm
-    if node.state in {NodeState.SUSPECT, NodeState.UNSEEN} and draft.state.brake_closed:
+    overdue = silence_s(draft, node) >= draft.state.config.lost_after and too_few_to_judge(draft.state)
+    if node.state in {NodeState.SUSPECT, NodeState.UNSEEN} and (draft.state.brake_closed or overdue):
         return f"nobody is convicted: {may_convict(draft)}", confirm
     return "", ""
 

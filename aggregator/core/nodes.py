@@ -24,6 +24,7 @@ from aggregator.core.state import NodeRecord, State
 
 EVIDENCE_FRESH_S = 5.0
 PLANES_FOR_SHORT_WAIT = 2
+JUDGES_MIN = 3
 
 STEPS: dict[NodeState, tuple[NodeState, ...]] = {
     NodeState.JOINING: (NodeState.UP,),
@@ -85,17 +86,30 @@ def brake_limit(state: State) -> int:
 
 
 def silent_nodes(draft: Draft) -> list[str]:
-    """Return the nodes the brake counts: silent now, or fallen silent within its window."""
+    """Return the nodes the brake counts: silent now, too long unseen, or fallen silent within its window."""
     window = draft.state.config.brake.window
     found = []
     for node in draft.state.nodes.values():
         ends = max(node.silent_at, node.convicted_at) + window
-        if node.state in SILENT:
+        if node.state in SILENT or unseen_too_long(draft, node):
             found.append(node.name)
         elif node.silent_at and ends > draft.now:
             draft.look_again(ends)
             found.append(node.name)
     return sorted(found)
+
+
+def unseen_too_long(draft: Draft, node: NodeRecord) -> bool:
+    """Return whether a node has not spoken in this life although it had the time to: it is silent, too."""
+    if node.state is not NodeState.UNSEEN or node.connected or not (node.approved and node.machine_id):
+        return False
+    state = draft.state
+    return draft.due(state.started_at + max(state.config.unseen_at_least, 2 * RECONNECT_DELAY_S_MAX))
+
+
+def too_few_to_judge(state: State) -> bool:
+    """Return whether the fleet is so small that the one that is cut off may as well be the aggregator."""
+    return sum(1 for node in state.nodes.values() if node.approved and node.machine_id) < JUDGES_MIN
 
 
 def may_convict(draft: Draft) -> str:
@@ -110,6 +124,8 @@ def may_convict(draft: Draft) -> str:
         return f"the aggregator doubts itself: {state.doubt}"
     if state.brake_closed:
         return "the brake is closed: too many nodes fell silent"
+    if too_few_to_judge(state):
+        return f"a fleet of fewer than {JUDGES_MIN} nodes cannot tell whose network is cut"
     return ""
 
 
@@ -179,9 +195,7 @@ def _unseen(draft: Draft, node: NodeRecord) -> None:
     if node.connected:
         step(draft, node, NodeState.UP, "heard again")
         return
-    state = draft.state
-    wait = max(state.config.unseen_at_least, 2 * RECONNECT_DELAY_S_MAX)
-    if draft.due(state.started_at + wait) and node.machine_id:
+    if unseen_too_long(draft, node):
         _judge(draft, node, waited=True)
 
 

@@ -79,3 +79,16 @@ def test_a_second_off_order_is_not_given_once_the_brake_has_closed() -> None:
     fleet.run(60)
     assert fleet.asked("off") == ["n1"]
     assert fleet.node("n1").state is NodeState.LOST
+
+
+def test_in_a_fleet_of_two_silence_convicts_nobody() -> None:
+    """Below three nodes the one that is cut off may be the aggregator; a device that says off still counts."""
+    fleet = fleet_with_vms(2, 2)
+    fleet.silent.add("n1")
+    fleet.run(120)
+    assert fleet.node("n1").state is NodeState.SUSPECT
+    assert fleet.asked("off") == []
+    incident = fleet.state.incidents[fleet.node("n1").incident]
+    assert "fence n1 --confirm-off" in incident.way_out
+    fleet.kill_power("n1")
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 20)

@@ -87,3 +87,31 @@ def test_questions_of_the_last_life_are_not_repeated() -> None:
     fleet = hung_and_killed_at("n1", NodeState.FENCING)
     assert [a.question for a in fleet.actions if isinstance(a, AskFence)] in ([], ["status"])
     assert fleet.state.leader == Leadership(2, "i2", fleet.state.leader.position)
+
+
+def test_a_mass_outage_over_a_restart_convicts_nobody() -> None:
+    """Two of three are hung when the aggregator starts: both are silent in this life, so the brake counts both."""
+    fleet = fleet_with_vms()
+    fleet.now += 600
+    fleet.restart()
+    fleet.silent |= {"n1", "n2"}
+    fleet.connect("n3")
+    fleet.run(300)
+    assert {fleet.node(name).state for name in ("n1", "n2")} == {NodeState.UNSEEN}
+    assert fleet.asked("off") == []
+    assert any("mass outage" in i.title and not i.closed for i in fleet.state.incidents.values())
+
+
+def test_a_host_that_peers_hear_now_and_then_is_not_convicted_between_two_questions() -> None:
+    """A dead agent on a living host after a restart, with the questions far apart: AgentLost, never Lost."""
+    fleet = fleet_with_vms(config={})
+    fleet.now += 600
+    fleet.restart()
+    fleet.silent.add("n1")
+    fleet.heard["n1"] = True
+    for name in ("n2", "n3"):
+        fleet.connect(name)
+    fleet.run(400)
+    assert fleet.node("n1").state is NodeState.AGENT_LOST
+    assert "NodeLost n1" not in fleet.story()
+    assert fleet.asked("off") == []
