@@ -31,7 +31,7 @@ async def fence(call: Call) -> web.StreamResponse:
 
     def make(state: State, now: float) -> Event | None:
         record = node_record(state, call.name)
-        if record.inert is not None:
+        if record.inert is not None and not state.behind:
             raise conflict(f"node {call.name} is proven inert already ({record.inert.proof}: {record.inert.detail})")
         if not confirm_off:
             _refuse_ladder(state, record)

@@ -17,6 +17,7 @@ from aggregator.core.incidents import decide_incidents
 from aggregator.core.migrate import decide_migrations
 from aggregator.core.nodes import decide_brake, decide_nodes
 from aggregator.core.phases import decide_phases
+from aggregator.core.reconcile import decide_reconcile
 from aggregator.core.recovery import decide_starts, decide_stops
 from aggregator.core.runs import decide_bindings, decide_doubts, decide_orders, decide_runs
 from aggregator.core.state import State
@@ -26,6 +27,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_nodes,
     decide_orders,
     decide_bindings,
+    decide_reconcile,
     decide_runs,
     decide_doubts,
     decide_incidents,
@@ -39,6 +41,8 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_phases,
     decide_readiness,
 )
+_DEEDS = (decide_runs, decide_doubts, decide_fencing, decide_stops, decide_drains, decide_migrations, decide_starts)
+"""What rests while this aggregator only reconciles."""
 
 
 def decide(state: State, now: float) -> Decision:
@@ -49,6 +53,8 @@ def decide(state: State, now: float) -> Decision:
     """
     look_again_at = inf
     for stage in STAGES:
+        if state.behind and stage in _DEEDS:
+            continue
         draft = Draft(state, now)
         stage(draft)
         look_again_at = min(look_again_at, draft.look_again_at)

@@ -13,7 +13,9 @@ from aggregator.core import events as ev
 from aggregator.core import fold_moves, fold_nodes, fold_vms, history
 from aggregator.core.events import Event, NodeState
 from aggregator.core.policy import read_config
+from aggregator.core.reconcile import ABOUT_STORE
 from aggregator.core.state import INCIDENTS_MAX, IncidentRecord, State, Suspicion
+from fleet.model import Leadership
 
 VOLATILE_KINDS = (ev.BeatHeard, ev.MigrationProgressed)
 _UNSEEN_AFTER_START = (NodeState.UP, NodeState.SUSPECT, NodeState.AGENT_LOST)
@@ -44,6 +46,8 @@ def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
         node.complete = False
         node.seen = False
         node.suspicion = None
+        if any(question.question == "on" for question in node.questions.values()):
+            node.power_on_asked_at = 0.0  # whether that order was ever given is unknown; on does nothing to what is on
         node.questions.clear()
         node.off_confirmed_at = 0.0  # what it proved is journalled; beats that spoke against it are not
         if node.state in _GIVEN_UP:
@@ -75,6 +79,8 @@ def _incident_opened(state: State, event: ev.IncidentOpened) -> None:
         incident.vms = [
             vm.name for vm in state.vms.values() if any(binding.node == event.node for binding in vm.bindings)
         ]
+    elif event.about == ABOUT_STORE:
+        state.store_incident = event.incident
     elif not event.vm:
         state.brake_incident = event.incident
     for name in [n for n, i in state.incidents.items() if i.closed][:-INCIDENTS_MAX]:
@@ -99,6 +105,17 @@ def _incident_closed(state: State, event: ev.IncidentClosed) -> None:
         node.incident = ""
     if state.brake_incident == event.incident:
         state.brake_incident = ""
+    if state.store_incident == event.incident:
+        state.store_incident = ""
+
+
+def _reconcile_ended(state: State, _event: ev.ReconcileEnded) -> None:
+    state.behind = ""
+    if state.met is not None:
+        term = max(state.leader.term, state.met.term + 1)
+        position = max(state.leader.position, state.met.position)
+        state.leader = Leadership(term, state.leader.instance, position)
+        state.met = None
 
 
 def _number(identifier: str) -> int:
@@ -110,6 +127,7 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.SelfDoubted: _self_doubted,
     ev.ConfigChanged: _config_changed,
     ev.BrakeChanged: _brake_changed,
+    ev.ReconcileEnded: _reconcile_ended,
     ev.IncidentOpened: _incident_opened,
     ev.IncidentNoted: _incident_noted,
     ev.IncidentClosed: _incident_closed,

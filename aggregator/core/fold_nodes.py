@@ -13,6 +13,7 @@ from aggregator.core import fold_vms
 from aggregator.core.events import Event, NodeState, PowerAnswer
 from aggregator.core.fencing_device import device_of, identity_problem
 from aggregator.core.objects import Taint, TaintEffect
+from aggregator.core.reconcile import is_behind
 from aggregator.core.state import (
     FenceAttempt,
     FenceQuestion,
@@ -23,6 +24,7 @@ from aggregator.core.state import (
     State,
     Suspicion,
 )
+from fleet.model import Leadership
 
 POWER_READS_MAX = 20
 POWER_ONS_KEPT = 10
@@ -101,7 +103,16 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.seen = True
     node.fact = state.position
     node.labels = {**node.labels, **event.facts.labels, "virtward/hostname": event.node}
+    if event.highest is not None and is_behind(state, event.highest):
+        _fall_behind(state, event.node, event.highest)
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=True, at=event.at)
+
+
+def _fall_behind(state: State, node: str, highest: Leadership) -> None:
+    told, known = (highest.term, highest.position), (state.leader.term, state.leader.position)
+    state.behind = f"{node} has obeyed term {told[0]} at {told[1]}, this store began term {known[0]} at {known[1]}"
+    if state.met is None or told > (state.met.term, state.met.position):
+        state.met = highest
 
 
 def _session_ended(state: State, event: ev.SessionEnded) -> None:

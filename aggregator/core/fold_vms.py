@@ -191,6 +191,9 @@ def _owner_changed(state: State, event: ev.OwnerChanged) -> None:
     vm.epoch = event.epoch
     vm.epoch_top = max(vm.epoch_top, event.epoch)
     vm.last_end = EndReason.NOT_ENDED
+    if event.run:
+        vm.run = max(vm.run, event.run)
+        vm.run_open = vm.run_reached_running = True
     for binding in vm.bindings:
         if binding.node == event.node:
             binding.why = "owner"

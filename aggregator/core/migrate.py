@@ -19,6 +19,7 @@ from aggregator.core.lookups import (
     binding_to,
     can_order,
     current_report,
+    grace_over,
     open_orders,
     takes_vms,
 )
@@ -136,7 +137,10 @@ def _queued(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     if vm.owner != migration.source or source is None:
         _step(draft, migration, MigrationPhase.FAILED, f"it no longer runs on {migration.source}")
         return
-    if source.state is not NodeState.UP and source.state is not NodeState.SUSPECT:
+    if not grace_over(state, draft.now):
+        draft.look_again(state.started_at + state.config.startup_grace.at_most)
+        return  # who has not spoken yet in this life of the aggregator is no reason to fail
+    if source.state not in {NodeState.UP, NodeState.SUSPECT, NodeState.UNSEEN}:
         _step(draft, migration, MigrationPhase.FAILED, f"{source.name} is {source.state}")
         return
     if not can_order(source) or not acts(state.config) or open_orders(state, vm):

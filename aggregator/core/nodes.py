@@ -117,6 +117,8 @@ def may_convict(draft: Draft) -> str:
     state = draft.state
     if not acts(state.config):
         return "the fleet only observes"
+    if state.behind:
+        return "the store is older than what agents have obeyed"
     if not grace_over(state, draft.now):
         draft.look_again(state.started_at + state.config.startup_grace.at_most)
         return "the start-up grace is not over"

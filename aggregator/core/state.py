@@ -338,5 +338,8 @@ class State(Struct):
     doubt: str = ""
     brake_closed: bool = False
     brake_incident: str = ""
+    behind: str = ""  # why this aggregator only reconciles: an agent obeyed what this store does not hold
+    met: Leadership | None = None  # the highest such leadership
+    store_incident: str = ""
     off_orders: list[float] = field(default_factory=list)
     foreign: dict[str, dict[str, VmReport]] = field(default_factory=dict)  # node -> uuid -> report

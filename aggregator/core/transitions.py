@@ -80,12 +80,17 @@ class BrakeChanged(Transition, frozen=True, kw_only=True):
     nodes: tuple[str, ...]
 
 
+class ReconcileEnded(Transition, frozen=True, kw_only=True):
+    """Everybody is accounted for: this aggregator leads, in a term above all that were obeyed."""
+
+
 class IncidentOpened(Transition, frozen=True, kw_only=True):
     """Something failed; all that is seen and decided about it is kept together."""
 
     incident: str
     node: str = ""
     vm: str = ""
+    about: str = ""  # store, where it is about neither node nor VM nor the brake
     title: str
 
 
@@ -144,11 +149,12 @@ class BindingFreed(Transition, frozen=True, kw_only=True):
 
 
 class OwnerChanged(Transition, frozen=True, kw_only=True):
-    """The run goes on elsewhere (migration)."""
+    """The run goes on elsewhere (migration). run: one the store had lost, 0 where it is the known one."""
 
     vm: str
     node: str
     epoch: int
+    run: int = 0
 
 
 class RunEnded(Transition, frozen=True, kw_only=True):

@@ -55,6 +55,7 @@ class Fleet:
         self.heard: dict[str, bool] = {}  # whether peers reach it although it is silent
         self.hanging: set[str] = set()  # nodes whose devices do not answer an off order
         self.refuse: dict[str, OrderOutcome] = {}  # vm -> what becomes of its start orders
+        self.highest: dict[str, Leadership] = {}  # what an agent has obeyed, where it tells it
         self.ledgers: dict[str, LedgerState] = {}  # of nodes whose ledger is not sound
         self.sessions: dict[str, int] = {}
         self.boots: dict[str, int] = {}
@@ -103,6 +104,7 @@ class Fleet:
                 vms=reports,
                 in_hand=in_hand,
                 complete=complete,
+                highest=self.highest.get(name),
             )
         )
 

@@ -1,0 +1,84 @@
+"""Reconcile-only: what an aggregator may do whose store is older than what agents have obeyed.
+
+A store that was rolled back or restored has forgotten owners, epochs and proofs. Agents persist the
+highest leadership they met and tell it in their hello, so such an aggregator finds out. From then on it
+only listens: the highest reported epoch wins, and nothing is started, fenced, destroyed or moved until
+every member has reported in this life, is proven inert since, or a person vouched for it by name.
+Pure: decides; which stages rest meanwhile is decide.py's.
+"""
+
+from __future__ import annotations
+
+from aggregator.core.draft import Draft
+from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, OwnerChanged, ReconcileEnded
+from aggregator.core.lookups import ALIVE, current_report
+from aggregator.core.state import NodeRecord, State, VmRecord
+from fleet.model import Leadership
+
+ABOUT_STORE = "store"
+
+
+def is_behind(state: State, highest: Leadership | None) -> bool:
+    """Return whether an agent obeyed somebody, or something, that this store does not hold."""
+    if highest is None or highest.instance == state.leader.instance:
+        return False
+    return highest.term >= state.leader.term or highest.position > state.leader.position
+
+
+def unaccounted(state: State) -> list[str]:
+    """Return the members nothing was heard of in this life that could stand for what the store lost."""
+    return [node.name for node in state.nodes.values() if not _is_accounted(state, node)]
+
+
+def _is_accounted(state: State, node: NodeRecord) -> bool:
+    if not (node.approved and node.machine_id):
+        return True
+    since = state.started_at
+    proven = node.inert is not None and node.inert.at >= since
+    return (node.seen and node.complete) or proven or node.off_confirmed_at >= since
+
+
+def decide_reconcile(draft: Draft) -> None:
+    """Take owners from reports; end when everybody is accounted for; say what is waited for."""
+    state = draft.state
+    if state.behind:
+        for vm in state.vms.values():
+            _take_owner(draft, vm)
+        if not draft.transitions and not unaccounted(state):
+            draft.add(ReconcileEnded(at=draft.now, reason="every member has reported or is proven inert"))
+    if not draft.transitions:
+        _say(draft)
+
+
+def _take_owner(draft: Draft, vm: VmRecord) -> None:
+    """The highest epoch at which a node reports the VM alive is the owner's."""
+    found = [
+        (report.epoch, name, report.run)
+        for name in vm.reports
+        if (report := current_report(draft.state, vm, name)) is not None and report.state in ALIVE
+    ]
+    epoch, name, run = max(found, default=(0, "", 0))
+    if epoch > vm.epoch and not vm.deleting:
+        why = "the highest reported epoch wins while the store is behind"
+        draft.add(OwnerChanged(at=draft.now, vm=vm.name, node=name, epoch=epoch, run=run, reason=why, cause=vm.fact))
+
+
+def _say(draft: Draft) -> None:
+    state = draft.state
+    incident = state.incidents.get(state.store_incident)
+    if state.behind and incident is None:
+        title = "the store is older than what agents have obeyed: nothing is started, fenced, stopped or moved"
+        opened = draft.new_id("inc")
+        draft.add(IncidentOpened(at=draft.now, incident=opened, title=title, about=ABOUT_STORE, reason=state.behind))
+    elif incident is not None and not state.behind:
+        why = "every member is accounted for"
+        draft.add(IncidentClosed(at=draft.now, incident=incident.name, reason=why))
+    elif incident is not None:
+        missing = ", ".join(unaccounted(state))
+        text = f"waits for the report of {missing}"
+        way = (
+            "restore a newer backup, or bring these agents back; for a node that will not come back make sure "
+            f"that it is off and run: virtward fence NODE --confirm-off ({missing})"
+        )
+        if (incident.stuck, incident.way_out) != (text, way):
+            draft.add(IncidentNoted(at=draft.now, incident=incident.name, text=text, way_out=way))

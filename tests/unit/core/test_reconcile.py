@@ -1,0 +1,112 @@
+"""An aggregator whose store was rolled back: it listens until everybody has spoken."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from aggregator.core import events as ev
+from aggregator.core.actions import SendOrder
+from aggregator.core.events import NodeState, VmPhase
+from fleet.model import Leadership, QemuState, VmReport
+from tests.unit.core.fleet import Fleet
+from tests.unit.core.test_node_failure import fleet_with_vms
+
+
+def rolled_back() -> Fleet:
+    """Return a fleet that moved v1 to n3 at epoch 4, and lost all that when its store went back."""
+    fleet = fleet_with_vms()
+    kept = list(fleet.journal)
+    owner = fleet.vm("v1").owner
+    assert owner == "n1"
+    report = fleet.qemus["n1", "uuid-v1"]
+    fleet.qemus["n1", "uuid-v1"] = structs.replace(report, state=QemuState.GONE, released=True)
+    fleet.qemus["n3", "uuid-v1"] = structs.replace(report, epoch=4, run=2)
+    lost = Leadership(1, "i1", fleet.state.position + 500)
+    fleet.highest = {"n1": lost, "n2": lost, "n3": lost}
+    fleet.now += 60
+    fleet.journal = kept
+    fleet.restart()
+    fleet.actions.clear()
+    return fleet
+
+
+def deeds(fleet: Fleet) -> list[str]:
+    """Return what was ordered or switched."""
+    orders = [type(a.order.body).__name__ for a in fleet.actions if isinstance(a, SendOrder)]
+    return orders + fleet.asked("off") + fleet.asked("on")
+
+
+def test_a_rolled_back_store_starts_and_fences_nobody_until_every_member_has_reported() -> None:
+    """n1 says v1 is gone there; who else holds it is known only when n3 has spoken, at the highest epoch."""
+    fleet = rolled_back()
+    fleet.silent.add("n3")
+    for name in ("n1", "n2"):
+        fleet.connect(name)
+    fleet.apply("new")
+    fleet.run(200)
+    assert deeds(fleet) == []
+    assert fleet.node("n3").state is NodeState.UNSEEN
+    incident = fleet.state.incidents[fleet.state.store_incident]
+    assert "n3" in incident.stuck
+    assert "--confirm-off" in incident.way_out
+    fleet.silent.discard("n3")
+    fleet.connect("n3")
+    fleet.run(5)
+    vm = fleet.vm("v1")
+    assert (vm.owner, vm.epoch, vm.run, vm.phase) == ("n3", 4, 2, VmPhase.RUNNING)
+    assert fleet.vm("new").phase is VmPhase.RUNNING
+    assert fleet.state.behind == ""
+    assert incident.closed or fleet.state.incidents[incident.name].closed
+
+
+def test_the_orders_that_follow_are_above_every_term_that_was_obeyed() -> None:
+    """Else no agent would take them: the term rises above the highest one that was met."""
+    fleet = rolled_back()
+    fleet.highest = {name: Leadership(7, "other", 3) for name in ("n1", "n2", "n3")}
+    for name in ("n1", "n2", "n3"):
+        fleet.connect(name)
+    fleet.apply("new")
+    fleet.run(5)
+    terms = [a.order.leader.term for a in fleet.actions if isinstance(a, SendOrder)]
+    assert terms
+    assert min(terms) == 8
+
+
+def test_a_person_ends_it_by_the_name_of_the_node_that_will_not_come_back() -> None:
+    """confirm-off stands for its report; then its VMs are started elsewhere."""
+    fleet = rolled_back()
+    fleet.silent.add("n2")
+    for name in ("n1", "n3"):
+        fleet.connect(name)
+    fleet.run(30)
+    assert deeds(fleet) == []
+    fleet.settle(ev.OffConfirmed(at=fleet.now, name="n2", who="anna"))
+    fleet.run(5)
+    assert fleet.state.behind == ""
+    assert all(vm.phase is VmPhase.RUNNING for vm in fleet.state.vms.values())
+
+
+def test_it_stays_reconcile_only_over_another_restart() -> None:
+    """The flag is in the journal: a new life has to hear everybody again."""
+    fleet = rolled_back()
+    fleet.connect("n1")
+    assert fleet.state.behind
+    fleet.highest.clear()
+    fleet.restart()
+    fleet.connect("n1")
+    fleet.connect("n2")
+    fleet.run(30)
+    assert fleet.state.behind
+    assert deeds(fleet) == []
+
+
+def test_the_leadership_of_the_last_life_is_not_higher() -> None:
+    """A plain restart over a whole journal: agents obeyed what is in it."""
+    fleet = fleet_with_vms()
+    before = Leadership(1, "i1", fleet.state.position)
+    fleet.highest = dict.fromkeys(("n1", "n2", "n3"), before)
+    fleet.restart()
+    for name in ("n1", "n2", "n3"):
+        fleet.connect(name)
+    assert fleet.state.behind == ""
+    assert isinstance(fleet.qemus["n1", "uuid-v1"], VmReport)
