@@ -7,8 +7,8 @@ A drain is over when nothing is bound to its node. Pure.
 from __future__ import annotations
 
 from aggregator.core.draft import Draft
-from aggregator.core.events import DrainChanged, MigrationQueued, RunOutcome, StopDecided
-from aggregator.core.lookups import acts, bound_to
+from aggregator.core.events import DrainChanged, MigrationPhase, MigrationQueued, RunOutcome, StopDecided
+from aggregator.core.lookups import acts, binding_to, bound_to, can_order
 from aggregator.core.migrate import why_not_migratable
 from aggregator.core.seats import migration_targets
 from aggregator.core.state import DrainRecord, NodeRecord, State, VmRecord
@@ -62,10 +62,26 @@ def _advance(draft: Draft, drain: DrainRecord, node: NodeRecord) -> None:
             why = _evict(draft, drain, vm)
             if why:
                 blocked[vm.name] = why
+        elif why := _stuck_copy(draft.state, vm):
+            blocked[vm.name] = why
     if blocked:
         draft.look_again(draft.now + CHECK_AGAIN_S)
     if blocked != drain.blocked:
         _change(draft, drain, "Running", blocked, "what blocks it changed")
+
+
+def _stuck_copy(state: State, vm: VmRecord) -> str:
+    """Return why a copy that was called off still binds the VM, empty where there is none or it is being ended."""
+    migration = state.migrations.get(vm.migration)
+    if migration is None or migration.phase is not MigrationPhase.DISCARDING:
+        return ""
+    if binding_to(vm, migration.target) is None:
+        return ""
+    target = state.nodes.get(migration.target)
+    if can_order(target):
+        return ""
+    where = f"{target.name} is {target.state}" if target is not None else "its target is gone"
+    return f"its copy at {migration.target} cannot be taken back: {where}"
 
 
 def _change(draft: Draft, drain: DrainRecord, state: str, blocked: dict[str, str], reason: str) -> None:

@@ -18,11 +18,11 @@ from aggregator.core.events import (
     NodeState,
     PowerAnswer,
 )
-from aggregator.core.lookups import acts, bound_to, survives_loss
+from aggregator.core.lookups import CONVICTED, acts, bound_to, survives_loss
 from aggregator.core.nodes import beats_again, evidence_of, may_convict, silence_s, step
 from aggregator.core.policy import off_orders_per_hour_max
 from aggregator.core.proofs import OFF_SPAN_S, first_of_off_series, reads_count_from, rung_is_trusted
-from aggregator.core.state import FenceAttempt, NodeRecord, State
+from aggregator.core.state import FenceAttempt, NodeRecord, State, VmRecord
 from fleet.messages import ProbeAddress, ProbeRequest
 from fleet.model import Plane
 from fleet.units import parse_duration_s
@@ -188,7 +188,15 @@ def decide_readiness(draft: Draft) -> None:
 
 def would_move(state: State, node: NodeRecord) -> list[str]:
     """Return the VMs that would start elsewhere if the node were proven inert."""
-    return [vm.name for vm in bound_to(state, node.name) if survives_loss(vm)]
+    return [vm.name for vm in bound_to(state, node.name) if survives_loss(vm) and not _runs_elsewhere(state, vm, node)]
+
+
+def _runs_elsewhere(state: State, vm: VmRecord, node: NodeRecord) -> bool:
+    """Return whether the VM's run is on another node that nobody has given up: a copy here keeps nothing down."""
+    owner = state.nodes.get(vm.owner)
+    if not vm.run_open or owner is None or owner.name == node.name or owner.state in CONVICTED:
+        return False
+    return any(binding.node == owner.name for binding in vm.bindings)
 
 
 def decide_fencing(draft: Draft) -> None:

@@ -213,10 +213,11 @@ def _preparing(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     source, target = state.nodes.get(migration.source), state.nodes.get(migration.target)
     if binding_to(vm, migration.target) is None:
         _step(draft, migration, MigrationPhase.DISCARDING, "the target did not take it")
-    elif migration.receive_order in state.orders:
-        return
     elif migration.cancel_wanted or vm.stopping is not None:
         _step(draft, migration, MigrationPhase.DISCARDING, "called off")
+    elif migration.receive_order in state.orders:
+        if not can_order(target):
+            _step(draft, migration, MigrationPhase.DISCARDING, "the target is no longer there")
     elif not _permitted(state, vm, migration):
         _step(draft, migration, MigrationPhase.DISCARDING, "the target did not take it")
     elif source is None or not can_order(source) or target is None or not takes_vms(target):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from aggregator.core.draft import Draft
 from aggregator.core.events import (
+    MigrationPhase,
     PlacementRefused,
     RunOutcome,
     StartDecided,
@@ -28,7 +29,7 @@ from aggregator.core.runs import STARTS
 from aggregator.core.seats import place_vms
 from aggregator.core.state import NodeRecord, State, VmRecord
 from fleet.messages import DestroyVm, PauseVm, ShutdownVm, StartVm, UnpauseVm
-from fleet.model import QemuState, RunStrategy
+from fleet.model import Disk, QemuState, RunStrategy
 
 GRACE_S_DEFAULT = 180.0
 GRACE_S_WINDOWS = 3600.0
@@ -46,18 +47,9 @@ def decide_starts(draft: Draft) -> None:
     waiting.sort(key=lambda vm: (-vm.spec.restart_priority, vm.created, vm.name))
     in_flight = _starts_in_flight(state)
     room = state.config.recovery.cluster_max - sum(in_flight.values())
-    for vm, verdict in place_vms(state, waiting):
+    for vm, verdict in place_vms(state, _with_free_disks(draft, waiting)):
         if verdict.node is None:
-            if verdict.rejected != vm.rejected:
-                draft.add(
-                    PlacementRefused(
-                        at=draft.now,
-                        vm=vm.name,
-                        rejected=verdict.rejected,
-                        reason="no node takes it now",
-                        cause=vm.fact,
-                    )
-                )
+            _refuse(draft, vm, verdict.rejected, "no node takes it now")
             continue
         here = in_flight.get(verdict.node, 0)
         if room <= 0 or here >= state.config.recovery.per_node_max:
@@ -65,6 +57,34 @@ def decide_starts(draft: Draft) -> None:
         _start(draft, vm, state.nodes[verdict.node])
         in_flight[verdict.node] = here + 1
         room -= 1
+
+
+def _refuse(draft: Draft, vm: VmRecord, rejected: dict[str, tuple[str, ...]], reason: str) -> None:
+    if rejected != vm.rejected:
+        draft.add(PlacementRefused(at=draft.now, vm=vm.name, rejected=rejected, reason=reason, cause=vm.fact))
+
+
+def _with_free_disks(draft: Draft, waiting: list[VmRecord]) -> list[VmRecord]:
+    """Return the VMs whose disks nobody else writes (S15). A VM writes its disks as long as it is bound."""
+    writer = {disk.identity: vm.name for vm in draft.state.vms.values() if vm.bindings for disk in _written(vm)}
+    free = []
+    for vm in waiting:
+        clashes: dict[str, tuple[str, ...]] = {
+            f"disk {disk.target} ({disk.identity})": (f"DiskInUse: VM {writer[disk.identity]} writes it",)
+            for disk in _written(vm)
+            if disk.identity in writer
+        }
+        if clashes:
+            _refuse(draft, vm, clashes, "a disk has one writer")
+            continue
+        writer |= {disk.identity: vm.name for disk in _written(vm)}
+        free.append(vm)
+    return free
+
+
+def _written(vm: VmRecord) -> list[Disk]:
+    disks = vm.disks + (vm.definition.disks if vm.definition is not None else ())
+    return [disk for disk in disks if disk.writable and not disk.shareable]
 
 
 def _may_start(draft: Draft, vm: VmRecord) -> bool:
@@ -138,9 +158,9 @@ def decide_stops(draft: Draft) -> None:
 
 def _stop(draft: Draft, vm: VmRecord) -> None:
     node = draft.state.nodes.get(vm.owner)
-    if node is None or not can_order(node) or not draft.due(vm.retry_at) or vm.migration:
+    if node is None or not can_order(node) or not draft.due(vm.retry_at) or _is_moving(draft.state, vm):
         return
-    pending = open_orders(draft.state, vm)
+    pending = [r for r in open_orders(draft.state, vm) if r.node == vm.owner]
     if any(isinstance(r.order.body, DestroyVm) for r in pending):
         return
     if pending and not (vm.stop_force and isinstance(pending[0].order.body, ShutdownVm)):
@@ -152,6 +172,14 @@ def _stop(draft: Draft, vm: VmRecord) -> None:
     reason = "shall stop" if vm.stopping is RunOutcome.STOPPED else "leaves its node"
     body = DestroyVm(run=vm.run) if vm.stop_force or not grace_s else ShutdownVm(run=vm.run, grace_s=grace_s)
     draft.order(node, vm, body, epoch=vm.epoch, reason=reason)
+
+
+def _is_moving(state: State, vm: VmRecord) -> bool:
+    """Return whether a migration has to end first. A copy that is only to be discarded cannot run any more."""
+    migration = state.migrations.get(vm.migration)
+    if migration is None:
+        return False
+    return migration.phase is not MigrationPhase.DISCARDING or vm.owner != migration.source
 
 
 def grace_of(vm: VmRecord) -> float:

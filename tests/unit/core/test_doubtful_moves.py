@@ -1,0 +1,123 @@
+"""Migrations whose other end is gone, and disks with two users: stories of the pure core."""
+
+from __future__ import annotations
+
+from aggregator.core import events as ev
+from aggregator.core.events import MigrationPhase, NodeState, RunOutcome, VmPhase, VmVerb
+from aggregator.core.objects import VmSpec
+from fleet.model import Disk
+from tests.unit.core.fleet import GIB, Fleet
+
+ON_N1 = VmSpec(node_selector={"virtward/hostname": "n1"})
+
+
+def moving(target: str = "n2") -> Fleet:
+    """Return a fleet whose VM runs on n1 while its target has died before it took the copy."""
+    fleet = Fleet()
+    fleet.apply("v", ON_N1)
+    fleet.run(10)
+    fleet.apply("v")
+    fleet.silent.add(target)
+    fleet.settle(ev.MigrationRequested(at=fleet.now, vm="v", target=target))
+    assert fleet.state.migrations["mig-1"].phase is MigrationPhase.PREPARING
+    return fleet
+
+
+def test_a_target_that_dies_is_not_fenced_for_a_vm_that_runs_at_its_source() -> None:
+    """Nothing on it would start elsewhere: the guest counts on where it is."""
+    fleet = moving()
+    fleet.run(60)
+    assert fleet.node("n2").state is NodeState.LOST
+    assert fleet.asked("off") == []
+    assert fleet.vm("v").owner == "n1"
+
+
+def test_both_ends_are_fenced_when_the_source_dies_as_well() -> None:
+    """Now it would start elsewhere, and the half at the target stands in the way too."""
+    fleet = Fleet(5)
+    fleet.apply("v", ON_N1)
+    fleet.run(10)
+    fleet.apply("v")
+    fleet.silent.add("n2")
+    fleet.settle(ev.MigrationRequested(at=fleet.now, vm="v", target="n2"))
+    fleet.run(20)
+    fleet.silent.add("n1")
+    fleet.run_until(lambda: fleet.vm("v").owner not in ("n1", "n2", ""), 60)
+    assert sorted(fleet.asked("off")) == ["n1", "n2"]
+
+
+def test_a_vm_can_be_stopped_while_its_dead_target_still_binds_it() -> None:
+    """The copy cannot run without its source's Released as Migrated: a stop needs no answer of the target."""
+    fleet = moving()
+    fleet.run(30)
+    fleet.settle(ev.VmCommanded(at=fleet.now, name="v", verb=VmVerb.STOP))
+    fleet.run(5)
+    assert ("n1", "uuid-v") in fleet.qemus
+    assert fleet.qemus["n1", "uuid-v"].released
+    fleet.reboot("n2")
+    fleet.run(5)
+    assert fleet.vm("v").outcome is RunOutcome.STOPPED
+
+
+def disk(identity: str, *, shareable: bool = False) -> Disk:
+    return Disk("vda", identity, shareable=shareable, shared=True)
+
+
+def apply_with_disk(fleet: Fleet, name: str, one: Disk) -> None:
+    """Apply a VM that writes this disk."""
+    fleet.settle(
+        ev.VmApplied(
+            at=fleet.now,
+            name=name,
+            uuid=f"uuid-{name}",
+            spec=VmSpec(),
+            labels={},
+            disks=(one,),
+            cpu_m=1000,
+            memory_bytes=GIB,
+        )
+    )
+
+
+def test_a_disk_that_a_bound_vm_writes_has_no_second_writer() -> None:
+    """S15 at start: two VMs on one disk, the second waits, and its reason names disk and VM."""
+    fleet = Fleet()
+    apply_with_disk(fleet, "a", disk("nbd://s/one"))
+    fleet.run(2)
+    apply_with_disk(fleet, "b", disk("nbd://s/one"))
+    apply_with_disk(fleet, "c", disk("nbd://s/two"))
+    fleet.run(5)
+    assert fleet.vm("a").phase is VmPhase.RUNNING
+    assert fleet.vm("c").phase is VmPhase.RUNNING
+    assert not fleet.vm("b").run_open
+    assert "nbd://s/one" in str(fleet.vm("b").rejected)
+    assert "VM a" in str(fleet.vm("b").rejected)
+    decided = len(fleet.happened)
+    fleet.run(5)
+    assert not [e for e in fleet.happened[decided:] if isinstance(e, ev.PlacementRefused)]
+    fleet.settle(ev.VmDeleteRequested(at=fleet.now, name="a"))
+    fleet.run(5)
+    assert fleet.vm("b").phase is VmPhase.RUNNING
+    assert fleet.vm("b").rejected == {}
+
+
+def test_two_vms_of_one_disk_that_wait_together_are_not_started_together() -> None:
+    """One batch: the first takes the disk."""
+    fleet = Fleet()
+    for name in ("n1", "n2", "n3"):
+        fleet.cordon(name)
+    for name in ("a", "b"):
+        apply_with_disk(fleet, name, disk("nbd://s/one"))
+    for name in ("n1", "n2", "n3"):
+        fleet.cordon(name, on=False)
+    fleet.run(5)
+    assert [fleet.vm(name).run_open for name in ("a", "b")] == [True, False]
+
+
+def test_a_shareable_disk_may_have_two_writers() -> None:
+    """<shareable/> says that the guests know what they do."""
+    fleet = Fleet()
+    for name in ("a", "b"):
+        apply_with_disk(fleet, name, disk("nbd://s/one", shareable=True))
+    fleet.run(5)
+    assert all(vm.phase is VmPhase.RUNNING for vm in fleet.state.vms.values())
