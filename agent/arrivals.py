@@ -90,6 +90,11 @@ class Arrivals:
             else:
                 desk.wake_at(resuming.due_s)
 
+    def renew(self, uuid: str) -> None:
+        """Let a new order try again what was given up."""
+        if self.gave_up(uuid):
+            del self._resuming[uuid]
+
     def returned(self, uuid: str, fact: CallReturned) -> bool:
         """Take the end of a resume; False if it is none of ours."""
         resuming, promise = self._resuming.get(uuid), self.desk.promise(uuid)

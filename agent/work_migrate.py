@@ -16,7 +16,6 @@ from fleet.model import EndReason, QemuState
 
 ABORT_AGAIN_S = 30.0
 CALL_SLACK_S = 90.0  # the call outlives the migration's own time-out by libvirt's keepalive and the abort
-NOT_TOLD_TO_PEER = (EndReason.POWEROFF, EndReason.DESTROYED, EndReason.ORDERED)
 ALIVE = (QemuState.RUNNING, QemuState.PAUSED)
 
 
@@ -79,10 +78,9 @@ def _gone(bench: Bench, work: Work, body: MigrateVm) -> None:
     promise = desk.promise(order.uuid)
     if promise is not None and promise.standing is not Standing.RELEASED:
         desk.release(promise, end or EndReason.CRASHED, ran=True)
-    if end not in NOT_TOLD_TO_PEER:
-        # An incomplete copy never arrives, so telling the peer of a crash cannot make one run.
-        bench.tells.tell(body, _notice(bench, work, body))
     if end is EndReason.MIGRATED:
+        # Only then: a source that crashed may have run on after the copy was complete.
+        bench.tells.tell(body, _notice(bench, work, body))
         bench.done(work)
     else:
         bench.failed(work, "ENDED", f"the VM ended during its migration: {end or EndReason.CRASHED}")

@@ -115,6 +115,7 @@ class Works:
             work.step = Step.CALLING
             self.bench.call(work, Resume())
         else:
+            self.bench.arrivals.renew(work.order.uuid)
             self.bench.arrivals.advance(work.order.uuid)
             self._advance(work)
 

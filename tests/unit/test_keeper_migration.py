@@ -113,6 +113,20 @@ def test_a_guest_that_powers_off_during_its_migration_is_no_hand_over() -> None:
     assert vm_reports(gone)[-1].released
 
 
+@pytest.mark.parametrize("end", [EndReason.CRASHED, EndReason.NOT_ENDED])
+def test_a_guest_that_ran_on_here_and_crashed_is_no_hand_over(end: EndReason) -> None:
+    """Its disk may be newer than the copy's memory: whoever resumed the copy now would destroy it."""
+    source = a_source()
+    source.order(MIGRATE)
+    source.changed(a_vm(QemuState.FINISHED))
+    source.changed(a_vm(QemuState.RUNNING))  # "migration canceled": libvirt let it run on
+    effects = source.gone(end=end)
+    effects += source.tick(3.0)
+    assert tells(effects) == []
+    assert vm_reports(effects)[-1].end is EndReason.CRASHED
+    assert vm_reports(effects)[-1].released
+
+
 def test_the_peer_is_told_again_until_it_answers() -> None:
     source = a_source()
     source.order(MIGRATE)
@@ -270,6 +284,10 @@ def test_a_resume_that_fails_is_tried_three_times() -> None:
         target.returned(only_call(effects), "FAILED")
         effects = target.tick(1.1)
     assert tries == 3
+    effects = target.order(ResumeVm("m1", 1), 2)
+    target.returned(only_call(effects))
+    assert target.changed(a_vm(QemuState.RUNNING))
+    assert reports(target.effects)[-1].outcome == "Done"
 
 
 @pytest.mark.parametrize(
