@@ -8,10 +8,10 @@ Run as: python -m lab.demo [--name NAME]
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +25,6 @@ from lab.laboratory import Laboratory
 
 NAME = "demo"
 INTERRUPTED = 130
-LOCKS = Path("/run")
 
 
 def main(arguments: list[str]) -> int:
@@ -48,15 +47,10 @@ def main(arguments: list[str]) -> int:
 @contextmanager
 def alone(laboratory: Laboratory) -> Iterator[None]:
     """One demo of a name at a time on this machine, whose namespaces they share; LaboratoryError for the second."""
-    path = LOCKS / f"virtward-demo-{laboratory.layout.name}.lock"
-    try:
-        lock = path.open("w")
-    except OSError as error:
-        raise LaboratoryError(f"cannot write {path} ({error.strerror}); run the demo as root") from None
-    with lock:
+    with socket.socket(socket.AF_UNIX) as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.bind(f"\0virtward-demo-{laboratory.layout.name}")  # a name without a file: it goes when we go
+        except OSError:
             raise LaboratoryError("another demo is running on this machine; wait until it has ended") from None
         yield
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -75,4 +76,14 @@ def test_an_interrupted_demo_cleans_up(base: Path, number: signal.Signals) -> No
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert "Traceback" not in err
+    assert _left_behind(base) == []
+
+
+def test_a_second_demo_of_the_same_name_is_refused_in_one_sentence(base: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as first:
+        first.bind(f"\0virtward-demo-{NAME}")
+        second = _start(base)
+        out, err = second.communicate(timeout=60)
+    assert (second.returncode, out) == (1, "")
+    assert err == "demo: another demo is running on this machine; wait until it has ended\n"
     assert _left_behind(base) == []
