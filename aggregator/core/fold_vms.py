@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from aggregator.core import events as ev
 from aggregator.core.events import Event, ProofKind, RunOutcome, VmVerb
 from aggregator.core.state import (
+    EPOCHS_PAST_MAX,
     Binding,
     NodeRecord,
     OrderRecord,
@@ -18,7 +19,7 @@ from aggregator.core.state import (
     State,
     VmRecord,
 )
-from fleet.messages import CancelMigration, MigrateVm, PauseVm, ReceiveVm, ResumeVm, StartVm, UnpauseVm
+from fleet.messages import CancelMigration, MigrateVm, PauseVm, ReceiveVm, ResumeVm, StartVm, UndefineVm, UnpauseVm
 from fleet.model import (
     Definition,
     EndReason,
@@ -148,6 +149,8 @@ def _order_closed(state: State, event: ev.OrderClosed) -> None:
     never = event.outcome in {"NeverBegan", "Dropped", "Refused"}
     if isinstance(record.order.body, StartVm) and record.order.epoch == vm.epoch and never:
         vm.run_void = True
+    if isinstance(record.order.body, UndefineVm):
+        vm.undefined_on.append(record.node)
     if isinstance(record.order.body, PauseVm | UnpauseVm) and event.outcome == "Done":
         vm.pause_asked = None
     if event.outcome in {"Failed", "Refused"} and not isinstance(record.order.body, MigrateVm):
@@ -264,6 +267,9 @@ def _vm_removed(state: State, event: ev.VmRemoved) -> None:
     vm = state.vms.pop(event.vm, None)
     if vm is not None:
         state.names.pop(vm.uuid, None)
+        state.epochs_past[vm.uuid] = vm.epoch_top
+        for uuid in list(state.epochs_past)[: len(state.epochs_past) - EPOCHS_PAST_MAX]:
+            del state.epochs_past[uuid]
 
 
 def _nothing(_state: State, _event: Event) -> None:
@@ -277,6 +283,7 @@ def _vm_applied(state: State, event: ev.VmApplied) -> None:
             event.name, event.uuid, event.spec, created=event.at, phase_since=event.at
         )
         state.names[event.uuid] = event.name
+        vm.epoch_top = state.epochs_past.pop(event.uuid, 0)
         vm.xml_version = 1
         for reports in state.foreign.values():
             reports.pop(event.uuid, None)

@@ -19,10 +19,10 @@ from aggregator.core.events import (
     SessionDoubted,
     VmRemoved,
 )
-from aggregator.core.lookups import current_report, open_orders
+from aggregator.core.lookups import can_order, current_report, open_orders
 from aggregator.core.proofs import binding_proof
 from aggregator.core.state import OrderRecord, State, VmRecord
-from fleet.messages import MigrateVm, ReceiveVm, StartVm
+from fleet.messages import MigrateVm, ReceiveVm, StartVm, UndefineVm
 from fleet.model import EndReason, LedgerState, QemuState
 
 STARTS = (StartVm,)
@@ -166,8 +166,21 @@ def decide_runs(draft: Draft) -> None:
                 )
             )
         elif vm.deleting and not vm.bindings and not open_orders(draft.state, vm):
-            draft.add(VmRemoved(at=draft.now, vm=vm.name, reason="deleted", cause=vm.fact))
+            _remove(draft, vm)
         _look_for_second_run(draft, vm)
+
+
+def _remove(draft: Draft, vm: VmRecord) -> None:
+    """Have a deleted VM undefined where it is known, then let it go. Nodes that are away keep their definition."""
+    for name in vm.reports:
+        node = draft.state.nodes.get(name)
+        report = current_report(draft.state, vm, name)
+        if node is None or report is None or not can_order(node) or name in vm.undefined_on:
+            continue
+        if report.state is QemuState.GONE:
+            draft.order(node, vm, UndefineVm(reason="deleted"), epoch=vm.epoch_top, reason="it is deleted")
+    if not draft.transitions:
+        draft.add(VmRemoved(at=draft.now, vm=vm.name, reason="deleted", cause=vm.fact))
 
 
 def outcome_of(vm: VmRecord) -> RunOutcome:

@@ -35,6 +35,7 @@ from fleet.model import (
 HISTORY_MAX = 2000
 INCIDENT_STEPS_MAX = 400
 INCIDENTS_MAX = 500
+EPOCHS_PAST_MAX = 10_000
 
 
 class Binding(Struct):
@@ -99,6 +100,7 @@ class VmRecord(Struct):
     rejected: dict[str, tuple[str, ...]] = {}
     migration: str = ""
     deleting: bool = False
+    undefined_on: list[str] = field(default_factory=list)  # nodes that were told to forget a deleted VM
     retry_at: float = 0.0  # no new order before: the last one failed without a change
     gone_confirmed_at: float = 0.0  # a person vouched for every binding older than this
     run_void: bool = False  # the newest run provably never began
@@ -325,6 +327,7 @@ class State(Struct):
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
     vms: dict[str, VmRecord] = field(default_factory=dict)  # deleted ones too, until unbound
     names: dict[str, str] = field(default_factory=dict)  # uuid -> name
+    epochs_past: dict[str, int] = field(default_factory=dict)  # uuid of a removed VM -> its highest epoch
     orders: dict[str, OrderRecord] = field(default_factory=dict)
     migrations: dict[str, MigrationRecord] = field(default_factory=dict)
     drains: dict[str, DrainRecord] = field(default_factory=dict)  # by node

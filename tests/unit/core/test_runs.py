@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from aggregator.core import events as ev
+from aggregator.core.actions import SendOrder
 from aggregator.core.events import RunOutcome, VmPhase, VmVerb
 from aggregator.core.objects import VmSpec
-from fleet.messages import OrderInHand, StartVm
+from fleet.messages import OrderInHand, StartVm, UndefineVm
 from fleet.model import EndReason, OrderOutcome, RunStrategy
 from tests.unit.core.fleet import Fleet
 
@@ -203,3 +204,32 @@ def test_a_person_vouches_that_a_vm_is_gone() -> None:
     fleet.run(2)
     assert fleet.vm("v").owner != "n1"
     assert fleet.vm("w").owner == "n1"
+
+
+def test_a_deleted_vm_is_undefined_where_it_was_before_its_name_is_free() -> None:
+    """Else libvirt refuses the next VM of that name there. Nodes that are away are not waited for."""
+    fleet = Fleet(3)
+    fleet.apply("v", VmSpec(node_selector={"virtward/hostname": "n1"}))
+    fleet.run(2)
+    fleet.settle(ev.VmDeleteRequested(at=fleet.now, name="v"))
+    fleet.run(5)
+    undefined = [a.node for a in fleet.actions if isinstance(a, SendOrder) and isinstance(a.order.body, UndefineVm)]
+    assert undefined == ["n1"]
+    assert "v" not in fleet.state.vms
+
+
+def test_a_vm_that_comes_back_under_its_uuid_goes_on_with_its_epochs() -> None:
+    """Agents hold the epoch of the deleted one; a lower one would be refused, or worse, taken."""
+    fleet = Fleet(3)
+    fleet.apply("v")
+    fleet.run(2)
+    fleet.ends("v", EndReason.CRASHED)
+    fleet.run(20)
+    epoch = fleet.vm("v").epoch
+    assert epoch == 2
+    fleet.settle(ev.VmDeleteRequested(at=fleet.now, name="v"))
+    fleet.run(5)
+    assert "v" not in fleet.state.vms
+    fleet.apply("v")
+    fleet.run(5)
+    assert fleet.vm("v").epoch == epoch + 1
