@@ -2,9 +2,12 @@
 
 Knows nodes only, no VM. All arrays are `capacity` long; slots without a node have present False.
 Label columns are made when a rule first asks for the key, and kept current afterwards.
+Resources are two rows, CPU (millicores) and MEMORY (bytes), so that a formula is written once for both.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,37 +20,43 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 LABEL_COLUMNS_MAX = 1024  # keys that rules name; past it the columns are made anew
+TAINT_SETS_MAX = 1024  # past it, or past one a slot, those that no node has any more are forgotten
+VALUES_A_SLOT_MAX = 4  # values that a label column has seen, a slot; past it the column is made anew
 CAPACITY_MIN = 8
+CPU, MEMORY = 0, 1  # the rows of resource arrays
 
+_Item = TypeVar("_Item", bound=np.generic)
 TaintSet = tuple[Taint, ...]  # without timeAdded, so that nodes share them
 
 
 class LabelColumn:
-    """The values of one label key. ids: per slot an index into values, -1 where it is not set.
+    """The values of one label key. ids: per slot the number of its value, from 1; 0 where it is not set.
 
-    A value keeps its id for the life of the column.
+    A value keeps its number for the life of the column. An array by value has `size` elements.
     """
 
     def __init__(self, capacity: int) -> None:
-        self.ids: IntArray = np.full(capacity, -1, dtype=np.int64)
-        self.values: list[str] = []
+        self.ids: IntArray = np.zeros(capacity, dtype=np.int64)
         self.id_of: dict[str, int] = {}
 
+    @property
+    def size(self) -> int:
+        return len(self.id_of) + 1
+
     def write(self, slot: int, value: str | None) -> None:
-        if value is None:
-            self.ids[slot] = -1
-            return
-        found = self.id_of.get(value)
-        if found is None:
-            found = self.id_of[value] = len(self.values)
-            self.values.append(value)
-        self.ids[slot] = found
+        self.ids[slot] = 0 if value is None else self.id_of.setdefault(value, self.size)
+
+    def spread_out(self, by_value: NDArray[_Item]) -> NDArray[_Item]:
+        """Return per slot the element of its value. Clipping, which never happens, is numpy's fast path."""
+        return by_value.take(self.ids, mode="clip")
 
 
 class NodeColumns:
-    """Everything the rules ask about nodes, by slot. cpu in millicores, memory in bytes, as floats.
+    """Everything the rules ask about nodes, by slot.
 
-    Exact below 2^53, and no sum of absurd requests overflows.
+    has: what is allocatable, as floats: exact below 2^53, and no sum of absurd requests overflows.
+    whole: the same to divide by, infinite where there is none. kinds: of how many resources the node has any.
+    everywhere: True in every slot, the answer of rules that have nothing to say. No array is for others to write.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -57,14 +66,21 @@ class NodeColumns:
         self.present: BoolArray = np.zeros(self.capacity, dtype=np.bool_)
         self.ready: BoolArray = np.zeros(self.capacity, dtype=np.bool_)
         self.unschedulable: BoolArray = np.zeros(self.capacity, dtype=np.bool_)
-        self.cpu_m: FloatArray = np.zeros(self.capacity)
-        self.memory_bytes: FloatArray = np.zeros(self.capacity)
+        self.has: FloatArray = np.zeros((2, self.capacity))
+        self.whole: FloatArray = np.full((2, self.capacity), np.inf)
+        self.kinds: FloatArray = np.zeros(self.capacity)
+        self.everywhere: BoolArray = np.ones(self.capacity, dtype=np.bool_)
+        self.everywhere.setflags(write=False)
+        self.own = LabelColumn(self.capacity)  # every slot has a value of its own
+        self.own.ids += np.arange(1, self.capacity + 1)
+        self.own.id_of = {str(slot): slot + 1 for slot in range(self.capacity)}
         self.taint_ids: IntArray = np.zeros(self.capacity, dtype=np.int64)
         self.taint_sets: list[TaintSet] = [()]
         self._taint_id_of: dict[TaintSet, int] = {(): 0}
         self._free = list(range(self.capacity - 1, -1, -1))
         self._labels: dict[str, LabelColumn] = {}
-        self._rank: IntArray | None = None
+        self._by_name: IntArray | None = None
+        self.in_order = False  # whether by_name is 0, 1, 2, …: known when it was asked for
 
     def put(self, node: PlacementNode) -> bool:
         """Add the node or replace it by name; True if its labels are other than before."""
@@ -76,13 +92,14 @@ class NodeColumns:
         self.present[slot] = True
         self.ready[slot] = node.ready
         self.unschedulable[slot] = node.unschedulable
-        self.cpu_m[slot] = node.cpu_m
-        self.memory_bytes[slot] = node.memory_bytes
+        self._write_resources(slot, node.cpu_m, node.memory_bytes)
         self.taint_ids[slot] = self._taint_id(node.taints)
         if before is not None and before.labels == node.labels:
             return False
-        for key, column in self._labels.items():
+        for key, column in list(self._labels.items()):
             column.write(slot, node.labels.get(key))
+            if column.size > VALUES_A_SLOT_MAX * self.capacity:
+                del self._labels[key]
         return True
 
     def drop(self, name: str) -> int:
@@ -90,12 +107,12 @@ class NodeColumns:
         slot = self.slot_of.pop(name)
         self.nodes[slot] = None
         self.present[slot] = False
-        self.cpu_m[slot] = self.memory_bytes[slot] = 0
+        self._write_resources(slot, 0, 0)
         self.taint_ids[slot] = 0
         for column in self._labels.values():
             column.write(slot, None)
         self._free.append(slot)
-        self._rank = None
+        self._by_name = None
         return slot
 
     def label(self, key: str) -> LabelColumn:
@@ -117,20 +134,24 @@ class NodeColumns:
         return node
 
     @property
-    def rank(self) -> IntArray:
-        """Per slot the node's place in the order of names; empty slots come last."""
-        if self._rank is None:
-            self._rank = np.full(self.capacity, self.capacity, dtype=np.int64)
-            order = [self.slot_of[name] for name in sorted(self.slot_of)]
-            self._rank[order] = np.arange(len(order))
-        return self._rank
+    def by_name(self) -> IntArray:
+        """The slots of the nodes in the order of their names."""
+        if self._by_name is None:
+            self._by_name = np.array([self.slot_of[name] for name in sorted(self.slot_of)], dtype=np.int64)
+            self.in_order = bool((self._by_name == np.arange(len(self._by_name))).all())
+        return self._by_name
+
+    def _write_resources(self, slot: int, cpu_m: int, memory_bytes: int) -> None:
+        self.has[:, slot] = cpu_m, memory_bytes
+        self.whole[:, slot] = cpu_m if cpu_m > 0 else np.inf, memory_bytes if memory_bytes > 0 else np.inf
+        self.kinds[slot] = (cpu_m > 0) + (memory_bytes > 0)
 
     def _take_slot(self, name: str) -> int:
         if not self._free:
             raise OverflowError("the columns are full; the table makes larger ones")
         slot = self._free.pop()
         self.slot_of[name] = slot
-        self._rank = None
+        self._by_name = None
         return slot
 
     @property
@@ -141,6 +162,14 @@ class NodeColumns:
         shared = tuple(Taint(key=t.key, value=t.value, effect=t.effect) for t in taints)
         found = self._taint_id_of.get(shared)
         if found is None:
+            if len(self.taint_sets) > max(TAINT_SETS_MAX, self.capacity):
+                self._forget_taints()
             found = self._taint_id_of[shared] = len(self.taint_sets)
             self.taint_sets.append(shared)
         return found
+
+    def _forget_taints(self) -> None:
+        used, ids = np.unique(np.append(self.taint_ids, 0), return_inverse=True)  # 0: no taints
+        self.taint_ids[:] = ids[:-1]
+        self.taint_sets = [self.taint_sets[number] for number in used]
+        self._taint_id_of = {taints: number for number, taints in enumerate(self.taint_sets)}

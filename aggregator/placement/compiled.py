@@ -1,13 +1,18 @@
 """A VM's rules in the form the table asks for: selectors as keys, terms with signed weights.
 
-Pure and small: one function from PlacementVm to CompiledVm. Knows no node.
+Pure and small: from PlacementVm to CompiledVm. Knows no node. VMs with equal rules share one Rules,
+with equal demands of a node one Demands, with equal requests one Request: those compare by identity
+and are the keys under which answers are remembered.
 """
 
 from __future__ import annotations
 
+import numpy as np
 from msgspec import Struct
 
 from aggregator.core.objects import Affinity, NodeAffinity, Toleration, VmAffinity, VmAffinityTerm
+from aggregator.placement.columns import FloatArray
+from aggregator.placement.recent import Recent
 from aggregator.placement.selectors import (
     LabelsKey,
     NodeTerm,
@@ -21,6 +26,8 @@ from aggregator.placement.types import PlacementVm
 
 DO_NOT_SCHEDULE = "DoNotSchedule"
 REQUIRED_AFFINITY_WEIGHT = 1  # kube-scheduler's hardPodAffinityWeight
+RULES_MAX = 4096  # different Rules that are shared; those of seated VMs live on with them
+REQUESTS_MAX = 4096  # different Requests that are shared, likewise
 
 Group = tuple[Selector, str]  # VMs that a selector selects, topology key
 
@@ -41,57 +48,136 @@ class NodeRules(Struct, frozen=True):
     terms: tuple[NodeTerm, ...] | None = None
 
 
-class CompiledVm(Struct, frozen=True):
-    """A VM and all its rules, ready to be asked."""
+class Demands(Struct, frozen=True, eq=False):
+    """All that lets or keeps a VM onto nodes whatever else runs there."""
 
-    vm: PlacementVm
-    labels_key: LabelsKey
     nodes: NodeRules
-    node_preferences: tuple[tuple[NodeTerm, int], ...]
     tolerations: tuple[Toleration, ...]
+
+
+class Rules(Struct, frozen=True, eq=False):
+    """All rules of a VM, and the labels by which others' rules mean it.
+
+    preferences: anti-affinity has a negative weight. carried: what the VM, once seated, adds to others' scores.
+    """
+
+    labels_key: LabelsKey
+    demands: Demands
+    node_preferences: tuple[tuple[NodeTerm, int], ...]
     affinity: tuple[Group, ...]
     anti_affinity: tuple[Group, ...]
-    preferences: tuple[tuple[Group, int], ...]  # anti-affinity has a negative weight
-    carried: tuple[tuple[Group, int], ...]  # what the VM, once seated, adds to others' scores
+    preferences: tuple[tuple[Group, int], ...]
+    carried: tuple[tuple[Group, int], ...]
     spread_hard: tuple[Spread, ...]
     spread_soft: tuple[Spread, ...]
 
 
-def compile_vm(vm: PlacementVm) -> CompiledVm:
-    """Return the compiled rules of a VM."""
-    affinity = vm.spec.affinity or Affinity()
-    towards = affinity.vm_affinity or VmAffinity()
-    away = affinity.vm_anti_affinity or VmAffinity()
-    required = _groups(towards.required)
-    preferences = _weighted(towards, 1) + _weighted(away, -1)
-    hard, soft = _spread(vm)
-    node_affinity = affinity.node_affinity or NodeAffinity()
-    return CompiledVm(
-        vm=vm,
-        labels_key=labels_key(vm.labels),
-        nodes=_node_rules(vm, node_affinity),
-        node_preferences=tuple((compile_term(p.preference), p.weight) for p in node_affinity.preferred),
-        tolerations=vm.spec.tolerations,
-        affinity=required,
-        anti_affinity=_groups(away.required),
-        preferences=preferences,
-        carried=preferences + tuple((group, REQUIRED_AFFINITY_WEIGHT) for group in required),
-        spread_hard=hard,
-        spread_soft=soft,
+class Request(Struct, frozen=True, eq=False):
+    """What a VM requests, as a column of two (cpu, memory).
+
+    room: what must be free for it; what is not requested needs no room, not even where too much is given away.
+    """
+
+    sizes: FloatArray
+    room: FloatArray
+
+
+class CompiledVm(Struct, frozen=True, eq=False):
+    """A VM and all its rules, ready to be asked."""
+
+    vm: PlacementVm
+    rules: Rules
+    request: Request
+
+
+_RuleParts = tuple[
+    LabelsKey,
+    NodeRules,
+    tuple[Toleration, ...],
+    tuple[tuple[NodeTerm, int], ...],
+    tuple[Group, ...],
+    tuple[Group, ...],
+    tuple[tuple[Group, int], ...],
+    tuple[Spread, ...],
+    tuple[Spread, ...],
+]
+
+
+class Compiler:
+    """Compiles VMs and lets equal ones share."""
+
+    def __init__(self) -> None:
+        self._rules: Recent[_RuleParts, Rules] = Recent(RULES_MAX)
+        self._demands: Recent[tuple[NodeRules, tuple[Toleration, ...]], Demands] = Recent(RULES_MAX)
+        self._requests: Recent[tuple[int, int], Request] = Recent(REQUESTS_MAX)
+
+    def compile(self, vm: PlacementVm) -> CompiledVm:
+        """Return the compiled form of a VM."""
+        parts = _parts(vm)
+        rules = self._rules.get(parts)
+        if rules is None:
+            rules = self._rules.put(parts, self._share(parts))
+        size = (vm.cpu_m, vm.memory_bytes)
+        request = self._requests.get(size)
+        if request is None:
+            request = self._requests.put(size, _request(size))
+        return CompiledVm(vm, rules, request)
+
+    def _share(self, parts: _RuleParts) -> Rules:
+        labels, nodes, tolerations, node_preferences, near, away, preferences, hard, soft = parts
+        demands = self._demands.get((nodes, tolerations))
+        if demands is None:
+            demands = self._demands.put((nodes, tolerations), Demands(nodes, tolerations))
+        carried = preferences + tuple((group, REQUIRED_AFFINITY_WEIGHT) for group in near)
+        return Rules(labels, demands, node_preferences, near, away, preferences, carried, hard, soft)
+
+
+def _request(size: tuple[int, int]) -> Request:
+    sizes = np.array([size], dtype=np.float64).T
+    return Request(sizes, np.where(sizes > 0, sizes, -np.inf))
+
+
+NO_DEMAND = NodeRules()
+_NO_AFFINITY = Affinity()
+_NO_NODE_AFFINITY = NodeAffinity()
+_NO_VM_AFFINITY = VmAffinity()
+
+
+def _parts(vm: PlacementVm) -> _RuleParts:
+    spec = vm.spec
+    affinity = spec.affinity or _NO_AFFINITY
+    towards = affinity.vm_affinity or _NO_VM_AFFINITY
+    away = affinity.vm_anti_affinity or _NO_VM_AFFINITY
+    node_affinity = affinity.node_affinity or _NO_NODE_AFFINITY
+    hard, soft = _spread(vm) if spec.topology_spread_constraints else ((), ())
+    return (
+        labels_key(vm.labels),
+        _node_rules(vm, node_affinity),
+        spec.tolerations,
+        tuple((compile_term(p.preference), p.weight) for p in node_affinity.preferred),
+        _groups(towards.required),
+        _groups(away.required),
+        _weighted(towards, 1) + _weighted(away, -1),
+        hard,
+        soft,
     )
 
 
 def _node_rules(vm: PlacementVm, affinity: NodeAffinity) -> NodeRules:
     required = affinity.required
+    if required is None and not vm.spec.node_selector:
+        return NO_DEMAND
     terms = None if required is None else tuple(compile_term(t) for t in required.node_selector_terms)
     return NodeRules(selector=labels_key(vm.spec.node_selector), terms=terms)
 
 
 def _groups(terms: tuple[VmAffinityTerm, ...]) -> tuple[Group, ...]:
-    return tuple((compile_selector(t.label_selector), t.topology_key) for t in terms)
+    return tuple((compile_selector(t.label_selector), t.topology_key) for t in terms) if terms else ()
 
 
 def _weighted(affinity: VmAffinity, sign: int) -> tuple[tuple[Group, int], ...]:
+    if not affinity.preferred:
+        return ()
     return tuple((_groups((p.vm_affinity_term,))[0], sign * p.weight) for p in affinity.preferred)
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from msgspec import Struct
 
-from aggregator.placement.columns import BoolArray, IntArray
+from aggregator.placement.columns import IntArray
 from aggregator.placement.compiled import CompiledVm
+from aggregator.placement.ranking import Ranked, rank, scoring_of
 from aggregator.placement.rules import FILTERS, PROFILE_SCORES, SCORES, Score
 from aggregator.placement.table import Table
 from aggregator.placement.types import Excluded, PlacementNode, PlacementVm, ScoreSettings, Seat, Verdict
@@ -21,20 +21,9 @@ from aggregator.placement.types import Excluded, PlacementNode, PlacementVm, Sco
 NONE_EXCLUDED: Excluded = {}
 
 
-class _Choice(Struct):
-    """One VM judged, as arrays by slot. slot: the chosen one or None; rotation: the next VM's counter."""
-
-    vm: CompiledVm
-    masks: dict[str, BoolArray]
-    feasible: BoolArray
-    scores: dict[str, IntArray]
-    slot: int | None
-    rotation: int
-
-
 def build_table(nodes: Iterable[PlacementNode], seated: Iterable[Seat] = ()) -> Table:
     """Return a table of these nodes and VMs; a VM on a node that is not among them counts nowhere."""
-    listed = list(nodes)
+    listed = sorted(nodes, key=lambda node: node.name)  # slots in the order of names are the fastest to rank
     table = Table(len(listed))
     for node in listed:
         table.put_node(node)
@@ -58,11 +47,12 @@ def judge(
     The VM's own seats do not count against it. excluded: nodes it must not be put on, each with the
     name that then stands among the rules that reject it. all_scores: also of rules outside the profile.
     """
+    excluded_slots = [table.columns.slot_of[name] for name in excluded if name in table.columns.slot_of]
+    scores = SCORES if all_scores else PROFILE_SCORES[settings.profile]
     with table.without(vm.name):
-        choice = _choose(vm, table, settings, rotation, excluded)
-        if all_scores:
-            _score(choice, table, SCORES)
-        return _explained(choice, table, excluded)
+        compiled = table.compiled(vm)
+        ranked = rank(compiled, table, scoring_of(settings), rotation, excluded_slots)
+        return _explained(compiled, ranked, table, scores, excluded)
 
 
 def place_batch(
@@ -82,16 +72,18 @@ def place_batch(
     """
     verdicts: dict[int, Verdict] = {}
     given: list[tuple[str, str]] = []
+    scoring = scoring_of(settings)
+    scores = PROFILE_SCORES[settings.profile]
     try:
         for index in _order(vms, table):
             vm = vms[index]
             with table.without(vm.name):
-                choice = _choose(vm, table, settings, rotation, NONE_EXCLUDED)
-                verdict = (
-                    _explained(choice, table, NONE_EXCLUDED)
-                    if explain or choice.slot is None
-                    else _named(choice, table)
-                )
+                compiled = table.compiled(vm)
+                ranked = rank(compiled, table, scoring, rotation, [])
+                if explain or ranked.slot is None:
+                    verdict = _explained(compiled, ranked, table, scores, NONE_EXCLUDED)
+                else:
+                    verdict = _named(compiled, ranked, table)
             verdicts[index] = verdict
             rotation = verdict.rotation
             if verdict.node is not None and verdict.node not in table.seats_of(vm.name):
@@ -112,74 +104,61 @@ def reasons(vm: PlacementVm, table: Table, node: str) -> dict[str, str]:
         return {f.name: f.why(compiled, table, slot) for f in FILTERS if not f.mask(compiled, table)[slot]}
 
 
-def _choose(vm: PlacementVm, table: Table, settings: ScoreSettings, rotation: int, excluded: Excluded) -> _Choice:
-    compiled = table.compiled(vm)
-    masks = {f.name: f.mask(compiled, table) for f in FILTERS}
-    feasible = table.columns.present.copy()
-    for mask in masks.values():
-        feasible &= mask
-    feasible[[table.columns.slot_of[name] for name in excluded if name in table.columns.slot_of]] = False
-    choice = _Choice(compiled, masks, feasible, {}, None, rotation)
-    if feasible.any():
-        _score(choice, table, PROFILE_SCORES[settings.profile])
-        choice.slot = _best(choice, table, settings)
-        choice.rotation = (int(table.columns.rank[choice.slot]) + 1) % len(table.columns.slot_of)
-    return choice
+def _named(vm: CompiledVm, ranked: Ranked, table: Table) -> Verdict:
+    node = None if ranked.slot is None else table.name(ranked.slot)
+    return Verdict(vm=vm.vm.name, node=node, rotation=ranked.rotation)
 
 
-def _score(choice: _Choice, table: Table, rules: Iterable[Score]) -> None:
-    if choice.feasible.any():
-        for rule in rules:
-            if rule.name not in choice.scores:
-                choice.scores[rule.name] = rule.score(choice.vm, table, choice.feasible)
-
-
-def _best(choice: _Choice, table: Table, settings: ScoreSettings) -> int:
-    """Return the slot with the highest weighted sum; equal: fewest VMs, then the next by name from the rotation.
-
-    Without scores (NoScoring) the next by name alone decides.
-    """
-    slots = np.flatnonzero(choice.feasible)
-    if choice.scores:
-        total = np.zeros(len(slots), dtype=np.int64)
-        for rule, scores in choice.scores.items():
-            total += scores[slots] * settings.weight(rule)
-        slots = slots[total == total.max()]
-        vms = table.vms[slots]
-        slots = slots[vms == vms.min()]
-    turn = (table.columns.rank[slots] - choice.rotation) % len(table.columns.slot_of)
-    return int(slots[turn.argmin()])
-
-
-def _named(choice: _Choice, table: Table) -> Verdict:
-    node = None if choice.slot is None else table.name(choice.slot)
-    return Verdict(vm=choice.vm.vm.name, node=node, rotation=choice.rotation)
-
-
-def _explained(choice: _Choice, table: Table, excluded: Excluded) -> Verdict:
-    feasible, rejected = [], {}
-    masks = sorted(choice.masks.items())
-    for name, slot in sorted(table.columns.slot_of.items()):
-        if choice.feasible[slot]:
-            feasible.append((name, slot))
-            continue
-        rules = [rule for rule, mask in masks if not mask[slot]]
-        rejected[name] = tuple(sorted([*rules, excluded[name]] if name in excluded else rules))
-    named = _named(choice, table)
+def _explained(vm: CompiledVm, ranked: Ranked, table: Table, scores: Sequence[Score], excluded: Excluded) -> Verdict:
+    """Return the verdict with what every rule says of every node."""
+    columns = table.columns
+    order = columns.by_name
+    fits = ranked.feasible[order]
+    feasible = tuple(columns.node(slot).name for slot in order[fits])
+    named = _named(vm, ranked, table)
     return Verdict(
         vm=named.vm,
-        feasible=tuple(name for name, _ in feasible),
-        rejected=rejected,
-        scores={rule: {name: int(per[slot]) for name, slot in feasible} for rule, per in choice.scores.items()},
+        feasible=feasible,
+        rejected=_rejected(vm, table, order[~fits], excluded),
+        scores=_scored(vm, ranked, table, scores, feasible) if feasible else {},
         node=named.node,
-        rotation=choice.rotation,
+        rotation=named.rotation,
     )
+
+
+def _rejected(vm: CompiledVm, table: Table, slots: IntArray, excluded: Excluded) -> dict[str, tuple[str, ...]]:
+    """Return per node of these slots the rules that reject it; nodes with the same rules share one tuple."""
+    rules = sorted(FILTERS, key=lambda rule: rule.name)
+    codes = np.zeros(len(slots), dtype=np.int64)
+    for place, rule in enumerate(rules):
+        codes |= ~rule.mask(vm, table)[slots] * np.int64(1 << place)
+    told = {code: tuple(r.name for place, r in enumerate(rules) if code >> place & 1) for code in set(codes.tolist())}
+    rejected = {table.name(slot): told[code] for slot, code in zip(slots.tolist(), codes.tolist(), strict=True)}
+    for name, reason in excluded.items():
+        if name in rejected:
+            rejected[name] = tuple(sorted((*rejected[name], reason)))
+    return rejected
+
+
+def _scored(
+    vm: CompiledVm, ranked: Ranked, table: Table, scores: Sequence[Score], feasible: tuple[str, ...]
+) -> dict[str, dict[str, int]]:
+    slots = table.columns.by_name[ranked.feasible[table.columns.by_name]]
+    told: dict[str, dict[str, int]] = {}
+    for rule in scores:
+        score = rule.score(vm, table, ranked.feasible)
+        if isinstance(score, int):
+            told[rule.name] = dict.fromkeys(feasible, score)
+        else:
+            told[rule.name] = dict(zip(feasible, score[slots].tolist(), strict=True))
+    return told
 
 
 def _order(vms: Sequence[PlacementVm], table: Table) -> list[int]:
     """Return the indexes by priority, then biggest share of the fleet first, then name."""
-    cpu = max(1.0, float(table.columns.cpu_m.sum()))
-    memory = max(1.0, float(table.columns.memory_bytes.sum()))
+    if len(vms) == 1:  # as recovery asks for most of the time
+        return [0]
+    cpu, memory = (max(1.0, float(total)) for total in table.columns.has.sum(axis=1))
 
     def urgency(index: int) -> tuple[int, float, str]:
         vm = vms[index]

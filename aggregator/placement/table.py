@@ -1,33 +1,33 @@
 """The table that placement asks: node columns, what is requested on each, who sits where.
 
-Pure. Updated by deltas: a VM seated or unseated, a node put or dropped. Knows counting and
-masks, but no rule: those are in rules/. One thread at a time.
+Pure. Updated by deltas: a VM seated or unseated, a node put or dropped. Knows counting, and keeps
+what rules and ranking remember, but no rule: those are in rules/. One thread at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import numpy as np
 
-from aggregator.placement.columns import BoolArray, FloatArray, IntArray, NodeColumns
-from aggregator.placement.compiled import CompiledVm, NodeRules, compile_vm
-from aggregator.placement.selectors import NODE_NAME_FIELD, NodeTerm, Requirement, compares, holds
-from aggregator.placement.tallies import Carriers, Matches
+from aggregator.placement.changes import Changes
+from aggregator.placement.columns import CPU, MEMORY, FloatArray, IntArray, NodeColumns
+from aggregator.placement.compiled import CompiledVm, Compiler
+from aggregator.placement.masks import NodeMasks
+from aggregator.placement.recent import Recent
+from aggregator.placement.standing import STANDINGS_MAX, Standing, StandingKey
+from aggregator.placement.tallies import Carriers, Matches, TotalsMemory
 from aggregator.placement.types import PlacementNode, PlacementVm
 
-_Key = TypeVar("_Key", NodeRules, NodeTerm)
-
-COMPILED_MAX = 20_000  # VMs whose compiled rules are remembered
-MASKS_MAX = 2_000  # remembered answers to "which nodes match these rules"
+COMPILED_MAX = 1_000  # VMs whose compiled form is remembered though they may not be seated
 
 
 class Table:
     """Nodes as columns and the VMs seated on them.
 
-    The same VM may sit on two nodes at once: both ends of a migration count.
+    The same VM may sit on two nodes at once: both ends of a migration count. requested: CPU and MEMORY
+    by slot. vms: how many VMs by slot. changes: the slots of which one of these is other than before.
     """
 
     def __init__(self, capacity: int = 0) -> None:
@@ -36,16 +36,18 @@ class Table:
 
     def _clear(self) -> None:
         capacity = self.columns.capacity
-        self.requested_cpu_m: FloatArray = np.zeros(capacity)
-        self.requested_memory: FloatArray = np.zeros(capacity)
+        self.requested: FloatArray = np.zeros((2, capacity))
         self.vms: IntArray = np.zeros(capacity, dtype=np.int64)
-        self.matches = Matches(self.columns)
-        self.anti_affinity = Carriers(self.columns)
-        self.preferences = Carriers(self.columns)
+        self._totals = TotalsMemory(capacity)
+        self.matches = Matches(self._totals)
+        self.anti_affinity = Carriers(self._totals)
+        self.preferences = Carriers(self._totals)
+        self.masks = NodeMasks(self.columns)
+        self.changes = Changes()
+        self.standings: Recent[StandingKey, Standing] = Recent(STANDINGS_MAX)
         self._seats: dict[str, dict[int, CompiledVm]] = {}
-        self._compiled: dict[int, CompiledVm] = {}
-        self._masks: dict[NodeRules, BoolArray] = {}
-        self._term_masks: dict[NodeTerm, BoolArray] = {}
+        self._compiler = Compiler()
+        self._compiled: Recent[int, CompiledVm] = Recent(COMPILED_MAX)
 
     # What changes.
 
@@ -53,6 +55,10 @@ class Table:
         """Add a node or replace the one of that name; its VMs stay seated."""
         if self.columns.full and node.name not in self.columns.slot_of:
             self._grow()
+        slot = self.columns.slot_of.get(node.name)
+        if slot is not None and self.columns.node(slot) == node:
+            return
+        self.standings.clear()
         if self.columns.put(node):
             self._relabelled()
 
@@ -62,6 +68,7 @@ class Table:
         for vm in [seat.vm for seats in self._seats.values() for at, seat in seats.items() if at == slot]:
             self.unseat(vm.name, name)
         self.columns.drop(name)
+        self.standings.clear()
         self._relabelled()
 
     def seat(self, vm: PlacementVm, node: str) -> None:
@@ -96,21 +103,20 @@ class Table:
                 self._count(compiled, slot, 1)
 
     def _count(self, compiled: CompiledVm, slot: int, sign: int) -> None:
-        self.requested_cpu_m[slot] += sign * compiled.vm.cpu_m
-        self.requested_memory[slot] += sign * compiled.vm.memory_bytes
+        self.requested[CPU, slot] += sign * compiled.vm.cpu_m
+        self.requested[MEMORY, slot] += sign * compiled.vm.memory_bytes
         self.vms[slot] += sign
-        self.matches.add(compiled.labels_key, slot, sign)
-        for group in compiled.anti_affinity:
+        self.changes.note(slot)
+        rules = compiled.rules
+        self.matches.add(rules.labels_key, slot, sign)
+        for group in rules.anti_affinity:
             self.anti_affinity.add(group, slot, sign, sign)
-        for group, weight in compiled.carried:
+        for group, weight in rules.carried:
             self.preferences.add(group, slot, sign * weight, sign)
 
     def _relabelled(self) -> None:
-        self.matches.relabelled()
-        self.anti_affinity.relabelled()
-        self.preferences.relabelled()
-        self._masks.clear()
-        self._term_masks.clear()
+        self._totals.clear()
+        self.masks.clear()
 
     def _grow(self) -> None:
         seats = [
@@ -140,62 +146,4 @@ class Table:
         found = self._compiled.get(id(vm))
         if found is not None and found.vm is vm:
             return found
-        if len(self._compiled) >= COMPILED_MAX:
-            self._compiled.clear()
-        compiled = self._compiled[id(vm)] = compile_vm(vm)
-        return compiled
-
-    def matching(self, rules: NodeRules) -> BoolArray:
-        """Return which slots match a nodeSelector and required node terms. Not to be written to."""
-        mask = self._masks.get(rules)
-        if mask is None:
-            mask = self.columns.present.copy()
-            for key, value in rules.selector:
-                mask &= self._holds((key, "In", (value,)))
-            if rules.terms is not None:
-                mask &= np.logical_or.reduce([self.term(t) for t in rules.terms] or [np.zeros_like(mask)])
-            mask = self._remember(self._masks, rules, mask)
-        return mask
-
-    def term(self, term: NodeTerm) -> BoolArray:
-        """Return which slots match one node term; a term that demands nothing matches none. Not to be written to."""
-        mask = self._term_masks.get(term)
-        if mask is None:
-            expressions, fields = term
-            mask = self.columns.present.copy() if expressions or fields else np.zeros_like(self.columns.present)
-            for requirement in expressions:
-                mask &= self._holds(requirement)
-            for requirement in fields:
-                mask &= self._field_holds(requirement)
-            mask = self._remember(self._term_masks, term, mask)
-        return mask
-
-    def _remember(self, masks: dict[_Key, BoolArray], key: _Key, mask: BoolArray) -> BoolArray:
-        if len(masks) >= MASKS_MAX:
-            masks.clear()
-        mask.setflags(write=False)
-        masks[key] = mask
-        return mask
-
-    def _holds(self, requirement: Requirement) -> BoolArray:
-        key, operator, values = requirement
-        column = self.columns.label(key)
-        if operator == "DoesNotExist":
-            return column.ids < 0
-        if operator == "Exists":
-            return column.ids >= 0
-        by_value = np.zeros(len(column.values) + 1, dtype=np.bool_)
-        if operator in ("In", "NotIn"):
-            by_value[[column.id_of[value] for value in values if value in column.id_of]] = True
-        else:
-            by_value[:-1] = [compares(operator, value, values) for value in column.values]
-        answers = by_value[column.ids]
-        return ~answers if operator == "NotIn" else answers
-
-    def _field_holds(self, requirement: Requirement) -> BoolArray:
-        names = {NODE_NAME_FIELD: ""}
-        mask = np.zeros_like(self.columns.present)
-        for name, slot in self.columns.slot_of.items():
-            names[NODE_NAME_FIELD] = name
-            mask[slot] = holds(requirement, names)
-        return mask
+        return self._compiled.put(id(vm), self._compiler.compile(vm))

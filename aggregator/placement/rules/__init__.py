@@ -1,4 +1,4 @@
-"""All rules, as data: filters in the order in which people read them, then scores.
+"""All rules, as data, by what their answer hangs on (base.py).
 
 A new rule is a new file and a line here.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from aggregator.placement.rules.allocation import BalancedAllocation, LeastAllocated, MostAllocated
 from aggregator.placement.rules.base import Filter as Filter
 from aggregator.placement.rules.base import Score as Score
+from aggregator.placement.rules.base import SlotFilter as SlotFilter
+from aggregator.placement.rules.base import SlotScore as SlotScore
 from aggregator.placement.rules.node_affinity import NodeAffinity
 from aggregator.placement.rules.node_ready import NodeReady
 from aggregator.placement.rules.node_resources_fit import NodeResourcesFit
@@ -20,19 +22,17 @@ from aggregator.placement.types import HIGH_NODE_UTILIZATION, LOW_NODE_UTILIZATI
 _taints, _nodes, _vms, _spread = TaintToleration(), NodeAffinity(), VMAffinity(), TopologySpread()
 _least, _most, _balanced = LeastAllocated(), MostAllocated(), BalancedAllocation()
 
-FILTERS: tuple[Filter, ...] = (
-    NodeReady(),
-    NodeUnschedulable(),
-    _taints,
-    _nodes,
-    NodeResourcesFit(),
-    _spread,
-    _vms,
-)
-SCORES: tuple[Score, ...] = (_taints, _nodes, _vms, _spread, _least, _most, _balanced)
+NODE_FILTERS: tuple[Filter, ...] = (NodeReady(), NodeUnschedulable(), _taints, _nodes)
+SLOT_FILTERS: tuple[SlotFilter, ...] = (NodeResourcesFit(),)
+FLEET_FILTERS: tuple[Filter, ...] = (_spread, _vms)
+FILTERS: tuple[Filter, ...] = (*NODE_FILTERS, *SLOT_FILTERS, *FLEET_FILTERS)
+
+FLEET_SCORES: tuple[Score, ...] = (_taints, _nodes, _vms, _spread)
+SLOT_SCORES: tuple[SlotScore, ...] = (_least, _most, _balanced)
+SCORES: tuple[Score, ...] = (*FLEET_SCORES, *SLOT_SCORES)
 
 PROFILE_SCORES: dict[str, tuple[Score, ...]] = {
-    LOW_NODE_UTILIZATION: (_taints, _nodes, _vms, _spread, _least, _balanced),
-    HIGH_NODE_UTILIZATION: (_taints, _nodes, _vms, _spread, _most),
+    LOW_NODE_UTILIZATION: (*FLEET_SCORES, _least, _balanced),
+    HIGH_NODE_UTILIZATION: (*FLEET_SCORES, _most),
     NO_SCORING: (),
 }

@@ -8,52 +8,46 @@ from __future__ import annotations
 
 import numpy as np
 
-from aggregator.placement.columns import BoolArray, FloatArray, IntArray
+from aggregator.placement.columns import CPU, MEMORY, BoolArray, FloatArray, IntArray
 from aggregator.placement.compiled import CompiledVm
-from aggregator.placement.rules.base import SCORE_MAX, percent
+from aggregator.placement.rules.base import ALL, SCORE_MAX, Slots, whole
 from aggregator.placement.table import Table
+
+KINDS = 2
 
 
 class LeastAllocated:
     name = "LeastAllocated"
 
-    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray:
-        pairs = _wanted(vm, table)
-        return _mean([(percent(np.maximum(has - wants, 0), has), has) for wants, has in pairs])
+    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray, at: Slots = ALL) -> IntArray:
+        left = np.maximum(table.columns.has[:, at] - _wanted(vm, table, at), 0.0)
+        return _mean(left, table, at)
 
 
 class MostAllocated:
     name = "MostAllocated"
 
-    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray:
-        pairs = _wanted(vm, table)
-        return _mean([(percent(np.minimum(wants, has), has), has) for wants, has in pairs])
+    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray, at: Slots = ALL) -> IntArray:
+        taken = np.minimum(_wanted(vm, table, at), table.columns.has[:, at])
+        return _mean(taken, table, at)
 
 
 class BalancedAllocation:
     name = "BalancedAllocation"
 
-    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray:
-        (cpu, has_cpu), (memory, has_memory) = _wanted(vm, table)
-        apart = np.abs(_fraction(cpu, has_cpu) - _fraction(memory, has_memory)) / 2
-        apart[(has_cpu == 0) | (has_memory == 0)] = 0  # a single resource is balanced with itself
-        return np.floor((1 - apart) * SCORE_MAX).astype(np.int64)
+    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray, at: Slots = ALL) -> IntArray:
+        taken = np.minimum(_wanted(vm, table, at) / table.columns.whole[:, at], 1.0)
+        apart = np.abs(taken[CPU] - taken[MEMORY]) / 2
+        apart *= table.columns.kinds[at] == KINDS  # a single resource is balanced with itself
+        return whole((1 - apart) * SCORE_MAX)
 
 
-def _wanted(vm: CompiledVm, table: Table) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
-    """Return (requested with the VM, allocatable) for cpu and for memory."""
-    return (
-        (table.requested_cpu_m + vm.vm.cpu_m, table.columns.cpu_m),
-        (table.requested_memory + vm.vm.memory_bytes, table.columns.memory_bytes),
-    )
+def _wanted(vm: CompiledVm, table: Table, at: Slots) -> FloatArray:
+    """Return what is requested with the VM."""
+    return table.requested[:, at] + vm.request.sizes
 
 
-def _mean(scores: list[tuple[IntArray, FloatArray]]) -> IntArray:
-    """Return the whole mean of the scores of those resources that a node has."""
-    total = sum((score for score, _ in scores), start=np.zeros_like(scores[0][0]))
-    counted = sum(((has > 0).astype(np.int64) for _, has in scores), start=np.zeros_like(scores[0][0]))
-    return total // np.maximum(counted, 1)
-
-
-def _fraction(wants: FloatArray, has: FloatArray) -> FloatArray:
-    return np.minimum(np.divide(wants, has, out=np.zeros_like(has), where=has > 0), 1.0)
+def _mean(part: FloatArray, table: Table, at: Slots) -> IntArray:
+    """Return the whole mean of the percentages of those resources that a node has."""
+    shares = np.floor(part * SCORE_MAX / table.columns.whole[:, at])
+    return whole((shares[CPU] + shares[MEMORY]) / np.maximum(table.columns.kinds[at], 1.0))

@@ -1,6 +1,8 @@
 """What a rule is: a filter that says which nodes may hold a VM and why not, or a score.
 
-Rules are stateless and ask the table; they never change it.
+Rules are stateless and ask the table; they never change it. They differ in what their answer hangs on:
+a node filter on the nodes' own columns; a slot filter or slot score, node by node, on that node and
+what is requested on it, so it can be asked anew for the nodes that changed; the others on the whole fleet.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aggregator.placement.columns import BoolArray, FloatArray, IntArray
 from aggregator.placement.compiled import CompiledVm
@@ -15,9 +18,15 @@ from aggregator.placement.table import Table
 
 SCORE_MAX = 100
 
+Slots = slice | NDArray[np.int64]
+ALL = slice(None)
+
 
 class Filter(Protocol):
-    """Which nodes may hold a VM. mask: per slot True where it may; slots without a node do not count."""
+    """Which nodes may hold a VM. mask: per slot True where it may; slots without a node do not count.
+
+    A mask may be the table's own array and is not to be written to; columns.everywhere: nothing to say.
+    """
 
     name: str
 
@@ -28,25 +37,38 @@ class Filter(Protocol):
         ...
 
 
+class SlotFilter(Filter, Protocol):
+    """A filter that can be asked about some slots only; the mask then has an element for each of them."""
+
+    def mask(self, vm: CompiledVm, table: Table, at: Slots = ALL) -> BoolArray: ...
+
+
 class Score(Protocol):
-    """How well feasible nodes suit a VM: per slot 0..100, meaningless where not feasible."""
+    """How well feasible nodes suit a VM: per slot 0..100, meaningless where not feasible.
+
+    A plain number stands for the same everywhere.
+    """
 
     name: str
 
-    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray: ...
+    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray | int: ...
 
 
-def share_of_highest(raw: IntArray, feasible: BoolArray) -> IntArray:
+class SlotScore(Protocol):
+    """A score that hangs on the slot alone and can be asked about some slots only."""
+
+    name: str
+
+    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray, at: Slots = ALL) -> IntArray: ...
+
+
+def share_of_highest(raw: IntArray, feasible: BoolArray) -> IntArray | int:
     """Scale so that the highest feasible is 100 (kube-scheduler's DefaultNormalizeScore); all 0 stays 0."""
-    highest = int(raw[feasible].max(initial=0))
-    return raw * SCORE_MAX // highest if highest else np.zeros_like(raw)
+    highest = int((raw * feasible).max())
+    return raw * SCORE_MAX // highest if highest else 0
 
 
-def all_pass(table: Table) -> BoolArray:
-    return np.ones(table.columns.capacity, dtype=np.bool_)
-
-
-def percent(part: FloatArray, whole: FloatArray) -> IntArray:
-    """Return floor(100 · part / whole) per slot, 0 where the whole is 0."""
-    shares = np.divide(part * SCORE_MAX, whole, out=np.zeros_like(whole), where=whole > 0)
-    return np.floor(shares).astype(np.int64)
+def whole(numbers: FloatArray) -> IntArray:
+    """Round down to whole numbers."""
+    rounded: IntArray = np.floor(numbers).astype(np.int64)
+    return rounded

@@ -5,9 +5,9 @@ Semantics: kube-scheduler's NodeResourcesFit plugin for cpu and memory; a reques
 
 from __future__ import annotations
 
-from aggregator.placement.columns import BoolArray
+from aggregator.placement.columns import CPU, MEMORY, BoolArray
 from aggregator.placement.compiled import CompiledVm
-from aggregator.placement.rules.base import all_pass
+from aggregator.placement.rules.base import ALL, Slots
 from aggregator.placement.table import Table
 from fleet.units import format_bytes, format_cpu
 
@@ -15,17 +15,13 @@ from fleet.units import format_bytes, format_cpu
 class NodeResourcesFit:
     name = "NodeResourcesFit"
 
-    def mask(self, vm: CompiledVm, table: Table) -> BoolArray:
-        fits = all_pass(table)
-        if vm.vm.cpu_m > 0:
-            fits &= table.columns.cpu_m - table.requested_cpu_m >= vm.vm.cpu_m
-        if vm.vm.memory_bytes > 0:
-            fits &= table.columns.memory_bytes - table.requested_memory >= vm.vm.memory_bytes
+    def mask(self, vm: CompiledVm, table: Table, at: Slots = ALL) -> BoolArray:
+        enough: BoolArray = table.columns.has[:, at] - table.requested[:, at] >= vm.request.room
+        fits: BoolArray = enough[CPU] & enough[MEMORY]
         return fits
 
     def why(self, vm: CompiledVm, table: Table, slot: int) -> str:
-        free_cpu = int(table.columns.cpu_m[slot] - table.requested_cpu_m[slot])
-        free_memory = int(table.columns.memory_bytes[slot] - table.requested_memory[slot])
+        free_cpu, free_memory = (int(free) for free in table.columns.has[:, slot] - table.requested[:, slot])
         short = []
         if 0 < vm.vm.cpu_m > free_cpu:
             short.append(f"{format_cpu(max(0, free_cpu))} CPU free, {format_cpu(vm.vm.cpu_m)} requested")

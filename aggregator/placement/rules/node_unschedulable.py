@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aggregator.placement.columns import BoolArray
 from aggregator.placement.compiled import CompiledVm
-from aggregator.placement.rules.base import all_pass
 from aggregator.placement.selectors import UNSCHEDULABLE, tolerates
 from aggregator.placement.table import Table
 
@@ -13,8 +12,8 @@ class NodeUnschedulable:
     name = "NodeUnschedulable"
 
     def mask(self, vm: CompiledVm, table: Table) -> BoolArray:
-        if vm.tolerations and tolerates(vm.tolerations, UNSCHEDULABLE):
-            return all_pass(table)
+        if tolerates(vm.rules.demands.tolerations, UNSCHEDULABLE):
+            return table.columns.everywhere
         return ~table.columns.unschedulable
 
     def why(self, vm: CompiledVm, table: Table, slot: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from aggregator.core.objects import Taint, TaintEffect, Toleration
 from aggregator.placement.columns import BoolArray, IntArray, TaintSet
 from aggregator.placement.compiled import CompiledVm
-from aggregator.placement.rules.base import SCORE_MAX, all_pass, share_of_highest
+from aggregator.placement.rules.base import SCORE_MAX, share_of_highest
 from aggregator.placement.selectors import tolerates
 from aggregator.placement.table import Table
 
@@ -23,20 +23,20 @@ class TaintToleration:
     def mask(self, vm: CompiledVm, table: Table) -> BoolArray:
         sets = table.columns.taint_sets
         if len(sets) == 1:
-            return all_pass(table)
-        allowed = [_first_forbidding(taints, vm.tolerations) is None for taints in sets]
+            return table.columns.everywhere
+        allowed = [_first_forbidding(taints, vm.rules.demands.tolerations) is None for taints in sets]
         return np.array(allowed, dtype=np.bool_)[table.columns.taint_ids]
 
     def why(self, vm: CompiledVm, table: Table, slot: int) -> str:
         taints = table.columns.taint_sets[int(table.columns.taint_ids[slot])]
-        taint = _first_forbidding(taints, vm.tolerations)
+        taint = _first_forbidding(taints, vm.rules.demands.tolerations)
         return f"the VM does not tolerate the taint {written(taint)}" if taint else "a taint is not tolerated"
 
-    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray:
+    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray | int:
         sets = table.columns.taint_sets
         if len(sets) == 1:
-            return np.full(table.columns.capacity, SCORE_MAX, dtype=np.int64)
-        concerned = tuple(t for t in vm.tolerations if t.effect in ("", TaintEffect.PREFER_NO_SCHEDULE))
+            return SCORE_MAX
+        concerned = tuple(t for t in vm.rules.demands.tolerations if t.effect in ("", TaintEffect.PREFER_NO_SCHEDULE))
         bad = np.array([_discouraging(taints, concerned) for taints in sets], dtype=np.int64)
         return SCORE_MAX - share_of_highest(bad[table.columns.taint_ids], feasible)
 

@@ -11,84 +11,76 @@ import numpy as np
 from aggregator.core.labels import HOSTNAME
 from aggregator.placement.columns import BoolArray, FloatArray, IntArray, LabelColumn
 from aggregator.placement.compiled import CompiledVm, Spread
-from aggregator.placement.rules.base import SCORE_MAX, all_pass
+from aggregator.placement.masks import Eligible, domains_of
+from aggregator.placement.rules.base import SCORE_MAX
 from aggregator.placement.table import Table
-from aggregator.placement.tallies import count_by_value
 
 
 class TopologySpread:
     name = "TopologySpread"
 
     def mask(self, vm: CompiledVm, table: Table) -> BoolArray:
-        passes = all_pass(table)
-        if vm.spread_hard:
-            eligible = table.matching(vm.nodes) & _keyed(vm.spread_hard, table)
-            for spread in vm.spread_hard:
-                skew = _skew(spread, table, eligible)
-                passes &= (table.columns.label(spread.key).ids >= 0) & (skew <= spread.max_skew)
+        passes = table.columns.everywhere
+        if vm.rules.spread_hard:
+            eligible = _eligible(vm.rules.spread_hard, vm, table)
+            for spread in vm.rules.spread_hard:
+                column = table.columns.label(spread.key)
+                allowed = _skew(spread, column, table, eligible) <= spread.max_skew
+                allowed[0] = False  # no label: no domain
+                passes = passes & column.spread_out(allowed)
         return passes
 
     def why(self, vm: CompiledVm, table: Table, slot: int) -> str:
-        eligible = table.matching(vm.nodes) & _keyed(vm.spread_hard, table)
-        for spread in vm.spread_hard:
-            if table.columns.label(spread.key).ids[slot] < 0:
+        eligible = _eligible(vm.rules.spread_hard, vm, table)
+        for spread in vm.rules.spread_hard:
+            column = table.columns.label(spread.key)
+            value = column.ids[slot]
+            if not value:
                 return f"the node has no label {spread.key}, over which the VM is to be spread"
-            skew = int(_skew(spread, table, eligible)[slot])
+            skew = int(_skew(spread, column, table, eligible)[value])
             if skew > spread.max_skew:
                 return f"over {spread.key} the skew would be {skew}; at most {spread.max_skew} is allowed"
         return "the VM would be spread unevenly"
 
-    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray:
+    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray | int:
+        if not vm.rules.spread_soft:
+            return 0
+        eligible = _eligible(vm.rules.spread_soft, vm, table)
+        scored = feasible & eligible.nodes
         raw = np.zeros(table.columns.capacity)
-        if not vm.spread_soft:
-            return raw.astype(np.int64)
-        keyed = _keyed(vm.spread_soft, table)
-        scored = feasible & keyed
-        eligible = table.matching(vm.nodes) & keyed
-        for spread in vm.spread_soft:
+        for spread in vm.rules.spread_soft:
             raw += _crowding(spread, table, scored, eligible)
         return _emptiest_best(np.floor(raw + 0.5).astype(np.int64), scored)
 
 
-def _keyed(spreads: tuple[Spread, ...], table: Table) -> BoolArray:
-    """Return which nodes carry every topology key of the constraints."""
-    keyed = table.columns.present
-    for spread in spreads:
-        keyed = keyed & (table.columns.label(spread.key).ids >= 0)
-    return keyed
+def _eligible(spreads: tuple[Spread, ...], vm: CompiledVm, table: Table) -> Eligible:
+    """Return the nodes that count: those that the VM demands and that carry every key of the constraints."""
+    return table.masks.eligible(vm.rules.demands.nodes, tuple(spread.key for spread in spreads))
 
 
-def _skew(spread: Spread, table: Table, eligible: BoolArray) -> IntArray:
-    """Return per slot how far its domain would be above the emptiest one with the VM in it."""
-    column = table.columns.label(spread.key)
+def _skew(spread: Spread, column: LabelColumn, table: Table, eligible: Eligible) -> IntArray:
+    """Return per value of the key how far it would be above the emptiest domain with the VM in it."""
     counts = _counts(spread, column, table, eligible)
-    domains = _domains(column, eligible)
-    if not domains.any():  # nothing to be uneven against
-        return np.full(table.columns.capacity, -1, dtype=np.int64)
-    return counts[column.ids] + (spread.self_match - int(counts[domains].min()))
+    domains = counts[eligible.domains(column)]
+    if not domains.size:  # nothing to be uneven against
+        return np.full_like(counts, -1)
+    return counts + (spread.self_match - int(domains.min()))
 
 
-def _counts(spread: Spread, column: LabelColumn, table: Table, eligible: BoolArray) -> IntArray:
-    return count_by_value(column, table.matches.tally((spread.selector,)).by_node, eligible)
+def _counts(spread: Spread, column: LabelColumn, table: Table, eligible: Eligible) -> IntArray:
+    return table.matches.tally((spread.selector,)).by_value(column, eligible.nodes)
 
 
-def _domains(column: LabelColumn, among: BoolArray) -> BoolArray:
-    """Return per value whether one of these nodes has it; the element past the last is no value."""
-    there = np.zeros(len(column.values) + 1, dtype=np.bool_)
-    there[column.ids[among]] = True
-    return there
-
-
-def _crowding(spread: Spread, table: Table, scored: BoolArray, eligible: BoolArray) -> FloatArray:
+def _crowding(spread: Spread, table: Table, scored: BoolArray, eligible: Eligible) -> FloatArray:
     """Return per slot the raw score of one constraint: the more matching VMs, the higher."""
-    column = table.columns.label(spread.key)
     if spread.key == HOSTNAME:
         size = int(scored.sum())
-        crowd = table.matches.tally((spread.selector,)).by_node
+        crowd = table.matches.tally((spread.selector,)).per_node(table.columns.own)
     else:
-        domains = _domains(column, scored)
+        column = table.columns.label(spread.key)
+        domains = domains_of(column, scored)
         size = int(domains.sum())
-        crowd = (_counts(spread, column, table, eligible) * domains)[column.ids]
+        crowd = column.spread_out(_counts(spread, column, table, eligible) * domains)
     return crowd.astype(np.float64) * float(np.log(size + 2)) + (spread.max_skew - 1)
 
 

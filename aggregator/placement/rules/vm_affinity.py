@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from aggregator.placement.columns import BoolArray, IntArray
+from aggregator.placement.columns import BoolArray, IntArray, LabelColumn
 from aggregator.placement.compiled import CompiledVm
-from aggregator.placement.rules.base import SCORE_MAX, all_pass
+from aggregator.placement.rules.base import SCORE_MAX
 from aggregator.placement.selectors import Selector, selects
 from aggregator.placement.table import Table
 
@@ -19,61 +19,74 @@ class VMAffinity:
     name = "VMAffinity"
 
     def mask(self, vm: CompiledVm, table: Table) -> BoolArray:
-        passes = all_pass(table)
-        for key, tally in table.anti_affinity.concerning(vm.labels_key):
-            passes &= tally.per_node(key, table.columns) == 0
-        for selector, key in vm.anti_affinity:
-            passes &= table.matches.tally((selector,)).per_node(key, table.columns) == 0
-        if vm.affinity:
-            passes &= _near(vm, table)
-        return passes
+        columns, rules = table.columns, vm.rules
+        passes = columns.everywhere
+        for key, tally in table.anti_affinity.concerning(rules.labels_key):
+            column = columns.label(key)
+            passes = passes & column.spread_out(tally.by_value(column) == 0)
+        for selector, key in rules.anti_affinity:
+            column = columns.label(key)
+            passes = passes & column.spread_out(table.matches.tally((selector,)).by_value(column) == 0)
+        return passes & _near(vm, table) if rules.affinity else passes
 
     def why(self, vm: CompiledVm, table: Table, slot: int) -> str:
-        for key, tally in table.anti_affinity.concerning(vm.labels_key):
-            if tally.per_node(key, table.columns)[slot]:
+        for key, tally in table.anti_affinity.concerning(vm.rules.labels_key):
+            if tally.per_node(table.columns.label(key))[slot]:
                 return f"a VM in the same {key} has an anti-affinity against this one"
-        for selector, key in vm.anti_affinity:
-            if table.matches.tally((selector,)).per_node(key, table.columns)[slot]:
+        for selector, key in vm.rules.anti_affinity:
+            if table.matches.tally((selector,)).per_node(table.columns.label(key))[slot]:
                 return f"its anti-affinity forbids the same {key} as a VM there ({_written(selector)})"
-        for selector, key in vm.affinity:
-            if table.columns.label(key).ids[slot] < 0:
+        for selector, key in vm.rules.affinity:
+            if table.columns.label(key).ids[slot] == 0:
                 return f"the node has no label {key}, which the VM's affinity needs"
-            if not table.matches.tally(_selectors(vm)).per_node(key, table.columns)[slot]:
+            if not table.matches.tally(_selectors(vm)).per_node(table.columns.label(key))[slot]:
                 return f"its affinity wants the same {key} as a VM with {_written(selector)}; there is none"
         return "no VM of its affinity is there"
 
-    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray:
-        raw = np.zeros(table.columns.capacity, dtype=np.int64)
-        for (selector, key), weight in vm.preferences:
-            raw += table.matches.tally((selector,)).per_node(key, table.columns) * weight
-        for key, tally in table.preferences.concerning(vm.labels_key):
-            raw += tally.per_node(key, table.columns)
-        return _stretched(raw, feasible)
+    def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray | int:
+        raw: IntArray | None = None
+        for column, by_value in _wishes(vm, table):
+            here = column.spread_out(by_value)
+            raw = here if raw is None else raw + here
+        return 0 if raw is None else _stretched(raw, feasible)
+
+
+def _wishes(vm: CompiledVm, table: Table) -> list[tuple[LabelColumn, IntArray]]:
+    """Return the raw score by value of each topology key on which the VM's or others' preferences speak."""
+    wishes = [(table.matches.tally((selector,)), key, weight) for (selector, key), weight in vm.rules.preferences]
+    wishes += [(tally, key, 1) for key, tally in table.preferences.concerning(vm.rules.labels_key)]
+    sums: dict[LabelColumn, IntArray] = {}
+    for tally, key, weight in wishes:
+        column = table.columns.label(key)
+        counts = tally.by_value(column) * weight
+        sums[column] = sums[column] + counts if column in sums else counts
+    return list(sums.items())
 
 
 def _selectors(vm: CompiledVm) -> tuple[Selector, ...]:
-    return tuple(selector for selector, _ in vm.affinity)
+    return tuple(selector for selector, _ in vm.rules.affinity)
 
 
 def _near(vm: CompiledVm, table: Table) -> BoolArray:
     """Return where every affinity term finds VMs; only VMs that all its terms select count."""
     tally = table.matches.tally(_selectors(vm))
-    keyed = all_pass(table)
-    found = all_pass(table)
+    keyed = found = table.columns.everywhere
     anywhere = False
-    for _, key in vm.affinity:
-        keyed &= table.columns.label(key).ids >= 0
-        found &= tally.per_node(key, table.columns) > 0
-        anywhere = anywhere or bool(tally.by_value(key, table.columns).any())
+    for _, key in vm.rules.affinity:
+        column = table.columns.label(key)
+        counts = tally.by_value(column)
+        keyed = keyed & (column.ids > 0)
+        found = found & column.spread_out(counts > 0)
+        anywhere = anywhere or bool(counts.any())
     first_of_its_group = not anywhere and all(selects(s, vm.vm.labels) for s in _selectors(vm))
     return keyed if first_of_its_group else keyed & found
 
 
-def _stretched(raw: IntArray, feasible: BoolArray) -> IntArray:
+def _stretched(raw: IntArray, feasible: BoolArray) -> IntArray | int:
     """Scale so that the worst feasible node has 0 and the best 100; all the same: 0."""
     among = raw[feasible]
     if not among.size or among.max() == among.min():
-        return np.zeros_like(raw)
+        return 0
     low, high = int(among.min()), int(among.max())
     return np.floor(SCORE_MAX * ((raw - low) / (high - low))).astype(np.int64)
 
