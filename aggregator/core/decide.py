@@ -14,6 +14,7 @@ from aggregator.core.draft import Decision, Draft
 from aggregator.core.drain import decide_drains
 from aggregator.core.fencing import decide_evidence, decide_fencing, decide_readiness, decide_trust
 from aggregator.core.incidents import decide_incidents
+from aggregator.core.incidents_vm import decide_vm_incidents
 from aggregator.core.migrate import decide_migrations
 from aggregator.core.nodes import decide_brake, decide_nodes
 from aggregator.core.phases import decide_phases
@@ -39,6 +40,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_migrations,
     decide_starts,
     decide_phases,
+    decide_vm_incidents,
     decide_readiness,
 )
 _DEEDS = (decide_runs, decide_doubts, decide_fencing, decide_stops, decide_drains, decide_migrations, decide_starts)

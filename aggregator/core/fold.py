@@ -81,6 +81,8 @@ def _incident_opened(state: State, event: ev.IncidentOpened) -> None:
         ]
     elif event.about == ABOUT_STORE:
         state.store_incident = event.incident
+    elif event.vm in state.vms:
+        state.vms[event.vm].incident = event.incident
     elif not event.vm:
         state.brake_incident = event.incident
     for name in [n for n, i in state.incidents.items() if i.closed][:-INCIDENTS_MAX]:
@@ -103,6 +105,9 @@ def _incident_closed(state: State, event: ev.IncidentClosed) -> None:
     node = state.nodes.get(incident.node)
     if node is not None and node.incident == event.incident:
         node.incident = ""
+    vm = state.vms.get(incident.vm)
+    if vm is not None and vm.incident == event.incident:
+        vm.incident = ""
     if state.brake_incident == event.incident:
         state.brake_incident = ""
     if state.store_incident == event.incident:

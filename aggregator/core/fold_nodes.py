@@ -301,7 +301,10 @@ def _node_token_issued(state: State, event: ev.NodeTokenIssued) -> None:
 
 
 def _node_deleted(state: State, event: ev.NodeDeleted) -> None:
-    state.nodes.pop(event.name, None)
+    node = state.nodes.pop(event.name, None)
+    incident = state.incidents.get(node.incident) if node is not None else None
+    if incident is not None:
+        incident.closed, incident.way_out = event.at, ""
     state.foreign.pop(event.name, None)
     state.drains.pop(event.name, None)
 

@@ -268,6 +268,9 @@ def _vm_removed(state: State, event: ev.VmRemoved) -> None:
     if vm is not None:
         state.names.pop(vm.uuid, None)
         state.epochs_past[vm.uuid] = vm.epoch_top
+        incident = state.incidents.get(vm.incident)
+        if incident is not None:
+            incident.closed, incident.way_out = event.at, ""
         for uuid in list(state.epochs_past)[: len(state.epochs_past) - EPOCHS_PAST_MAX]:
             del state.epochs_past[uuid]
 

@@ -42,6 +42,20 @@ def current_report(state: State, vm: VmRecord, node_name: str) -> VmReport | Non
     return seen.report
 
 
+def running_on(state: State, vm: VmRecord) -> list[str]:
+    """Return the nodes that report a running QEMU of the VM; one at most, or S1 is broken.
+
+    While it is handed over the source's last report may be older than its Released: then the target counts.
+    """
+    running = sorted(
+        name
+        for name in vm.reports
+        if (report := current_report(state, vm, name)) is not None and report.state is QemuState.RUNNING
+    )
+    migration = state.migrations.get(vm.migration)
+    return [migration.target] if migration is not None and migration.target in running else running
+
+
 def last_report(vm: VmRecord, node_name: str) -> SeenReport | None:
     """Return the node's last word on the VM, however old."""
     return vm.reports.get(node_name)
@@ -98,7 +112,7 @@ def survives_loss(vm: VmRecord) -> bool:
 def grace_over(state: State, now: float) -> bool:
     """Return whether the start-up grace has ended: enough nodes seen, or long enough waited."""
     known = [n for n in state.nodes.values() if n.approved and n.machine_id]
-    needed = share_of(state.config.startup_grace.seen, len(known))
+    needed = share_of(state.config.startup_grace.seen, len(known), up=True)
     if sum(1 for n in known if n.seen) >= max(needed, min(1, len(known))):
         return True
     return now >= state.started_at + state.config.startup_grace.at_most

@@ -7,7 +7,7 @@ arithmetic spelled out (`contradictions`). The brake's formula lives here (produ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import floor
+from math import ceil, floor
 
 import msgspec
 from msgspec import Struct, field
@@ -265,13 +265,13 @@ def _snake(name: str) -> str:
     return "".join("_" + c.lower() if c.isupper() else c for c in name)
 
 
-def share_of(text: int | str, total: int) -> int:
-    """Return a number of nodes from `3` or `20%` of total, rounded down; ValueError otherwise."""
+def share_of(text: int | str, total: int, *, up: bool = False) -> int:
+    """Return a number of nodes from `3` or `20%` of total, rounded down (or up); ValueError otherwise."""
     if isinstance(text, int):
         return text
     if text.endswith("%"):
         try:
-            return floor(float(text[:-1]) * total / 100)
+            return (ceil if up else floor)(float(text[:-1]) * total / 100)
         except ValueError:
             pass
     elif text.isdigit():

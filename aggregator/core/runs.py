@@ -19,7 +19,7 @@ from aggregator.core.events import (
     SessionDoubted,
     VmRemoved,
 )
-from aggregator.core.lookups import can_order, current_report, open_orders
+from aggregator.core.lookups import can_order, current_report, open_orders, running_on
 from aggregator.core.proofs import binding_proof
 from aggregator.core.state import OrderRecord, State, VmRecord
 from fleet.messages import MigrateVm, ReceiveVm, StartVm, UndefineVm
@@ -207,15 +207,9 @@ def _why_ended(vm: VmRecord) -> str:
 
 
 def _look_for_second_run(draft: Draft, vm: VmRecord) -> None:
-    running = sorted(
-        name
-        for name in vm.reports
-        if (report := current_report(draft.state, vm, name)) is not None and report.state is QemuState.RUNNING
-    )
+    running = running_on(draft.state, vm)
     if len(running) < 2 or _already_said(draft.state, vm, running):  # noqa: PLR2004
         return
-    if vm.migration and draft.state.migrations[vm.migration].target in running:
-        return  # the source's last report is older than its Released; S1 is checked at the nodes
     draft.add(
         SecondRunSeen(
             at=draft.now,

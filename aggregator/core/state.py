@@ -106,6 +106,7 @@ class VmRecord(Struct):
     run_void: bool = False  # the newest run provably never began
     xml_version: int = 0  # rises when the ordered XML changes
     run_xml_version: int = 0  # of the XML the newest run was started from
+    incident: str = ""  # about this VM alone
     fact: int = 0  # position of the last fact about it
 
 

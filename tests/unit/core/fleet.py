@@ -56,6 +56,7 @@ class Fleet:
         self.hanging: set[str] = set()  # nodes whose devices do not answer an off order
         self.refuse: dict[str, OrderOutcome] = {}  # vm -> what becomes of its start orders
         self.highest: dict[str, Leadership] = {}  # what an agent has obeyed, where it tells it
+        self.refuse_resume: OrderOutcome | None = None  # what becomes of every resume order
         self.ledgers: dict[str, LedgerState] = {}  # of nodes whose ledger is not sound
         self.sessions: dict[str, int] = {}
         self.boots: dict[str, int] = {}
@@ -220,6 +221,8 @@ class Fleet:
             if outcome is OrderOutcome.REFUSED:
                 return [self._told(node, order, outcome, None)]
             report = structs.replace(report, released=True, end=EndReason.CRASHED)
+        elif isinstance(body, msg.ResumeVm) and self.refuse_resume is not None:
+            return [self._told(node, order, self.refuse_resume, now)]
         elif isinstance(body, msg.StartVm | msg.ResumeVm | msg.UnpauseVm):
             report = structs.replace(report, state=QemuState.RUNNING)
         elif isinstance(body, msg.PauseVm):

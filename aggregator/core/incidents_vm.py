@@ -1,0 +1,60 @@
+"""Troubles of one VM that a person has to know of: it runs twice, it is paused between two nodes, nobody can tell.
+
+Pure. What a node's failure does to its VMs is in the node's own incident (incidents.py).
+"""
+
+from __future__ import annotations
+
+from aggregator.core.draft import Draft
+from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, MigrationPhase, NodeState, VmPhase
+from aggregator.core.lookups import running_on
+from aggregator.core.state import State, VmRecord
+
+HAND_OVER_S_MAX = 5.0
+UNKNOWN_S_MAX = 300.0
+
+
+def decide_vm_incidents(draft: Draft) -> None:
+    """Open, annotate and close the incidents of VMs."""
+    for vm in draft.state.vms.values():
+        title, way = _trouble(draft, vm)
+        incident = draft.state.incidents.get(vm.incident)
+        if incident is None and title:
+            opened = draft.new_id("inc")
+            draft.add(IncidentOpened(at=draft.now, incident=opened, vm=vm.name, title=title, cause=vm.fact))
+        elif incident is not None and not title:
+            why = f"{vm.name} is {vm.phase}"
+            draft.add(IncidentClosed(at=draft.now, incident=incident.name, reason=why, cause=vm.fact))
+        elif incident is not None and (incident.stuck, incident.way_out) != (title, way):
+            draft.add(
+                IncidentNoted(at=draft.now, incident=incident.name, text=title, way_out=way, reason="a person can help")
+            )
+
+
+def _trouble(draft: Draft, vm: VmRecord) -> tuple[str, str]:
+    """Return (what is wrong, what a person can do), two empty texts if nothing is."""
+    state = draft.state
+    running = running_on(state, vm)
+    if len(running) > 1:
+        title = f"{vm.name} runs twice: on {' and '.join(running)}"
+        way = f"its owner is {vm.owner or 'nobody'}; end the other one on its host at once: virsh destroy {vm.name}"
+        return title, f"{way}, then check the guest's disk"
+    migration = state.migrations.get(vm.migration)
+    if migration is not None and migration.phase is MigrationPhase.HANDING_OVER:
+        if not draft.due(migration.handed_over + HAND_OVER_S_MAX):
+            return "", ""
+        source, target = migration.source, migration.target
+        way = f"see that virtward-agent runs on {target}; its copy there may be resumed by hand as well"
+        title = f"{vm.name} is paused: {source} has released it and {target} has not resumed it"
+        return title, f"{way}: virsh resume {vm.name}"
+    if vm.phase is VmPhase.UNKNOWN and not _told_by_node(state, vm) and draft.due(vm.phase_since + UNKNOWN_S_MAX):
+        where = ", ".join(dict.fromkeys(binding.node for binding in vm.bindings)) or "no node"
+        way = f"look on {where} (virsh list, virtward-agent's log); if it runs nowhere: virtward confirm-gone {vm.name}"
+        return f"nobody can tell whether {vm.name} runs: {vm.phase_reason}", way
+    return "", ""
+
+
+def _told_by_node(state: State, vm: VmRecord) -> bool:
+    """Return whether a node it is bound to is not well: then that is the trouble, and its incident says so."""
+    nodes = [state.nodes.get(binding.node) for binding in vm.bindings]
+    return any(node is not None and node.state is not NodeState.UP for node in nodes)
