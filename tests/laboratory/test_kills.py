@@ -22,13 +22,17 @@ RECOVERY_STEPS = (
     "BindingFreed",
     "StartDecided",
     "OrderIssued",
+    "OrderIssued:1:after",
     "OrderClosed",
 )
+FENCING_STEPS = ("NodeLost:1", "NodeFencing:1", "NodeFencing:1:after", "NodeProven:1")
+"""Where a kill leaves it open whether the node was switched off; `after`: the order is with the fence program."""
 DRAIN_STEPS = (
     "DrainRequested",
     "MigrationQueued",
     "MigrationChanged",
     "OrderIssued",
+    "OrderIssued:1:after",
     "BindingFreed",
     "OwnerChanged",
     "DrainChanged",
@@ -54,6 +58,11 @@ def revive_when_dead(fleet: Scene) -> None:
     fleet.start("aggregator@1")
 
 
+def counts_elsewhere(fleet: Scene, since_s: float, lost: str) -> bool:
+    """Return whether every VM has counted since a moment on another host."""
+    return set(fleet.witness.counting_since(since_s, not_on=lost)) == set(fleet.names)
+
+
 def settled(fleet: Scene) -> bool:
     """Return whether every VM counts once and virtward says Running of each."""
     return fleet.all_count_once() and all(fleet.phase(name) == "Running" for name in fleet.names)
@@ -66,12 +75,30 @@ def test_an_aggregator_killed_at_a_step_of_a_recovery_ends_it_right(scene: Scene
     """Killed between the journal and the deed, started again: it asks, then acts; the VMs count elsewhere once."""
     fleet = scene(*VMS)
     fleet.apply(*VMS, host="h1")
-    aggregator_dies_at(fleet, f"{step}:1")
+    aggregator_dies_at(fleet, step if ":" in step else f"{step}:1")
     fleet.laboratory.power("h1", "off")
     cut_s = time.time()
     revive_when_dead(fleet)
-    fleet.wait(lambda: set(fleet.witness.counting_since(cut_s, not_on="h1")) == set(VMS), "the VMs to count elsewhere")
+    fleet.wait(lambda: counts_elsewhere(fleet, cut_s, "h1"), "the VMs to count elsewhere")
     fleet.wait(lambda: settled(fleet), "all to be settled")
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("step", FENCING_STEPS)
+def test_an_aggregator_killed_while_it_fences_ends_it_right(scene: SceneMaker, step: str) -> None:
+    """A frozen host: the new life asks before it shoots, gets its proof, and the host comes back once."""
+    fleet = scene(*VMS)
+    fleet.apply(*VMS, host="h1")
+    aggregator_dies_at(fleet, step)
+    fleet.send("h1", "STOP")
+    frozen_s = time.time()
+    revive_when_dead(fleet)
+    fleet.wait(lambda: counts_elsewhere(fleet, frozen_s, "h1"), "the VMs to count elsewhere")
+    fleet.wait(lambda: fleet.node_state("h1") == "Up", "h1 to be powered on and Up again")
+    fleet.wait(lambda: settled(fleet), "all to be settled")
+    assert all(fleet.starts(name) == 2 for name in VMS)
     assert fleet.faults() == []
 
 
@@ -82,13 +109,13 @@ def test_an_aggregator_killed_at_a_step_of_a_drain_ends_it_right(scene: SceneMak
     """The migrations in flight go on without it, and the drain goes on with it; no guest starts again."""
     fleet = scene(*VMS)
     fleet.apply(*VMS, host="h1")
-    aggregator_dies_at(fleet, f"{step}:1")
+    aggregator_dies_at(fleet, step if ":" in step else f"{step}:1")
     with contextlib.suppress(Failure):  # the answer may be lost with the aggregator: that is the point
         fleet.verb("nodes", "h1", "drain")
     revive_when_dead(fleet)
     fleet.wait(lambda: text(fleet.get("drains", "h1"), "status.phase") == "Done", "the drain to be done", 150)
     fleet.wait(lambda: settled(fleet), "all to be settled")
-    assert "h1" not in fleet.where().values()
+    fleet.wait(lambda: "h1" not in fleet.where().values(), "nothing to run on h1")
     assert all(fleet.starts(name) == 1 for name in VMS)
     assert fleet.faults() == []
 

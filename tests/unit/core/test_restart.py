@@ -6,7 +6,9 @@ import pytest
 
 from aggregator.core import events as ev
 from aggregator.core.actions import AskFence
-from aggregator.core.events import NodeState, PowerAnswer
+from aggregator.core.events import MigrationPhase, NodeState, PowerAnswer
+from aggregator.core.history import kind_of
+from aggregator.core.journal_form import decode_event
 from fleet.model import Leadership
 from tests.unit.core.fleet import LABORATORY, Fleet
 from tests.unit.core.test_node_failure import fleet_with_vms
@@ -115,3 +117,42 @@ def test_a_host_that_peers_hear_now_and_then_is_not_convicted_between_two_questi
     assert fleet.node("n1").state is NodeState.AGENT_LOST
     assert "NodeLost n1" not in fleet.story()
     assert fleet.asked("off") == []
+
+
+def test_a_power_on_that_was_interrupted_is_asked_for_again() -> None:
+    """Killed between the journal and the deed: nobody knows whether the node was switched on, so it is, once more."""
+    fleet = fleet_with_vms()
+    fleet.silent.add("n1")
+    fleet.run_until(lambda: fleet.asked("on") != [], 60)
+    last_on = max(index for index, event in enumerate(fleet.journal) if is_power_on(event))
+    fleet.journal = fleet.journal[: last_on + 1]
+    fleet.actions.clear()
+    fleet.restart()
+    for name in ("n2", "n3"):
+        fleet.connect(name)
+    fleet.run(10)
+    assert len(fleet.asked("on")) == 1
+
+
+def is_power_on(data: bytes) -> bool:
+    """Return whether a journalled event is the question that powers a node on."""
+    event = decode_event(data)
+    return isinstance(event, ev.FenceAsked) and event.question == "on"
+
+
+def test_a_migration_that_waits_in_the_queue_outlives_the_aggregator() -> None:
+    """Killed right after a drain was asked for: nothing of the queue fails because nobody has spoken yet."""
+    fleet = fleet_with_vms()
+    fleet.deaf |= {"n2", "n3"}
+    fleet.settle(ev.DrainRequested(at=fleet.now, node="n1", who="anna"))
+    kinds = [kind_of(decode_event(event)) for event in fleet.journal]
+    fleet.journal = fleet.journal[: kinds.index("MigrationQueued") + 1]
+    fleet.deaf.clear()
+    fleet.restart()
+    fleet.run(2)
+    for name in ("n1", "n2", "n3"):
+        fleet.connect(name)
+        fleet.run(1)
+    assert [m.phase for m in fleet.state.migrations.values() if m.phase is MigrationPhase.FAILED] == []
+    fleet.run(10)
+    assert {vm.owner for vm in fleet.state.vms.values()} <= {"n2", "n3"}
