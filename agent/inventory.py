@@ -95,8 +95,8 @@ class Inventory:
         for oldest in list(self._gone)[: len(self._gone) - GONE_QEMUS_MAX]:
             del self._gone[oldest]
         old = self.seen.get(uuid)
-        if old is None or (old.vm.qemu and old.vm.qemu != qemu):
-            return False
+        if old is None or (old.vm.qemu != qemu and old.vm.state is not QemuState.GONE):
+            return False  # another one lives, or one that cannot be told yet: a look will say
         vm = structs.replace(old.vm, state=QemuState.GONE, qemu="", end=ended.end, reason=ended.reason, busy="")
         self.seen[uuid] = Seen(vm, now)
         return True

@@ -64,6 +64,9 @@ def speaks_against_off(state: State, record: NodeRecord, now: float) -> str:
     """Return what shows that a node is not off, empty if nothing does."""
     if record.connected and now - record.last_sign < state.config.suspect_after:
         return f"its agent was heard {span(now - record.last_sign)} ago"
+    waited = now - state.started_at
+    if not record.seen and record.machine_id and waited < state.config.lost_after:
+        return f"this aggregator started {span(waited)} ago, so the node has had no time to speak yet"
     if record.suspicion is None:
         return ""
     for where, at in sorted(record.suspicion.answered.items()):

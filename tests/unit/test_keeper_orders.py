@@ -239,6 +239,17 @@ def test_a_qemu_whose_end_nobody_explains_counts_as_crashed_after_a_second() -> 
     assert vm_reports(told)[-1].end is EndReason.CRASHED
 
 
+def test_the_end_of_the_last_qemu_is_not_that_of_one_that_cannot_be_told_yet() -> None:
+    """libvirt shows it running before its process is found; the old pid's end comes late. Nothing is released."""
+    node = Node()
+    node.connect()
+    node.start()
+    node.changed(a_vm(QemuState.RUNNING, ""))
+    effects = node.gone("q0")
+    assert not [r for r in node.records if isinstance(r, VmReleased)]
+    assert not [vm for vm in vm_reports(effects) if vm.state is QemuState.GONE]
+
+
 def test_an_old_look_does_not_bring_a_dead_qemu_back() -> None:
     node = Node()
     node.connect()
