@@ -41,7 +41,12 @@ class ProgramEnded(Struct, frozen=True):
 
 def run_program(path: Path, text: str, timeout_s: float) -> ProgramEnded:
     """Run path with text on its stdin; never raises for what the program does. timeout_s: seconds."""
-    environment = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": os.environ.get("HOME", "/")}
+    environment = {
+        "LC_ALL": "C",
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": os.environ.get("HOME", "/"),
+        "PYTHONWARNINGS": "ignore",  # fence programs are Python; what it deprecates is no answer of a device
+    }
     deadline = time.monotonic() + timeout_s
     if not os.access(path, os.X_OK):
         return ProgramEnded(None, missing=True, trouble=f"{path} is not there or may not be run; install fence-agents")

@@ -163,6 +163,13 @@ async def test_parameters_go_to_stdin_and_secrets_come_from_files(fences: Fences
     ]
 
 
+async def test_what_python_deprecates_is_not_what_a_device_says(fences: Fences, write: Write) -> None:
+    """fence-agents warn on stderr at every call; incidents quote the device, not the interpreter."""
+    body = "import warnings; warnings.warn('old', DeprecationWarning, stacklevel=1); print('Status: ON')"
+    fact = await fences.ask(write(body, shebang="#!/usr/bin/python3 -tt"))
+    assert (fact.answer, fact.line) == (ON, "Status: ON")
+
+
 async def test_no_secret_is_shown(fences: Fences, write: Write, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s3kr1t\n")
     agent = write("cat >&2; exit 1")
