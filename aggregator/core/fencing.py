@@ -18,7 +18,7 @@ from aggregator.core.events import (
     NodeState,
     PowerAnswer,
 )
-from aggregator.core.lookups import CONVICTED, acts, bound_to, survives_loss
+from aggregator.core.lookups import CONVICTED, acts, bound_to, pinned_to, survives_loss
 from aggregator.core.nodes import beats_again, evidence_of, may_convict, silence_s, step
 from aggregator.core.policy import off_orders_per_hour_max
 from aggregator.core.proofs import OFF_SPAN_S, first_of_off_series, reads_count_from, rung_is_trusted
@@ -188,7 +188,11 @@ def decide_readiness(draft: Draft) -> None:
 
 def would_move(state: State, node: NodeRecord) -> list[str]:
     """Return the VMs that would start elsewhere if the node were proven inert."""
-    return [vm.name for vm in bound_to(state, node.name) if survives_loss(vm) and not _runs_elsewhere(state, vm, node)]
+    return [vm.name for vm in bound_to(state, node.name) if _would_move(state, vm, node)]
+
+
+def _would_move(state: State, vm: VmRecord, node: NodeRecord) -> bool:
+    return survives_loss(vm) and pinned_to(vm) != node.name and not _runs_elsewhere(state, vm, node)
 
 
 def _runs_elsewhere(state: State, vm: VmRecord, node: NodeRecord) -> bool:

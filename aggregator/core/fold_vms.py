@@ -71,6 +71,7 @@ def take_reports(
 def _take_definition(vm: VmRecord, definition: Definition) -> None:
     if vm.run_xml_version == vm.xml_version:
         vm.definition = definition
+        vm.home = vm.owner
         vm.disks = definition.disks or vm.disks
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aggregator.core.lookups import takes_vms
+from msgspec import structs
+
+from aggregator.core.labels import HOSTNAME
+from aggregator.core.lookups import pinned_to, takes_vms
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.placement.place import build_table, judge, place_batch
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
 
 SOURCE_RULE = "MigrationSource"
+HOME_RULE = "DiskIsLocal"
 
 
 def node_seat(state: State, node: NodeRecord) -> PlacementNode:
@@ -57,8 +61,29 @@ def place_vms(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Ver
     """Place VMs that have no seat as one batch, in the order given back by placement."""
     settings = ScoreSettings.of(state.config)
     table = seat_table(state)
-    verdicts = place_batch([vm_seat(vm) for vm in vms], table, settings, state.rotation)
-    return list(zip(vms, verdicts, strict=True))
+    verdicts = place_batch([_seat_at_home(vm) for vm in vms], table, settings, state.rotation)
+    return [(vm, _naming_home(vm, verdict)) for vm, verdict in zip(vms, verdicts, strict=True)]
+
+
+def _seat_at_home(vm: VmRecord) -> PlacementVm:
+    """Return the VM's seat, on its only node where it is pinned to one."""
+    seat, home = vm_seat(vm), pinned_to(vm)
+    if not home:
+        return seat
+    spec = structs.replace(vm.spec, node_selector={**vm.spec.node_selector, HOSTNAME: home})
+    return structs.replace(seat, spec=spec)
+
+
+def _naming_home(vm: VmRecord, verdict: Verdict) -> Verdict:
+    """Say of the other nodes that it is the disk, and not a selector, that keeps a pinned VM away."""
+    home = pinned_to(vm)
+    if not home:
+        return verdict
+    rejected = {
+        node: rules if node == home else tuple(sorted({*rules, HOME_RULE} - {"NodeAffinity"}))
+        for node, rules in verdict.rejected.items()
+    }
+    return structs.replace(verdict, rejected=rejected)
 
 
 def migration_targets(state: State, vm: VmRecord, source: str) -> Verdict:

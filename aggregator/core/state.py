@@ -81,6 +81,7 @@ class VmRecord(Struct):
     bindings: list[Binding] = field(default_factory=list)
     reports: dict[str, SeenReport] = field(default_factory=dict)
     definition: Definition | None = None
+    home: str = ""  # the node that reported the definition
     phase: VmPhase = VmPhase.PENDING
     phase_since: float = 0.0
     phase_reason: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aggregator.core import events as ev
 from aggregator.core.events import MigrationPhase, NodeState, RunOutcome, VmPhase, VmVerb
 from aggregator.core.objects import VmSpec
-from fleet.model import Disk
+from fleet.model import Definition, Disk
 from tests.unit.core.fleet import GIB, Fleet
 
 ON_N1 = VmSpec(node_selector={"virtward/hostname": "n1"})
@@ -99,6 +99,31 @@ def test_a_disk_that_a_bound_vm_writes_has_no_second_writer() -> None:
     fleet.run(5)
     assert fleet.vm("b").phase is VmPhase.RUNNING
     assert fleet.vm("b").rejected == {}
+
+
+def test_a_vm_with_a_local_disk_starts_where_its_disk_is_and_nowhere_else() -> None:
+    """S16: the same path on another node is another disk. Nobody is fenced for it, and it returns with its node."""
+    fleet = Fleet()
+    fleet.apply("v", ON_N1)
+    fleet.run(10)
+    fleet.apply("v")
+    session = fleet.node("n1").session
+    assert session is not None
+    local = Definition("uuid-v", "v", "<domain/>", "h", (Disk("vda", "file:n1:/srv/v.img"),))
+    fleet.settle(
+        ev.VmsReported(at=fleet.now, node="n1", session=session, generation=2, vms=(), definitions=(local,)),
+    )
+    fleet.silent.add("n1")
+    fleet.run(60)
+    assert fleet.asked("off") == []
+    fleet.kill_power("n1")
+    fleet.run(30)
+    assert fleet.node("n1").state is NodeState.FENCED
+    assert fleet.vm("v").phase is VmPhase.RECOVERING
+    assert fleet.vm("v").rejected["n2"] == ("DiskIsLocal",)
+    fleet.reboot("n1")
+    fleet.run(5)
+    assert (fleet.vm("v").owner, fleet.vm("v").phase) == ("n1", VmPhase.RUNNING)
 
 
 def test_two_vms_of_one_disk_that_wait_together_are_not_started_together() -> None:
