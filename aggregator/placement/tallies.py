@@ -95,6 +95,11 @@ class Tally:
         """Return per slot the count in the slot's topology value, 0 where the node has none."""
         return column.spread_out(self.by_value(column))
 
+    @property
+    def arrays(self) -> int:
+        """How many arrays of counts it keeps at present."""
+        return len(self._totals)
+
     def forget(self, totals: Totals) -> None:
         self._totals.pop((id(totals.column), id(totals.among)), None)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from aggregator.placement.columns import BoolArray, IntArray, LabelColumn
 from aggregator.placement.compiled import CompiledVm
-from aggregator.placement.rules.base import SCORE_MAX
+from aggregator.placement.rules.base import SCORE_MAX, whole
 from aggregator.placement.selectors import Selector, selects
 from aggregator.placement.table import Table
 
@@ -44,11 +44,19 @@ class VMAffinity:
         return "no VM of its affinity is there"
 
     def score(self, vm: CompiledVm, table: Table, feasible: BoolArray) -> IntArray | int:
-        raw: IntArray | None = None
-        for column, by_value in _wishes(vm, table):
-            here = column.spread_out(by_value)
-            raw = here if raw is None else raw + here
-        return 0 if raw is None else _stretched(raw, feasible)
+        wishes = _wishes(vm, table)
+        if not wishes:
+            return 0
+        per_node = [column.spread_out(by_value) for column, by_value in wishes]
+        raw = per_node[0] if len(per_node) == 1 else np.add.reduce(per_node)
+        among = raw if feasible.all() else raw[feasible]
+        low, high = (int(among.min()), int(among.max())) if among.size else (0, 0)
+        if low == high:
+            return 0
+        if len(wishes) > 1:
+            return _stretched(raw, low, high)
+        column, by_value = wishes[0]  # values are fewer than nodes
+        return column.spread_out(_stretched(by_value, low, high))
 
 
 def _wishes(vm: CompiledVm, table: Table) -> list[tuple[LabelColumn, IntArray]]:
@@ -82,13 +90,9 @@ def _near(vm: CompiledVm, table: Table) -> BoolArray:
     return keyed if first_of_its_group else keyed & found
 
 
-def _stretched(raw: IntArray, feasible: BoolArray) -> IntArray | int:
-    """Scale so that the worst feasible node has 0 and the best 100; all the same: 0."""
-    among = raw[feasible]
-    if not among.size or among.max() == among.min():
-        return 0
-    low, high = int(among.min()), int(among.max())
-    return np.floor(SCORE_MAX * ((raw - low) / (high - low))).astype(np.int64)
+def _stretched(raw: IntArray, low: int, high: int) -> IntArray:
+    """Scale so that the worst feasible node has 0 and the best 100."""
+    return whole(SCORE_MAX * ((raw - low) / (high - low)))
 
 
 def _written(selector: Selector) -> str:

@@ -129,6 +129,17 @@ def test_standings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(one.standings) == 5
 
 
+def test_arrays_of_counts_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tallies, "TOTALS_MIN", 3)
+    monkeypatch.setattr(tallies, "TOTALS_BYTES_MAX", 0)
+    one = build_table(a_rack_of_all_sorts())
+    counted = [one.matches.tally((None,)), one.matches.tally(((),))]
+    for key in ("zone", "rack", "gen", HOST):
+        for tally in counted:
+            tally.by_value(one.columns.label(key))
+    assert sum(tally.arrays for tally in counted) == 3
+
+
 def test_absurd_weights_neither_overflow_nor_turn_round() -> None:
     one = build_table([a_node("n1"), a_node("n2")], [(a_vm("r"), "n1")])
     for weight in (WEIGHT_MAX, 2**62):
