@@ -54,7 +54,7 @@ def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
         node.attempt = None
         node.inert = None
         node.fence_wanted = False
-        node.power_on_asked_at = 0.0
+        node.power_on_asked_at = node.first_off_at = 0.0
     if to is NodeState.SUSPECT or (to in _SILENT and came_from is NodeState.UNSEEN):
         node.silent_at = at
     if to is NodeState.LOST:
@@ -185,6 +185,7 @@ def _fence_asked(state: State, event: ev.FenceAsked) -> None:
     if event.question == "status" and node.suspicion is not None:
         node.suspicion.power_asked_at = event.at
     if event.question == "off":
+        node.first_off_at = node.first_off_at or event.at
         state.off_orders = [t for t in state.off_orders if t > event.at - 3600] + [event.at]
         if node.attempt is not None:
             if event.rung != node.attempt.rung:

@@ -53,7 +53,7 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
         return None
     if ours and attempt is not None:
         others_heard_from = max(attempt.off_sent_at, first.answered_at)
-        if _another_may_have_died(draft, node, attempt.off_sent_at, others_heard_from):
+        if _another_may_have_died(draft, node, others_heard_from):
             return None
     agent = node.spec.fencing[last.rung].agent
     word = "said off twice after our off order" if ours else "said off twice without our order"
@@ -126,16 +126,19 @@ def rung_is_trusted(node: NodeRecord, rung: int) -> bool:
     return bool(ready.on_at and ready.identity and ready.device == device_of(entry))
 
 
-def _another_may_have_died(draft: Draft, node: NodeRecord, off_sent_at: float, since: float) -> bool:
-    """Return whether our off may have hit another node: the device may be *its* (swapped).
+def _another_may_have_died(draft: Draft, node: NodeRecord, since: float) -> bool:
+    """Return whether one of our offs may have hit another node: the device may be *its* (swapped).
 
-    Every other node that was Up must have beaten after the first reading of off; one that falls
-    silent instead has to be explained first.
+    Every other node that was Up must have beaten after the first reading of off; one that fell
+    silent after our first off has to be explained first, and only its own device's "off" does that.
     """
     for other in draft.state.nodes.values():
-        if other.name == node.name or not other.seen:
+        if other.name == node.name:
             continue
-        if other.state in SILENT and other.silent_at >= off_sent_at:
+        if other.state is NodeState.UNSEEN:
+            return True  # it was well when the last life of the aggregator ended, and has not spoken since
+        explained = other.inert is not None and other.inert.proof is ProofKind.POWER_OFF
+        if other.state in SILENT and other.silent_at >= node.first_off_at and not explained:
             return True
         if other.state is NodeState.UP and other.last_sign <= since:
             return True

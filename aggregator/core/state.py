@@ -212,6 +212,7 @@ class NodeRecord(Struct):
     suspicion: Suspicion | None = None
     attempt: FenceAttempt | None = None
     attempts: int = 0
+    first_off_at: float = 0.0  # when the first off order since it was last Up was given
     questions: dict[str, FenceQuestion] = field(default_factory=dict)
     readiness: list[RungReadiness] = field(default_factory=list)
     inert: Inert | None = None

@@ -92,3 +92,55 @@ def test_in_a_fleet_of_two_silence_convicts_nobody() -> None:
     assert "fence n1 --confirm-off" in incident.way_out
     fleet.kill_power("n1")
     fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 20)
+
+
+def test_another_nodes_death_is_explained_by_its_own_device() -> None:
+    """n2 loses its power between our off of n1 and the reading: both devices say off, so both are off."""
+    fleet = fleet_with_vms(5, 10)
+    fleet.silent.add("n1")
+    fleet.hanging.add("n1")
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCING), 20)
+    fleet.kill_power("n2")
+    fleet.run_until(fleet.is_in("n2", NodeState.FENCED), 30)
+    fleet.power["n1"] = PowerAnswer.OFF
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 60)
+    fleet.run(5)
+    assert {vm.owner for vm in fleet.state.vms.values()} <= {"n3", "n4", "n5"}
+
+
+def test_a_node_that_died_of_our_first_off_order_is_not_forgotten_at_the_second() -> None:
+    """n1's entry is n2's device: the first off hangs and kills n2, the second finds it off. n1 is proven by neither."""
+    fleet = fleet_with_vms(5, 10, {**LABORATORY, "brake": {"offOrdersPerHourMax": 10}})
+    rungs = tuple(structs.replace(rung, identity="Operator") for rung in fleet.node("n1").spec.fencing)
+    with_ladder(fleet, "n1", rungs)
+    fleet.run(10)
+    fleet.silent.add("n1")
+    fleet.hanging |= {"n1", "n2"}
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCING), 20)
+    fleet.silent.add("n2")
+    fleet.run_until(lambda: fleet.asked("off").count("n1") == 2, 30)
+    fleet.power["n1"] = PowerAnswer.OFF
+    fleet.run(120)
+    assert fleet.node("n1").inert is None
+    assert all(vm.epoch == 1 for vm in fleet.state.vms.values() if vm.owner == "n1")
+
+
+def test_a_node_not_heard_since_a_restart_may_have_died_of_our_off_order() -> None:
+    """The aggregator was killed right after the off order; until n2 has spoken, n1's reading may be n2's."""
+    fleet = fleet_with_vms(5, 10)
+    rungs = tuple(structs.replace(rung, identity="Operator") for rung in fleet.node("n1").spec.fencing)
+    with_ladder(fleet, "n1", rungs)
+    fleet.run(10)
+    fleet.silent.add("n1")
+    fleet.hanging.add("n1")
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCING), 20)
+    fleet.silent.add("n2")
+    fleet.power["n1"] = PowerAnswer.OFF
+    fleet.restart()
+    for name in ("n3", "n4", "n5"):
+        fleet.connect(name)
+    fleet.run(4)
+    assert fleet.node("n1").inert is None
+    fleet.silent.discard("n2")
+    fleet.connect("n2")
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 60)
