@@ -10,7 +10,7 @@ from aggregator.core.draft import Draft
 from aggregator.core.events import DrainChanged, MigrationPhase, MigrationQueued, RunOutcome, StopDecided
 from aggregator.core.lookups import acts, binding_to, bound_to, can_order
 from aggregator.core.migrate import why_not_migratable
-from aggregator.core.seats import migration_targets
+from aggregator.core.seats import migration_targets, stays_in_maintenance
 from aggregator.core.state import DrainRecord, NodeRecord, State, VmRecord
 from fleet.model import EvictionStrategy
 
@@ -49,9 +49,11 @@ def decide_drains(draft: Draft) -> None:
 
 
 def _advance(draft: Draft, drain: DrainRecord, node: NodeRecord) -> None:
-    vms = bound_to(draft.state, node.name)
+    there = bound_to(draft.state, node.name)
+    vms = [vm for vm in there if not stays_in_maintenance(vm)]
     if not vms:
-        _change(draft, drain, "Done", {}, "nothing is left on it")
+        left = "what is left on it tolerates maintenance" if there else "nothing is left on it"
+        _change(draft, drain, "Done", {}, left)
         return
     if drain.deadline and draft.due(drain.deadline):
         _change(draft, drain, "Expired", drain.blocked, "its deadline has passed")

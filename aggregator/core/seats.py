@@ -12,12 +12,15 @@ from msgspec import structs
 
 from aggregator.core.labels import HOSTNAME
 from aggregator.core.lookups import pinned_to, takes_vms
+from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.placement.place import build_table, judge, place_batch
+from aggregator.placement.selectors import tolerates
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
 
 SOURCE_RULE = "MigrationSource"
+MAINTENANCE_KEY = "virtward/maintenance"
 HOME_RULE = "DiskIsLocal"
 
 
@@ -84,6 +87,12 @@ def _naming_home(vm: VmRecord, verdict: Verdict) -> Verdict:
         for node, rules in verdict.rejected.items()
     }
     return structs.replace(verdict, rejected=rejected)
+
+
+def stays_in_maintenance(vm: VmRecord) -> bool:
+    """Return whether the VM tolerates maintenance: it may be placed on a drained node, and is not drained."""
+    maintenance = Taint(key=MAINTENANCE_KEY, effect=TaintEffect.NO_SCHEDULE)
+    return tolerates(vm.spec.tolerations, maintenance)
 
 
 def migration_targets(state: State, vm: VmRecord, source: str) -> Verdict:

@@ -6,7 +6,7 @@ from msgspec import structs
 
 from aggregator.core import events as ev
 from aggregator.core.events import MigrationPhase, NodeState, VmPhase
-from aggregator.core.objects import VmSpec
+from aggregator.core.objects import Toleration, VmSpec
 from fleet.messages import DestroyVm, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
 from fleet.model import EndReason, EvictionStrategy, OrderOutcome, QemuState
 from tests.unit.core.fleet import Fleet
@@ -205,3 +205,21 @@ def test_a_cancelled_migration_that_has_not_begun_ends_at_once() -> None:
     fleet.run(1)
     assert fleet.state.migrations["mig-2"].phase is MigrationPhase.CANCELLED
     assert [b.node for b in fleet.vm("b").bindings] == ["n1"]
+
+
+def test_a_vm_that_tolerates_maintenance_is_not_drained() -> None:
+    """product.md, taints: it may be placed there, and it stays."""
+    fleet = Fleet()
+    tolerant = VmSpec(
+        tolerations=(Toleration(key="virtward/maintenance", operator="Exists"),),
+        node_selector={"virtward/hostname": "n1"},
+    )
+    fleet.apply("guard", tolerant)
+    fleet.apply("v", VmSpec(node_selector={"virtward/hostname": "n1"}))
+    fleet.run(2)
+    fleet.apply("v")
+    fleet.settle(ev.DrainRequested(at=fleet.now, node="n1"))
+    fleet.run(20)
+    assert fleet.state.drains["n1"].state == "Done"
+    assert fleet.vm("guard").owner == "n1"
+    assert fleet.vm("v").owner != "n1"
