@@ -29,7 +29,7 @@ def judge_start(record: VmRecord, _force: bool) -> RunStrategy | None:  # noqa: 
     if record.run_open:
         state = "is being stopped" if record.stopping else f"has a run on {record.owner} ({record.phase})"
         raise conflict(f"VM {record.name} {state}; restart it, or wait until it is down")
-    if record.spec.run_strategy is RunStrategy.ONCE and record.run:
+    if record.spec.run_strategy is RunStrategy.ONCE and record.ever_ran:
         raise conflict(
             f"VM {record.name} has run, and runStrategy Once means once; change spec.runStrategy to start it again"
         )

@@ -213,7 +213,7 @@ def _run_ended(state: State, event: ev.RunEnded) -> None:
     vm.stopping = None
     if vm.run_void:
         return
-    vm.ran_under_strategy = True
+    vm.ran_under_strategy = vm.ever_ran = True
     vm.outcome = event.outcome
     if not restarts:
         vm.start_wanted = False

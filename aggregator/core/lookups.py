@@ -91,7 +91,7 @@ def wants_run(vm: VmRecord) -> bool:
     if strategy is RunStrategy.RERUN_ON_FAILURE:
         return not vm.ran_under_strategy or vm.outcome in {RunOutcome.FAILED, RunOutcome.EVICTED}
     if strategy is RunStrategy.ONCE:
-        return vm.run == 0
+        return not vm.ever_ran
     return False
 
 

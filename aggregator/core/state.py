@@ -104,6 +104,7 @@ class VmRecord(Struct):
     undefined_on: list[str] = field(default_factory=list)  # nodes that were told to forget a deleted VM
     retry_at: float = 0.0  # no new order before: the last one failed without a change
     gone_confirmed_at: float = 0.0  # a person vouched for every binding older than this
+    ever_ran: bool = False  # a run of it was begun and did not prove void
     run_void: bool = False  # the newest run provably never began
     xml_version: int = 0  # rises when the ordered XML changes
     run_xml_version: int = 0  # of the XML the newest run was started from

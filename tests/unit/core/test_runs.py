@@ -109,6 +109,21 @@ def test_a_refused_start_counts_as_no_run_and_is_tried_again() -> None:
     assert (fleet.vm("v").failed_starts, fleet.vm("v").restart_count) == (0, 0)
 
 
+def test_a_vm_that_shall_run_once_is_started_again_if_its_start_never_began() -> None:
+    """Once means one run, not one order; after the run it stays down."""
+    fleet = Fleet()
+    fleet.refuse["v"] = OrderOutcome.REFUSED
+    fleet.apply("v", VmSpec(run_strategy=RunStrategy.ONCE))
+    fleet.run(3)
+    fleet.refuse.clear()
+    fleet.run(20)
+    assert fleet.vm("v").phase is VmPhase.RUNNING
+    run = fleet.vm("v").run
+    fleet.ends("v", EndReason.POWEROFF)
+    fleet.run(20)
+    assert (fleet.vm("v").run, fleet.vm("v").phase) == (run, VmPhase.SUCCEEDED)
+
+
 def test_an_order_left_behind_in_an_old_session_binds_until_the_node_speaks() -> None:
     """S11: the start may have happened. Only a newer session that shows it did not frees the VM."""
     fleet = Fleet(2)
