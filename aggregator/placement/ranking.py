@@ -25,7 +25,7 @@ from aggregator.placement.rules import (
     Score,
     SlotScore,
 )
-from aggregator.placement.rules.base import ALL, Slots
+from aggregator.placement.rules.base import ALL, Slots, pick
 from aggregator.placement.standing import Standing
 from aggregator.placement.table import Table
 from aggregator.placement.types import ScoreSettings
@@ -122,7 +122,7 @@ def _empty(vm: CompiledVm, table: Table) -> Standing:
 
 
 def _mend(standing: Standing, vm: CompiledVm, table: Table, scoring: Scoring, at: Slots) -> None:
-    fits = standing.open[at]
+    fits = pick(standing.open, at)
     for slot_filter in SLOT_FILTERS:
         fits = fits & slot_filter.mask(vm, table, at)
     key = np.full(fits.shape, LIFT, dtype=np.int64)
@@ -130,6 +130,7 @@ def _mend(standing: Standing, vm: CompiledVm, table: Table, scoring: Scoring, at
         key += rule.score(vm, table, fits, at) * weight
     key *= VMS_SPAN
     if scoring.key:
-        key -= np.minimum(table.vms[at], VMS_SPAN - 1)
-    standing.fits[at] = fits
-    standing.key[at] = key * fits
+        key -= np.minimum(pick(table.vms, at), VMS_SPAN - 1)
+    every = slice(None) if at is None else at
+    standing.fits[every] = fits
+    standing.key[every] = key * fits

@@ -7,7 +7,7 @@ what is requested on it, so it can be asked anew for the nodes that changed; the
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from aggregator.placement.table import Table
 
 SCORE_MAX = 100
 
-Slots = slice | NDArray[np.int64]
-ALL = slice(None)
+_Number = TypeVar("_Number", bound=np.generic)
+
+Slots = NDArray[np.int64] | None
+ALL: Slots = None
 
 
 class Filter(Protocol):
@@ -66,6 +68,11 @@ def share_of_highest(raw: IntArray, feasible: BoolArray) -> IntArray | int:
     """Scale so that the highest feasible is 100 (kube-scheduler's DefaultNormalizeScore); all 0 stays 0."""
     highest = int((raw * feasible).max())
     return raw * SCORE_MAX // highest if highest else 0
+
+
+def pick(per_slot: NDArray[_Number], at: Slots) -> NDArray[_Number]:
+    """Return some slots of an array whose last axis is the slots; of all of them not a copy but the array itself."""
+    return per_slot if at is None else per_slot.take(at, axis=-1)
 
 
 def whole(numbers: FloatArray) -> IntArray:
