@@ -91,7 +91,8 @@ class Definitions:
     async def _keep_reading(self) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._wake.wait(), COMPARE_EVERY_S)
+                async with asyncio.timeout(COMPARE_EVERY_S):
+                    await self._wake.wait()
             except TimeoutError:
                 self._all_wanted = True
             self._wake.clear()

@@ -6,6 +6,7 @@ Knows psutil, /proc and the configured files; asks nothing over the network.
 from __future__ import annotations
 
 import asyncio
+import functools
 import platform
 import socket
 from collections.abc import Sequence
@@ -64,7 +65,8 @@ async def read_bmc(command: Sequence[str]) -> BmcIdentity | None:
         log.warning("bmc identity not read", command=command[0], error=error.strerror or str(error))
         return None
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), BMC_TIMEOUT_S)
+        async with asyncio.timeout(BMC_TIMEOUT_S):
+            output, _ = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
@@ -136,6 +138,7 @@ def node_facts(
     )
 
 
+@functools.cache  # read from a file, and facts are asked for all the time
 def agent_version() -> str:
     """Return the installed version of virtward, empty in a bare checkout."""
     try:

@@ -99,7 +99,8 @@ class Link:
                 max_msg_size=FRAME_BYTES_MAX + 1,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
             )
-            socket = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                socket = await opening
         except aiohttp.WSServerHandshakeError as error:
             reason = "the aggregator does not accept this node's token" if error.status in UNAUTHORIZED else str(error)
             log.warning("aggregator refused the connection", url=url, reason=reason)
@@ -146,7 +147,8 @@ async def _send(socket: aiohttp.ClientWebSocketResponse, outbox: asyncio.Queue[b
 
 async def _close(socket: aiohttp.ClientWebSocketResponse) -> None:
     try:
-        await asyncio.wait_for(socket.close(), CLOSE_TIMEOUT_S)
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await socket.close()
     except (TimeoutError, aiohttp.ClientError, ConnectionError):
         return
 

@@ -77,7 +77,8 @@ class PeerServer:
         self._waiting[number] = future
         self._noticed(PeerNoticeReceived(number, message))
         try:
-            receipt = await asyncio.wait_for(future, ANSWER_TIMEOUT_S)
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                receipt = await future
         except TimeoutError:
             return web.Response(status=503, text="no answer in time\n")
         finally:

@@ -35,7 +35,8 @@ async def probe(effect: Probe, clock: Clock) -> ProbeReturned:
 async def _ask(address: ProbeAddress) -> ProbeResult:
     question = _ask_agent if address.port == "agent" else _ask_libvirt
     try:
-        detail = await asyncio.wait_for(question(address.host, address.number), ASK_TIMEOUT_S)
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            detail = await question(address.host, address.number)
         answered = not detail
     except TimeoutError:
         answered, detail = False, f"no answer within {ASK_TIMEOUT_S:g} s"

@@ -147,7 +147,8 @@ class LibvirtHypervisor:
     async def wait_ready(self, wait_s_max: float) -> bool:
         """Wait for the first connection to libvirt."""
         try:
-            await asyncio.wait_for(self._ready.wait(), wait_s_max)
+            async with asyncio.timeout(wait_s_max):
+                await self._ready.wait()
         except TimeoutError:
             return False
         return True
@@ -167,7 +168,8 @@ class LibvirtHypervisor:
     async def _keep_looking(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._look_wanted.wait(), LOOK_EVERY_S)
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._look_wanted.wait()
             self._look_wanted.clear()
             self._facts(await self._look_at_all())
 

@@ -46,7 +46,9 @@ class Workers:
             flight = _Flight(self, loop, future, call)
             threading.Thread(target=flight.run, name=f"{self.name}", daemon=True).start()
             try:
-                return await asyncio.wait_for(asyncio.shield(future), timeout_s)
+                # Not wait_for: it forgets a cancellation that comes as the call ends, and who was told to stop goes on.
+                async with asyncio.timeout(timeout_s):
+                    return await asyncio.shield(future)
             except TimeoutError:
                 if future.done():
                     return future.result()

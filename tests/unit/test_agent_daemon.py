@@ -9,6 +9,8 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -236,6 +238,23 @@ async def test_a_call_that_raises_raises_where_it_is_awaited() -> None:
         await Workers("test", 1).run(lambda: 1 // 0, 5.0)
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_cancellation_at_the_moment_a_call_ends_is_not_forgotten(turns: int) -> None:
+    """Told to stop in any turn of the loop around the end of the call, the caller stops."""
+    workers, release = Workers("ends", threads_max=1), threading.Event()
+    caller = asyncio.create_task(workers.run(release.wait, 30.0))
+    await until(lambda: any(thread.name == "ends" for thread in threading.enumerate()))
+    release.set()
+    while any(thread.name == "ends" for thread in threading.enumerate()):
+        time.sleep(0.001)  # noqa: ASYNC251 - the loop must not turn before the thread has handed in its result
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    was_cancelled = caller.cancel()
+    await asyncio.wait((caller,))
+    assert caller.cancelled() is was_cancelled
+    assert workers.stuck == 0
+
+
 # --- host and command line
 
 
@@ -320,11 +339,17 @@ def test_a_stopped_agent_process_ends_well_even_without_libvirt(tmp_path: Path) 
     )
     command = [sys.executable, "-m", "agent.main", "--config", str(path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "aggregator not reached" in line:
-                break
-        process.send_signal(signal.SIGTERM)
-        rest = process.stderr.read()
-        assert process.wait(20) == 0
+        guard = threading.Timer(60, process.kill)  # one that does not end must not hold up the tests either
+        guard.start()
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "aggregator not reached" in line:
+                    break
+            process.send_signal(signal.SIGTERM)
+            rest = process.stderr.read()
+        finally:
+            guard.cancel()
+            process.kill()
+        assert process.wait() == 0
     assert "Traceback" not in rest
