@@ -112,7 +112,8 @@ class Hub:
         """Tell whether something changed within timeout_s."""
         self.touch()
         try:
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
         except TimeoutError:
             return False
         return True
@@ -147,7 +148,9 @@ class Hub:
         try:
             while self.watchers or monotonic() - self._used_at < QUIET_S_MAX:
                 try:
-                    await asyncio.wait_for(self._fleet.wait_for_change(self._position), LOOK_AGAIN_S)
+                    # Not wait_for: it forgets a cancellation that comes just as the change does.
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await self._fleet.wait_for_change(self._position)
                 except TimeoutError:
                     pass  # progress is looked at all the same
                 except NotServingError:

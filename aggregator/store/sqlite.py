@@ -96,7 +96,8 @@ class SqliteStore:
     async def _call(self, pool: ThreadPoolExecutor, work: Callable[[], Answer]) -> Answer:
         loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(loop.run_in_executor(pool, work), CALL_S_MAX)
+            async with asyncio.timeout(CALL_S_MAX):
+                return await loop.run_in_executor(pool, work)
         except TimeoutError:
             raise StoreError(f"{self._path}: the disk did not answer within {CALL_S_MAX:.0f} s; look at it") from None
         except sqlite3.DatabaseError as error:
