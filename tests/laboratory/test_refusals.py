@@ -65,6 +65,7 @@ FILES = {
     "aggregator, no TOML": ("aggregator", "api_listen =", "api_listen = =", ("FILE", "line 2")),
     "aggregator, bad duration": ("aggregator", '"30s"', '"30 parsecs"', ("FILE", "rescueAfter")),
     "agent, unknown key": ("agent", "state_dir", "state_folder", ("FILE", "state_folder")),
+    "agent, out of range": ("agent", "every_s = 2.5", "every_s = 0.1", ("FILE", "bmc_identity_every_s", "0.1")),
     "agent, wrong type": ("agent", 'node = "h1"', "node = 5", ("FILE", "node")),
 }
 
