@@ -61,6 +61,20 @@ def decide_evidence(draft: Draft) -> None:
         elif node.state is NodeState.FENCING:
             _ask_peers(draft, node)
             _ask_device(draft, node)
+        elif node.state is NodeState.FENCED and _another_reads_off(draft, node):
+            _ask_device(draft, node)
+
+
+def _another_reads_off(draft: Draft, node: NodeRecord) -> bool:
+    """Return whether a silent node's device says off: then this one's must still say so too (a swap)."""
+    return any(
+        other.name != node.name
+        and other.state in ASKED_ABOUT
+        and other.suspicion is not None
+        and bool(other.suspicion.reads)
+        and other.suspicion.reads[-1].answer is PowerAnswer.OFF
+        for other in draft.state.nodes.values()
+    )
 
 
 def _pace_s(draft: Draft, node: NodeRecord, quick_s: float) -> float:
@@ -111,11 +125,9 @@ def _ask_device(draft: Draft, node: NodeRecord) -> None:
         return
     earliest = reads_count_from(node, node.suspicion)
     first = first_of_off_series(node.suspicion.reads, rung, earliest)
-    due_at = (
-        first.answered_at + OFF_SPAN_S
-        if first
-        else node.suspicion.power_asked_at + _pace_s(draft, node, STATUS_EVERY_S)
-    )
+    due_at = node.suspicion.power_asked_at + _pace_s(draft, node, STATUS_EVERY_S)
+    if first is not None and node.suspicion.power_asked_at < first.answered_at + OFF_SPAN_S:
+        due_at = first.answered_at + OFF_SPAN_S  # the reading that makes two of them a proof
     if draft.due(due_at):
         _ask(draft, node, rung, "status", "evidence", STATUS_TIMEOUT_S)
 

@@ -19,7 +19,7 @@ from fleet.model import Leadership
 
 VOLATILE_KINDS = (ev.BeatHeard, ev.MigrationProgressed)
 _UNSEEN_AFTER_START = (NodeState.UP, NodeState.SUSPECT, NodeState.AGENT_LOST)
-_GIVEN_UP = (NodeState.LOST, NodeState.FENCING)
+_GIVEN_UP = (NodeState.LOST, NodeState.FENCING, NodeState.FENCED)
 
 
 def fold(state: State, event: Event) -> None:

@@ -185,6 +185,7 @@ def _fence_asked(state: State, event: ev.FenceAsked) -> None:
     if event.question == "status" and node.suspicion is not None:
         node.suspicion.power_asked_at = event.at
     if event.question == "off":
+        node.convicted_at = event.at
         node.first_off_at = node.first_off_at or event.at
         state.off_orders = [t for t in state.off_orders if t > event.at - 3600] + [event.at]
         if node.attempt is not None:

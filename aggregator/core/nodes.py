@@ -24,6 +24,7 @@ from aggregator.core.state import NodeRecord, State
 
 EVIDENCE_FRESH_S = 5.0
 PLANES_FOR_SHORT_WAIT = 2
+BRAKE_MARGIN_S = 1.0  # so that the first and the last of a window never fall on its two ends
 JUDGES_MIN = 3
 
 STEPS: dict[NodeState, tuple[NodeState, ...]] = {
@@ -88,9 +89,10 @@ def brake_limit(state: State) -> int:
 def silent_nodes(draft: Draft) -> list[str]:
     """Return the nodes the brake counts: silent now, too long unseen, or fallen silent within its window."""
     window = draft.state.config.brake.window
+    margin = BRAKE_MARGIN_S if window else 0.0
     found = []
     for node in draft.state.nodes.values():
-        ends = max(node.silent_at, node.convicted_at) + window
+        ends = max(node.silent_at, node.convicted_at) + window + margin
         if node.state in SILENT or unseen_too_long(draft, node):
             found.append(node.name)
         elif node.silent_at and ends > draft.now:

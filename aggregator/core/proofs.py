@@ -17,7 +17,8 @@ OFF_SPAN_S = 1.0
 """The second reading is asked this long after the first was answered: a device may say off up to
 1 s before it is (safety.md asks for at least 0.5 s between them)."""
 PROOF_AGE_S_MAX = 2.0
-PLANES_AGAINST_A_SWAP = 2
+SWAP_ANSWER_S_MAX = 10.0  # a device that gives no answer for so long says nothing about a swap
+_IN_THE_DARK = (NodeState.UNSEEN, NodeState.SUSPECT, NodeState.LOST, NodeState.FENCING)
 NEVER_PROVES = ("fence_dummy", "fence_brocade", "fence_scsi", "fence_mpath", "fence_sanbox2")
 """Fabric agents cut off storage, not power; fence_dummy says what it is told."""
 
@@ -81,19 +82,45 @@ def _peers_must_answer_first(draft: Draft, node: NodeRecord, suspicion: Suspicio
 
 
 def _device_may_be_anothers(draft: Draft, node: NodeRecord, first: PowerRead) -> bool:
-    """Return whether this "off" may speak of another node that is silent although its device says on.
+    """Return whether an "off" without our order may speak of another node: devices may have been swapped.
 
-    Then the devices may be swapped, and two planes have to be silent besides.
+    Every other node that is Up must have beaten since the first reading, one that is silent must
+    not have a device that says on, and one that was found off must still be said to be off. A node
+    that hangs meanwhile makes this one wait for its own off order, which is slower and sure.
     """
-    suspicion = node.suspicion
-    silent_planes = [t for t in suspicion.silent.values() if t > first.asked_at] if suspicion else []
-    if len(silent_planes) >= PLANES_AGAINST_A_SWAP:
-        return False
     for other in draft.state.nodes.values():
-        reads = other.suspicion.reads if other.suspicion is not None and other.name != node.name else []
-        if reads and reads[-1].answer is PowerAnswer.ON and other.state in SILENT:
+        if other.name == node.name:
+            continue
+        if other.state is NodeState.UP and other.last_sign <= first.answered_at:
+            return True
+        if _no_longer_off(draft, other, first) or _silent_and_on(draft, other):
             return True
     return False
+
+
+def _silent_and_on(draft: Draft, other: NodeRecord) -> bool:
+    """Return whether a silent node's device says on, is not its own, or has not had the time to answer.
+
+    One whose agent alone is gone is known to live, so its device speaks true.
+    """
+    if other.state not in _IN_THE_DARK or other.suspicion is None or not other.readiness:
+        return False
+    if not other.suspicion.reads:
+        mixed_up = any(identity_problem(entry, other.facts) for entry in other.spec.fencing)
+        return mixed_up or not draft.due(other.suspicion.since + SWAP_ANSWER_S_MAX)
+    return other.suspicion.reads[-1].answer is PowerAnswer.ON
+
+
+def _no_longer_off(draft: Draft, other: NodeRecord, first: PowerRead) -> bool:
+    """Return whether the device of a node that was found off says on now, or has not been asked again yet."""
+    if other.state is not NodeState.FENCED or other.suspicion is None or other.inert is None:
+        return False
+    if other.inert.proof is not ProofKind.POWER_OFF:
+        return False
+    fresh = [read for read in other.suspicion.reads if read.asked_at >= first.asked_at]
+    if not fresh:
+        return not draft.due(first.asked_at + SWAP_ANSWER_S_MAX)
+    return fresh[-1].answer is PowerAnswer.ON
 
 
 def reads_count_from(node: NodeRecord, suspicion: Suspicion) -> float:

@@ -223,7 +223,7 @@ class NodeRecord(Struct):
     off_confirmed_by: str = ""
     quiet_until: float = 0.0  # no new attempt before
     silent_at: float = 0.0  # last time it fell silent (for the brake)
-    convicted_at: float = 0.0  # last time it was found Lost (for the brake)
+    convicted_at: float = 0.0  # last time it was found Lost or ordered off (for the brake)
     power_ons: list[float] = field(default_factory=list)
     incident: str = ""
     fact: int = 0

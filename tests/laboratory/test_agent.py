@@ -106,6 +106,7 @@ async def test_a_migration_hands_over_on_the_sources_pid_and_the_count_goes_on(
     await bench.done("h2", vm, DestroyVm(1), epoch=2)
 
 
+@pytest.mark.slow  # waits out libvirt's keepalive; test_moves has the trap at its exact phase
 async def test_the_hand_over_trap_leaves_one_running_copy(laboratory: Laboratory, bench: BenchAggregator) -> None:
     """The target's replies are lost between Finish and its answer: libvirt alone would run the VM twice."""
     vm, xml = a_guest(laboratory, "trap")
