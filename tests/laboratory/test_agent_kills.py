@@ -27,16 +27,24 @@ async def test_a_kill_during_a_start_ends_in_something_true(
         vm, xml = a_guest(laboratory, f"kill-{victim}")
         order = await bench.order("h1", vm, StartVm(xml, run), epoch=run)
         await asyncio.sleep(0.04 * run)
+        sessions = len(bench.nodes["h1"].sessions)
         pid = host.pid_of(victim)
         kill(pid)
         if victim == "agent":
             start_agent(laboratory, host)
+            # What the dead agent said last must not be taken for the new one's word.
+            await bench.wait(partial(_sessions_above, bench, sessions), 60.0)
         else:
             host.start_libvirtd()
         report = await bench.wait(partial(_known_end, bench, order, vm[0]), 60.0)
         running = may_run(laboratory, vm[1])
         assert running == (["h1"] if report == "Running" else [])
         await bench.done("h1", vm, DestroyVm(run), epoch=run)
+
+
+def _sessions_above(bench: BenchAggregator, number: int) -> bool:
+    """Whether the node's agent has opened one more session than that."""
+    return len(bench.nodes["h1"].sessions) > number
 
 
 def _known_end(bench: BenchAggregator, order: str, uuid: str) -> str:
