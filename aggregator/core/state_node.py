@@ -1,0 +1,127 @@
+"""What is known and decided about one node, its silence, its fencing. Plain records; only the fold modules assign."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from aggregator.core.objects import NodeSpec, Taint
+from aggregator.core.words import NodeState, PowerAnswer, ProofKind
+from fleet.messages import OrderInHand
+from fleet.model import LedgerState, NodeFacts, SessionKey
+
+
+class PowerRead(Struct):
+    """One answer of a node's fence device to a status question."""
+
+    rung: int
+    answer: PowerAnswer
+    asked_at: float
+    answered_at: float
+
+
+class Suspicion(Struct):
+    """What has been gathered since a node fell silent. Lives as long as the silence."""
+
+    since: float
+    rounds: int = 0
+    asked_at: float = 0.0
+    power_asked_at: float = 0.0
+    silent: dict[str, float] = field(default_factory=dict)  # plane -> when the last one left unanswered was asked
+    answered: dict[str, float] = field(default_factory=dict)  # plane/port -> when the last one answered was asked
+    reads: list[PowerRead] = field(default_factory=list)
+
+
+class FenceQuestion(Struct):
+    """A question or order to a fence device that has not been answered."""
+
+    question_id: str
+    rung: int
+    question: str
+    purpose: str
+    asked_at: float
+    deadline: float
+
+
+class FenceAttempt(Struct):
+    """One walk down a node's ladder."""
+
+    number: int
+    since: float
+    rung: int = 0
+    tries: int = 0
+    off_sent_at: float = 0.0  # of the last off order of any rung
+    answers: list[PowerAnswer] = field(default_factory=list)  # to the off orders of this rung
+    answered_at: float = 0.0  # the last answer to an off order
+    notes: list[str] = field(default_factory=list)
+    may_act_until: float = 0.0  # until then an order of this attempt could still act
+
+
+class RungReadiness(Struct):
+    """What is known of a rung's device: proven right while the node beat, or why not."""
+
+    device: str  # agent and parameters, in one string; another device is another proof
+    on_at: float = 0.0
+    checked_at: float = 0.0
+    identity: str = ""  # InBand | Operator | "" (not shown to be the node's own)
+    problem: str = "not checked yet"
+    off_at: float = 0.0  # it said off while the node was Up; a beat after that makes it a wrong device
+    distrusted: bool = False  # until the node is applied again
+
+
+class Inert(Struct):
+    """The proof that a node's last boot runs nothing."""
+
+    boot_id: str
+    proof: ProofKind
+    at: float
+    detail: str
+    by_our_off: bool = False
+
+
+class NodeRecord(Struct):
+    """One node: what is ordered of it, what it says, what we hold of it."""
+
+    name: str
+    created: float
+    labels: dict[str, str] = {}
+    spec: NodeSpec = NodeSpec()
+    version: int = 0
+    approved: bool = False
+    token_sha256: str = ""
+    machine_id: str = ""
+    host_uuid: str = ""
+    facts: NodeFacts | None = None
+    state: NodeState = NodeState.JOINING
+    state_since: float = 0.0
+    state_reason: str = ""
+    boot_id: str = ""
+    session: SessionKey | None = None  # the standing or last one
+    session_since: float = 0.0
+    connected: bool = False
+    doubted: bool = False  # the standing session is being closed, to ask anew
+    complete: bool = False  # the session's picture of the node is whole
+    ledger: LedgerState = LedgerState.NEW
+    in_hand: tuple[OrderInHand, ...] = ()
+    last_sign: float = 0.0
+    last_order_at: float = 0.0
+    ended_how: str = ""
+    seen: bool = False  # in this life of the aggregator
+    taints: tuple[Taint, ...] = ()  # the system's
+    drain: str = ""  # name of the drain that set maintenance; also after it is done
+    suspicion: Suspicion | None = None
+    attempt: FenceAttempt | None = None
+    attempts: int = 0
+    first_off_at: float = 0.0  # when the first off order since it was last Up was given
+    questions: dict[str, FenceQuestion] = field(default_factory=dict)
+    readiness: list[RungReadiness] = field(default_factory=list)
+    inert: Inert | None = None
+    power_on_asked_at: float = 0.0
+    fence_wanted: bool = False  # a person asked for it
+    off_confirmed_at: float = 0.0  # a person vouched that it is off, and who
+    off_confirmed_by: str = ""
+    quiet_until: float = 0.0  # no new attempt before
+    silent_at: float = 0.0  # last time it fell silent (for the brake)
+    convicted_at: float = 0.0  # last time it was found Lost or ordered off (for the brake)
+    power_ons: list[float] = field(default_factory=list)
+    incident: str = ""
+    fact: int = 0

@@ -1,0 +1,139 @@
+"""What is known and decided about one VM, its orders and its moves. Plain records; only the fold modules assign."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from aggregator.core.objects import VmSpec
+from aggregator.core.words import MigrationPhase, RunOutcome, VmPhase, VmVerb
+from fleet.messages import Order
+from fleet.model import Definition, Disk, EndReason, OrderOutcome, SessionKey, VmReport
+
+
+class Binding(Struct):
+    """A node (one boot of it) on which a QEMU of the VM may run, until proven otherwise."""
+
+    node: str
+    boot_id: str
+    epoch: int
+    since: float
+    why: str  # owner | start | migration-target | foreign
+    order_id: str = ""
+
+
+class SeenReport(Struct):
+    """A node's last word on a VM, with the session it was said in."""
+
+    report: VmReport
+    session: SessionKey
+    at: float
+    full: bool = False  # part of a full state, not of a delta
+
+
+class VmRecord(Struct):
+    """One VM: what is ordered, where it may be, how its runs went."""
+
+    name: str
+    uuid: str
+    spec: VmSpec
+    created: float
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    version: int = 0
+    disks: tuple[Disk, ...] = ()
+    cpu_m: int = 0
+    memory_bytes: int = 0
+    epoch: int = 0  # the owner's
+    epoch_top: int = 0  # the highest ever issued
+    run: int = 0  # id of the newest run; 0: never ran
+    run_open: bool = False
+    run_reached_running: bool = False
+    run_since: float = 0.0
+    owner: str = ""
+    bindings: list[Binding] = field(default_factory=list)
+    reports: dict[str, SeenReport] = field(default_factory=dict)
+    definition: Definition | None = None
+    home: str = ""  # the node that reported the definition
+    phase: VmPhase = VmPhase.PENDING
+    phase_since: float = 0.0
+    phase_reason: str = ""
+    outcome: RunOutcome | None = None  # of the last run that ended
+    last_end: EndReason = EndReason.NOT_ENDED
+    stopping: RunOutcome | None = None  # the run is being ended on purpose: as what
+    stop_force: bool = False
+    start_wanted: bool = False  # a start by name, or the second half of a restart
+    pause_asked: VmVerb | None = None  # pause or unpause, until it is so
+    ran_under_strategy: bool = False  # a run was begun since this run strategy was set
+    held_until: float = 0.0
+    held_why: str = ""
+    failed_starts: int = 0  # in a row, without reaching Running
+    restarts: list[float] = field(default_factory=list)  # times, within the budget's window
+    restart_count: int = 0
+    failed_on: str = ""  # node of the last failed start
+    rejected: dict[str, tuple[str, ...]] = {}
+    migration: str = ""
+    deleting: bool = False
+    undefined_on: list[str] = field(default_factory=list)  # nodes that were told to forget a deleted VM
+    retry_at: float = 0.0  # no new order before: the last one failed without a change
+    gone_confirmed_at: float = 0.0  # a person vouched for every binding older than this
+    ever_ran: bool = False  # a run of it was begun and did not prove void
+    run_void: bool = False  # the newest run provably never began
+    xml_version: int = 0  # rises when the ordered XML changes
+    run_xml_version: int = 0  # of the XML the newest run was started from
+    incident: str = ""  # about this VM alone
+    fact: int = 0  # position of the last fact about it
+
+
+class OrderRecord(Struct):
+    """An order that was issued and not closed."""
+
+    order: Order
+    node: str
+    vm: str
+    issued_at: float
+    accepted: bool = False
+    outcome: OrderOutcome | None = None  # the executor's final word
+    code: str = ""
+    message: str = ""
+    dropped: str = ""  # why it never left this process
+
+
+class MigrationRecord(Struct):
+    """One attempt to move one VM."""
+
+    name: str
+    vm: str
+    source: str
+    priority: int
+    created: float
+    target: str = ""
+    wanted_target: str = ""
+    drain: str = ""
+    phase: MigrationPhase = MigrationPhase.QUEUED
+    reason: str = ""
+    epoch: int = 0  # the new one
+    source_epoch: int = 0
+    started: float = 0.0
+    handed_over: float = 0.0
+    ended: float = 0.0
+    percent: float = 0.0
+    cancel_wanted: bool = False
+    cancel_order: str = ""
+    receive_order: str = ""
+    migrate_order: str = ""
+
+
+class DrainRecord(Struct):
+    """Emptying one node."""
+
+    node: str
+    who: str
+    since: float
+    deadline: float = 0.0
+    force: bool = False
+    state: str = "Running"  # Running | Done | Cancelled | Expired
+    vms: tuple[str, ...] = ()  # on the node when it began
+    blocked: dict[str, str] = {}
+    retry_at: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    ended: float = 0.0
