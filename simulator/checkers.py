@@ -10,8 +10,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from aggregator.core import events as ev
-from aggregator.core.events import Event
+from aggregator.core.events import Event, VmPhase
 from aggregator.core.lookups import wants_run
+from aggregator.core.phases import may_follow
 from aggregator.core.policy import lost_nodes_max
 from aggregator.core.state import State, VmRecord
 from fleet.model import QemuState
@@ -38,6 +39,7 @@ class Checkers:
         self._said: dict[tuple[str, str], bool] = {}
         self._shot: dict[str, float] = {}
         self._epochs: dict[str, int] = {}
+        self._phases: dict[str, VmPhase] = {}
         world.truth.watchers.append(self.qemu_changed)
         world.aggregator.on_commit.append(self.committed)
 
@@ -61,6 +63,10 @@ class Checkers:
             self._start_decided(event, state)
         elif isinstance(event, ev.FenceAsked) and event.question == "off":
             self._off_ordered(event, state)
+        elif isinstance(event, ev.VmPhaseChanged):
+            self._phase_changed(event)
+        elif isinstance(event, ev.VmRemoved):
+            self._phases.pop(event.vm, None)
 
     def _start_decided(self, event: ev.StartDecided, state: State) -> None:
         vm = state.vms.get(event.vm)
@@ -100,6 +106,13 @@ class Checkers:
         wanted = state.nodes[event.node].fence_wanted
         if len(lately) > limit and not wanted:
             self.violated("S6", event.node, f"off was ordered for {', '.join(lately)}; the brake is {limit}")
+
+    def _phase_changed(self, event: ev.VmPhaseChanged) -> None:
+        """What people see of a VM follows the table of phases."""
+        before = self._phases.get(event.vm)
+        if before is not None and not may_follow(before, event.phase):
+            self.violated("phases", event.vm, f"{event.vm} was {before} and is {event.phase}")
+        self._phases[event.vm] = event.phase
 
     # --- when the faults are over
 

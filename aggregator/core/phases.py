@@ -1,4 +1,9 @@
-"""What people see of a VM, derived from what is known. Pure."""
+"""What people see of a VM, derived from what is known. Pure.
+
+A phase is a rendering, not a memory: nothing is decided by it, and it is worked out anew from runs,
+bindings and reports at each turn. So a step that the table below does not have does not stop the
+aggregator, as a node's does; simulator and tests take it for a violation.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,39 @@ _OUTCOMES = {
     RunOutcome.EVICTED: VmPhase.STOPPED,
 }
 _TRUSTED = (NodeState.UP, NodeState.SUSPECT, NodeState.AGENT_LOST)
+
+_WAITING = (VmPhase.PENDING, VmPhase.RECOVERING, VmPhase.CRASH_LOOP_BACK_OFF)
+_ENDED = (VmPhase.STOPPED, VmPhase.SUCCEEDED, VmPhase.FAILED)
+_FOUND = (VmPhase.RUNNING, VmPhase.PAUSED)  # a run that a store which was rolled back had forgotten
+ANYTIME = (VmPhase.UNKNOWN, VmPhase.STOPPING)
+"""Phases that every other one may turn into: nobody can tell any more; a person stops or deletes it."""
+STEPS: dict[VmPhase, tuple[VmPhase, ...]] = {
+    VmPhase.PENDING: (VmPhase.STARTING, *_WAITING, *_ENDED, *_FOUND),
+    VmPhase.STARTING: (VmPhase.RUNNING, VmPhase.PAUSED, VmPhase.MIGRATING, *_WAITING, *_ENDED),
+    VmPhase.RUNNING: (VmPhase.PAUSED, VmPhase.MIGRATING, VmPhase.STARTING, *_WAITING, *_ENDED),
+    VmPhase.PAUSED: (VmPhase.RUNNING, VmPhase.MIGRATING, VmPhase.STARTING, *_WAITING, *_ENDED),
+    VmPhase.MIGRATING: (VmPhase.RUNNING, VmPhase.PAUSED, VmPhase.STARTING, *_WAITING, *_ENDED),
+    VmPhase.STOPPING: (VmPhase.STARTING, *_WAITING, *_ENDED),
+    VmPhase.STOPPED: (VmPhase.STARTING, *_WAITING, *_FOUND),
+    VmPhase.SUCCEEDED: (VmPhase.STARTING, *_WAITING, *_FOUND),
+    VmPhase.FAILED: (VmPhase.STARTING, *_WAITING, *_FOUND),
+    VmPhase.RECOVERING: (VmPhase.STARTING, *_WAITING, *_ENDED, *_FOUND),
+    VmPhase.CRASH_LOOP_BACK_OFF: (VmPhase.STARTING, *_WAITING, *_ENDED, *_FOUND),
+    VmPhase.UNKNOWN: (
+        VmPhase.STARTING,
+        VmPhase.RUNNING,
+        VmPhase.PAUSED,
+        VmPhase.MIGRATING,
+        *_WAITING,
+        *_ENDED,
+    ),
+}
+"""The table. One turn may do two things, so Running may become Starting: it failed and is started again."""
+
+
+def may_follow(before: VmPhase, after: VmPhase) -> bool:
+    """Return whether people may see the one phase after the other."""
+    return after in ANYTIME or after in STEPS[before]
 
 
 def decide_phases(draft: Draft) -> None:
