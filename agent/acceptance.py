@@ -31,6 +31,9 @@ from fleet.model import OrderOutcome, QemuState, SessionKey
 
 REFUSED, FAILED, DONE = OrderOutcome.REFUSED, OrderOutcome.FAILED, OrderOutcome.DONE
 
+NOT_RELAYED = (StartVm, ReceiveVm, MigrateVm)
+"""What a node does only by order of a session of its own, not of one that a peer carries."""
+
 
 class Verdict(Struct, frozen=True):
     """Why an order does not begin; DONE: what it asks for is already so."""
@@ -58,6 +61,9 @@ def _judge_sender(desk: Desk, session: SessionKey | None, order: Order) -> Verdi
         return Verdict(
             REFUSED, "OLD_SESSION", f"the order names session {order.session.number}, which is not the open one"
         )
+    if desk.via and isinstance(order.body, NOT_RELAYED):
+        text = f"this node speaks through {desk.via}, and begins nothing new until it speaks directly"
+        return Verdict(REFUSED, "RELAYED", text)
     highest = desk.memory.highest
     if highest is not None:
         if order.leader.term < highest.term:

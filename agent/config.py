@@ -32,6 +32,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     control_address: str = ""
     migration_address: str = ""
     libvirt_port: int = 16514
+    ssh_port: int = 22
     peer_uri: str = "qemu+tls://{address}/system"
     boot_id_file: str = "/proc/sys/kernel/random/boot_id"
     machine_id_file: str = "/etc/machine-id"
@@ -48,6 +49,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
             by_plane={plane: value for plane, value in planes.items() if value},
             agent_port=split_listen(self.listen)[1],
             libvirt_port=self.libvirt_port,
+            ssh_port=self.ssh_port,
             peer_uri=self.peer_uri.replace("{address}", f"[{address}]" if ":" in address else address),
         )
 

@@ -57,6 +57,7 @@ class Conversation:
         self.facts: NodeFacts = desk.settings.facts
         self.assignments: dict[str, Assignment] = {}
         self.heartbeat_s = 1.0
+        self.closed_s = 0.0  # since when there has been no link of our own
         self._since_s = 0.0
         self._generation = 0
         self._told_complete = False
@@ -76,6 +77,7 @@ class Conversation:
         number = desk.memory.session.number + 1 if desk.memory.session else 1
         self.session = SessionKey(settings.boot_id, settings.agent_start, number)
         self.link, self.phase, self._since_s = fact.link, Phase.GREETED, desk.now
+        desk.via = fact.via
         desk.persist(SessionOpened(self.session))
         ledger = LedgerState.LOST if desk.quarantined else settings.ledger
         self._facts_told = self.facts
@@ -95,14 +97,24 @@ class Conversation:
     def closed(self, fact: LinkClosed) -> None:
         """Remember that nobody listens; what is in hand goes on."""
         if fact.link == self.link and self.phase is not Phase.CLOSED:
-            self.phase = Phase.CLOSED
+            self._is_over()
             self.desk.note("link closed")
 
     def close(self, reason: str, wait_s: float = 0.0) -> None:
         """End the present link."""
         self.desk.out.append(CloseLink(self.link, reason, wait_s))
-        self.phase = Phase.CLOSED
+        self._is_over()
         self.desk.note("link given up", detail=reason, warning=True)
+
+    def _is_over(self) -> None:
+        self.phase = Phase.CLOSED
+        if not self.desk.via:
+            self.closed_s = self.desk.now
+        self.desk.via = ""
+
+    def silent_for_s(self) -> float:
+        """Return for how long a standing session's beats have not been answered; 0 if none stands."""
+        return self.desk.now - self._heard_s if self.phase is Phase.STANDING else 0.0
 
     def send(self, message: FromAgent) -> None:
         """Send on the present link, if there is one."""
@@ -183,7 +195,8 @@ class Conversation:
         if self.phase is Phase.STANDING:
             self._tell_changes()
             self._beat()
-            self._give_up_after(self._heard_s + settings.answer_silence_s_max, "beats are not answered")
+            limit_s = settings.relayed_silence_s_max if desk.via else settings.answer_silence_s_max
+            self._give_up_after(self._heard_s + limit_s, "beats are not answered")
         desk.changed.clear()
 
     @property

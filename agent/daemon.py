@@ -33,6 +33,8 @@ from agent.keeper_types import (
     LookAgainAt,
     LookNow,
     Note,
+    OfferToPeer,
+    OpenRelay,
     Persist,
     Probe,
     Send,
@@ -44,6 +46,7 @@ from agent.keeper_types import (
 from agent.ledger import Ledger
 from agent.link import Link
 from agent.memory import Memory, to_records
+from agent.relay import RelayDoor
 from fleet.clock import Clock
 from fleet.model import BmcIdentity, NodeFacts
 from fleet.service import Service
@@ -76,8 +79,9 @@ class Daemon:
         self.clock = hands.clock
         self._facts: asyncio.Queue[Fact] = asyncio.Queue(QUEUE_MAX)
         self._effects: asyncio.Queue[Effect] = asyncio.Queue(QUEUE_MAX)
-        self._link = Link(config.aggregators, hands.token, self._put)
-        self._peers = peer.PeerServer(config.listen, self._put)
+        self._link = Link(config.node, config.aggregators, hands.token, self._put)
+        self._relay = RelayDoor(config.node, peer.split_listen(config.listen)[1], lambda: self._link.url, self._put)
+        self._peers = peer.PeerServer(config.listen, self._put, self._relay)
         self._session = aiohttp.ClientSession()
         self._bmc: BmcIdentity | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -204,12 +208,14 @@ class Daemon:
                 self.hypervisor.look()
             case Note(event=event, uuid=uuid, detail=detail, warning=warning):
                 _note(event, uuid, detail, warning=warning)
-            case Call() | TellPeer() | Probe() | CheckXml():
+            case OpenRelay():
+                self._link.open_relay(effect)
+            case Call() | TellPeer() | Probe() | OfferToPeer() | CheckXml():
                 self._errand(self._do(effect))
             case Persist() | LookAgainAt():
                 raise AssertionError(f"a {type(effect).__name__} is performed elsewhere")
 
-    async def _do(self, effect: Call | TellPeer | Probe | CheckXml) -> None:
+    async def _do(self, effect: Call | TellPeer | Probe | OfferToPeer | CheckXml) -> None:
         match effect:
             case Call(call_id=call_id, uuid=uuid, deed=deed, timeout_s=timeout_s):
                 result = await self.hypervisor.do(uuid, deed, timeout_s)
@@ -218,6 +224,8 @@ class Daemon:
                 self._put(await peer.tell(self._session, effect))
             case Probe():
                 self._put(await prober.probe(effect, self.clock))
+            case OfferToPeer():
+                await self._relay.offer(self._session, effect)
             case CheckXml(check_id=check_id, xml=xml):
                 result = await self.hypervisor.check_xml(xml)
                 self._put(XmlChecked(check_id, result.ok, result.message))

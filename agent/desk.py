@@ -49,6 +49,7 @@ class Desk:
         self.out: list[Effect] = []
         self.changed: set[str] = set()  # VMs whose report may be another one now
         self.wake_s: float | None = None
+        self.via = ""  # the peer that carries the present link
         self.end_due_s: dict[str, float] = {}  # until when libvirt may say why a QEMU ended
         self._call_id = 0
         self._looked_s = float("-inf")

@@ -102,6 +102,7 @@ class Addresses(Struct, frozen=True):
     by_plane: dict[str, str]
     agent_port: int
     libvirt_port: int
+    ssh_port: int
     peer_uri: str
 
 
@@ -131,6 +132,7 @@ def node_facts(
         addresses=addresses.by_plane,
         agent_port=addresses.agent_port,
         libvirt_port=addresses.libvirt_port,
+        ssh_port=addresses.ssh_port,
         peer_uri=addresses.peer_uri,
         versions={name: version for name, version in versions.items() if version},
         conditions=(ready,),

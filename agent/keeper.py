@@ -33,20 +33,24 @@ from agent.keeper_types import (
     PidGone,
     Probe,
     ProbeReturned,
+    RelayOffered,
     Stopping,
     Tick,
     XmlChecked,
 )
 from agent.memory import Memory
 from agent.records import Standing
+from agent.relaying import Relaying
 from agent.works import Works
 from fleet.messages import (
     BeatAnswer,
+    Challenge,
     CheckDefinition,
     DefinitionChecked,
     FromAggregator,
     MigrateVm,
     MigrationProgress,
+    OfferRelay,
     Order,
     ProbeReport,
     ProbeRequest,
@@ -70,6 +74,7 @@ class Keeper:
         self.memory = memory
         self._desk = Desk(settings, memory)
         self._conversation = Conversation(self._desk)
+        self._relaying = Relaying(self._desk, self._conversation)
         self._works = Works(self._desk, self._conversation)
         self._recovered = False
         self._probing: set[str] = set()
@@ -81,6 +86,7 @@ class Keeper:
         desk.now, desk.out, desk.wake_s = now, [], None
         if not self._recovered:
             self._recovered = True
+            self._conversation.closed_s = now
             self._works.recover()
         self._take(fact)
         self._works.advance_all()
@@ -116,6 +122,8 @@ class Keeper:
                 pass
             case PeerNoticeReceived() | PeerAnswered() | ProbeReturned() | XmlChecked():
                 self._take_answer(fact)
+            case RelayOffered():
+                self._relaying.offered(fact)
             case _:
                 self._see(fact)
 
@@ -164,10 +172,14 @@ class Keeper:
                 self._works.ordered(message)
             case ProbeRequest():
                 self._probe(message)
+            case OfferRelay():
+                self._relaying.asked(message)
             case CheckDefinition(check_id=check_id, xml=xml):
                 self._desk.out.append(CheckXml(check_id, xml))
             case Refusal():
                 self._conversation.refused(message)
+            case Challenge():
+                self._conversation.close("a challenge came in the middle of the talk")  # the link answers the first
 
     # --- what was seen
 

@@ -40,6 +40,7 @@ from agent.deeds import (
     Undefine,
     VmObservation,
 )
+from agent.keeper_settings import KeeperSettings
 from agent.records import (
     AnyLedgerRecord,
     LeadershipSeen,
@@ -58,13 +59,13 @@ from fleet.messages import (
     FromAggregator,
     ProbeAddress,
     ProbeResult,
+    RelayOffer,
     ReleasedNotice,
     ReleasedReceipt,
 )
 from fleet.model import (
     Definition,
     EndReason,
-    LedgerState,
     NodeFacts,
 )
 
@@ -106,6 +107,8 @@ __all__ = [
     "MigrationMoved",
     "Note",
     "NoticeTaken",
+    "OfferToPeer",
+    "OpenRelay",
     "OrderBegun",
     "OrderEnded",
     "PeerAnswered",
@@ -114,6 +117,7 @@ __all__ = [
     "PidGone",
     "Probe",
     "ProbeReturned",
+    "RelayOffered",
     "Resume",
     "RunBegan",
     "Send",
@@ -133,9 +137,10 @@ __all__ = [
 
 
 class LinkOpened(Struct, frozen=True):
-    """A connection to an aggregator stands; nothing was sent yet. `link` rises."""
+    """A connection to an aggregator stands; nothing was sent yet. `link` rises. via: the peer that carries it."""
 
     link: int
+    via: str = ""
 
 
 class LinkClosed(Struct, frozen=True):
@@ -219,6 +224,13 @@ class PeerAnswered(Struct, frozen=True):
     detail: str = ""
 
 
+class RelayOffered(Struct, frozen=True):
+    """A peer offers to carry our frames. address: host:port where it listens."""
+
+    offer: RelayOffer
+    address: str
+
+
 class ProbeReturned(Struct, frozen=True):
     """End of a Probe. asked_s: when the questions were sent (asked_ago_s is filled in later)."""
 
@@ -264,6 +276,7 @@ Fact = (
     | MigrationMoved
     | PeerNoticeReceived
     | PeerAnswered
+    | RelayOffered
     | ProbeReturned
     | XmlChecked
     | FactsRead
@@ -326,6 +339,21 @@ class Probe(Struct, frozen=True):
     addresses: tuple[ProbeAddress, ...]
 
 
+class OfferToPeer(Struct, frozen=True):
+    """Send a RelayOffer with a fresh ticket to that agent (host:port); nothing follows."""
+
+    target: str
+    address: str
+
+
+class OpenRelay(Struct, frozen=True):
+    """Connect to the aggregator through that peer; LinkOpened(via) follows, or nothing."""
+
+    peer: str
+    address: str
+    ticket: str
+
+
 class CheckXml(Struct, frozen=True):
     """Ask the hypervisor whether it would take the XML, defining nothing; XmlChecked follows."""
 
@@ -352,31 +380,18 @@ class Note(Struct, frozen=True):
     warning: bool = False
 
 
-Effect = Persist | Send | CloseLink | Call | TellPeer | AnswerPeer | Probe | CheckXml | LookNow | LookAgainAt | Note
-
-# --- settings -------------------------------------------------------------------------------
-
-
-class KeeperSettings(Struct, frozen=True):
-    """Who this agent is, and the keeper's own limits. agent_start differs at every start."""
-
-    node: str
-    boot_id: str
-    agent_start: str
-    facts: NodeFacts
-    ledger: LedgerState
-    first_list_wait_s_max: float = 3.0  # then FullState says complete=False
-    welcome_wait_s_max: float = 5.0
-    answer_silence_s_max: float = 10.0  # then the link is taken for dead and opened anew
-    end_wait_s_max: float = 1.0  # how long libvirt may take to say why a QEMU ended
-    look_wait_s_max: float = 2.0  # then a look that did not come is asked for again
-    call_timeout_s: float = 60.0
-    destroy_tries_max: int = 3
-    destroy_again_after_s: float = 5.0
-    ask_again_after_s: float = 4.0  # a guest that is still booting misses the power button
-    tell_peer_every_s: float = 0.5
-    tell_peer_s_max: float = 60.0
-    resume_tries_max: int = 3
-    resume_again_after_s: float = 1.0
-    probes_in_flight_max: int = 16
-    frame_xml_bytes_max: int = 1024 * 1024
+Effect = (
+    Persist
+    | Send
+    | CloseLink
+    | Call
+    | TellPeer
+    | AnswerPeer
+    | Probe
+    | OfferToPeer
+    | OpenRelay
+    | CheckXml
+    | LookNow
+    | LookAgainAt
+    | Note
+)

@@ -1,4 +1,4 @@
-"""The WebSocket to an aggregator: opened, kept, opened again within 5 s with jitter.
+"""The WebSocket to an aggregator: opened, kept, opened again within 5 s with jitter; or, on order, through a peer.
 
 Knows aiohttp, the URLs and the token; knows no message's meaning. Frames go through fleet.codec;
 an unreadable one ends the connection. Only the newest connection's sends are performed.
@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections.abc import Callable
+from urllib.parse import quote
 
 import aiohttp
 import structlog
 
-from agent.keeper_types import LinkClosed, LinkOpened, MessageReceived
+from agent.keeper_types import LinkClosed, LinkOpened, MessageReceived, OpenRelay
+from agent.relay import RELAY_PATH
 from fleet.codec import FROM_AGENT, FROM_AGGREGATOR, CodecError
-from fleet.messages import FRAME_BYTES_MAX, FromAgent
+from fleet.messages import FRAME_BYTES_MAX, Challenge, FromAgent
+from fleet.sealing import NONCE_CHARACTERS, SEAL_BYTES, Claim, Seal, SealError, seal_of, token_digest
 from fleet.service import ServiceError
 
 PATH = "/agent/v1"
@@ -24,6 +28,7 @@ CLOSE_TIMEOUT_S = 1.0
 RECONNECT_S_MIN, RECONNECT_S_MAX = 0.2, 4.5  # with the connect time-outs of a dead first URL still near 5 s
 SEND_QUEUE_MAX = 4000
 UNAUTHORIZED = (401, 403)
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
 
 log = structlog.get_logger(part="link")
 LinkFact = LinkOpened | LinkClosed | MessageReceived
@@ -32,8 +37,10 @@ LinkFact = LinkOpened | LinkClosed | MessageReceived
 class Link:
     """Keeps one connection to one of the aggregators and hands everything on as facts."""
 
-    def __init__(self, urls: tuple[str, ...], token: str, facts: Callable[[LinkFact], None]) -> None:
+    def __init__(self, node: str, urls: tuple[str, ...], token: str, facts: Callable[[LinkFact], None]) -> None:
+        self._node = node
         self._urls = urls
+        self.url = ""  # of the aggregator that took our last own connection
         self._token = token
         self._facts = facts
         self._number = 0
@@ -41,6 +48,8 @@ class Link:
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(SEND_QUEUE_MAX)
         self._wait_s = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._relay: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin connecting."""
@@ -53,9 +62,16 @@ class Link:
                 if self._outbox.empty():
                     break
                 await asyncio.sleep(0.02)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._relay) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def open_relay(self, effect: OpenRelay) -> None:
+        """Connect through a peer; an older attempt is given up. Our own way goes on being tried."""
+        if self._relay is not None:
+            self._relay.cancel()
+        self._relay = asyncio.get_running_loop().create_task(self._talk_through(effect))
 
     def send(self, link: int, message: FromAgent) -> None:
         """Queue a message if that connection is still the present one."""
@@ -75,8 +91,7 @@ class Link:
             self._closing = asyncio.get_running_loop().create_task(_close(socket))
 
     async def _keep(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
             turn = random.randrange(len(self._urls))
             while True:
                 if await self._talk(session, self._urls[turn % len(self._urls)]):
@@ -90,56 +105,101 @@ class Link:
         return max(2 * RECONNECT_S_MIN, RECONNECT_S_MAX / len(self._urls) / 2)
 
     async def _talk(self, session: aiohttp.ClientSession, url: str) -> bool:
-        """Hold one connection to its end; False if there never was one."""
+        """Hold one connection of our own to its end; False if there never was one."""
         headers = {"Authorization": f"Bearer {self._token}"}
-        try:
-            opening = session.ws_connect(
-                url.rstrip("/") + PATH,
-                headers=headers,
-                max_msg_size=FRAME_BYTES_MAX + 1,
-                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-            )
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                socket = await opening
-        except aiohttp.WSServerHandshakeError as error:
-            reason = "the aggregator does not accept this node's token" if error.status in UNAUTHORIZED else str(error)
-            log.warning("aggregator refused the connection", url=url, reason=reason)
+        socket = await _connect(session, url.rstrip("/") + PATH, headers)
+        if socket is None:
             return False
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            log.info("aggregator not reached", url=url, reason=str(error) or "no answer")
-            return False
+        self.url = url
+        await self._hold(socket, url)
+        return True
+
+    async def _talk_through(self, effect: OpenRelay) -> None:
+        """Hold one connection that a peer carries; every frame of it is sealed."""
+        claim = Claim(self._node, effect.peer, secrets.token_hex(NONCE_CHARACTERS // 2))
+        url = f"ws://{effect.address}{RELAY_PATH}?ticket={quote(effect.ticket)}"
+        async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+            socket = await _connect(session, url, {"Authorization": claim.header()})
+            if socket is None:
+                return
+            challenge = await _challenge(socket)
+            if challenge is None:
+                log.warning("relay not opened", peer=effect.peer, reason="no challenge came from the aggregator")
+                await _close(socket)
+                return
+            seal = seal_of(claim, challenge, token_digest(self._token), at_agent=True)
+            await self._hold(socket, url, effect.peer, seal)
+
+    async def _hold(
+        self, socket: aiohttp.ClientWebSocketResponse, url: str, via: str = "", seal: Seal | None = None
+    ) -> None:
+        """Make a connection the present one and hold it to its end; the one before it is closed."""
+        if self._socket is not None:
+            self._closing = asyncio.get_running_loop().create_task(_close(self._socket))
         self._number += 1
         number, self._socket, self._outbox = self._number, socket, asyncio.Queue(SEND_QUEUE_MAX)
-        log.info("link opened", url=url, link=number)
-        sender = asyncio.get_running_loop().create_task(_send(socket, self._outbox))
-        self._facts(LinkOpened(number))
+        log.info("link opened", url=url.partition("?")[0], link=number, via=via)
+        sender = asyncio.get_running_loop().create_task(_send(socket, self._outbox, seal))
+        self._facts(LinkOpened(number, via))
         try:
-            await self._receive(socket, number)
+            await self._receive(socket, number, seal)
         finally:
             sender.cancel()
             if self._number == number:
                 self._socket = None
             self._facts(LinkClosed(number))
             await asyncio.shield(_close(socket))
-        return True
 
-    async def _receive(self, socket: aiohttp.ClientWebSocketResponse, number: int) -> None:
+    async def _receive(self, socket: aiohttp.ClientWebSocketResponse, number: int, seal: Seal | None) -> None:
         async for frame in socket:
             if frame.type is not aiohttp.WSMsgType.BINARY:
                 return
             try:
-                message = FROM_AGGREGATOR.decode(frame.data)
-            except CodecError as error:
+                message = FROM_AGGREGATOR.decode(frame.data if seal is None else seal.open(frame.data))
+            except (CodecError, SealError) as error:
                 log.warning("unreadable frame", error=str(error))
                 return
             self._facts(MessageReceived(number, message))
 
 
-async def _send(socket: aiohttp.ClientWebSocketResponse, outbox: asyncio.Queue[bytes]) -> None:
+async def _connect(
+    session: aiohttp.ClientSession, url: str, headers: dict[str, str]
+) -> aiohttp.ClientWebSocketResponse | None:
+    """Return an open WebSocket, or None and a line in the log."""
+    shown = url.partition("?")[0]
+    try:
+        opening = session.ws_connect(
+            url,
+            headers=headers,
+            max_msg_size=FRAME_BYTES_MAX + SEAL_BYTES + 1,
+            timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+        )
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await opening
+    except aiohttp.WSServerHandshakeError as error:
+        reason = "the aggregator does not accept this node's token" if error.status in UNAUTHORIZED else str(error)
+        log.warning("aggregator refused the connection", url=shown, reason=reason)
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        log.info("aggregator not reached", url=shown, reason=str(error) or "no answer")
+    return None
+
+
+async def _challenge(socket: aiohttp.ClientWebSocketResponse) -> str | None:
+    """Return what the aggregator's first frame challenges us with; None if there is none."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            frame = await socket.receive()
+        message = FROM_AGGREGATOR.decode(frame.data) if frame.type is aiohttp.WSMsgType.BINARY else None
+    except (TimeoutError, CodecError):
+        return None
+    return message.nonce if isinstance(message, Challenge) else None
+
+
+async def _send(socket: aiohttp.ClientWebSocketResponse, outbox: asyncio.Queue[bytes], seal: Seal | None) -> None:
     while True:
         frame = await outbox.get()
         try:
-            await socket.send_bytes(frame)
+            await socket.send_bytes(frame if seal is None else seal.close(frame))
         except (ConnectionError, aiohttp.ClientError):
             await _close(socket)
             return

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from agent.keeper_types import PeerAnswered, PeerNoticeReceived, TellPeer
+from agent.relay import RelayDoor
 from fleet.codec import BETWEEN_AGENTS, CodecError
 from fleet.messages import ReleasedNotice, ReleasedReceipt
 from fleet.service import ServiceError
@@ -31,8 +32,9 @@ log = structlog.get_logger(part="peer")
 class PeerServer:
     """Listens for other agents on `listen` (host:port)."""
 
-    def __init__(self, listen: str, noticed: Callable[[PeerNoticeReceived], None]) -> None:
+    def __init__(self, listen: str, noticed: Callable[[PeerNoticeReceived], None], relay: RelayDoor) -> None:
         self._host, self._port = split_listen(listen)
+        self._relay = relay
         self._noticed = noticed
         self._waiting: dict[int, asyncio.Future[ReleasedReceipt]] = {}
         self._requests = 0
@@ -43,6 +45,7 @@ class PeerServer:
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_post("/peer/v1/released", self._released)
         app.router.add_get("/peer/v1/ping", self._ping)
+        self._relay.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         try:

@@ -1,4 +1,4 @@
-"""Asks a suspect's agent and libvirtd for an *application* answer within 1 s each, side by side.
+"""Asks a suspect's agent, libvirtd and sshd for an *application* answer within 1 s each, side by side.
 
 A frozen host's kernel still completes TCP handshakes, so a connection proves nothing. Of libvirtd
 the question is the smallest call of its protocol (AUTH_LIST), over TLS the ServerHello of its own
@@ -33,7 +33,7 @@ async def probe(effect: Probe, clock: Clock) -> ProbeReturned:
 
 
 async def _ask(address: ProbeAddress) -> ProbeResult:
-    question = _ask_agent if address.port == "agent" else _ask_libvirt
+    question = _QUESTIONS.get(address.port, _ask_libvirt)
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
             detail = await question(address.host, address.number)
@@ -58,6 +58,15 @@ async def _ask_agent(host: str, port: int) -> str:
             if nonce.encode() in answer:
                 return ""
         return "the answer does not hold the nonce"
+    finally:
+        writer.transport.abort()
+
+
+async def _ask_ssh(host: str, port: int) -> str:
+    """The banner comes from a process of its own, so a frozen host has none; nobody there says nothing."""
+    reader, writer = await asyncio.open_connection(host, port, limit=ANSWER_BYTES_MAX)
+    try:
+        return "" if (await reader.readline()).startswith(b"SSH-") else "the answer is not ssh's"
     finally:
         writer.transport.abort()
 
@@ -90,3 +99,6 @@ async def _ask_tls(host: str, port: int) -> str:
         return "" if alert else f"TLS: {error.reason or error}"
     writer.transport.abort()
     return ""
+
+
+_QUESTIONS = {"agent": _ask_agent, "libvirt": _ask_libvirt, "ssh": _ask_ssh}

@@ -16,7 +16,8 @@ from msgspec import Struct
 from aggregator.core.actions import ACTION_AGE_S_MAX, SendOrder
 from aggregator.core.events import Event, OrderDropped
 from fleet.codec import FROM_AGENT, FROM_AGGREGATOR, CodecError
-from fleet.messages import FromAgent, FromAggregator
+from fleet.messages import Challenge, FromAgent, FromAggregator
+from fleet.sealing import Seal, SealError
 
 FRAMES_WAITING_MAX = 256
 BYTES_WAITING_MAX = 16 * 1024 * 1024
@@ -58,6 +59,7 @@ class Connection:
         report: Callable[[Event], None],
     ) -> None:
         self.peer = peer
+        self._seal: Seal | None = None  # of a relayed connection, once its challenge is out
         self.bytes_read = self.frames_read = 0
         self._socket, self._now, self._report = socket, now, report
         self._out: deque[_Frame] = deque()
@@ -72,6 +74,11 @@ class Connection:
     def open(self) -> bool:
         """Whether anything may still be sent."""
         return self._ended is None and not self._socket.closed
+
+    async def challenge(self, nonce: str, seal: Seal) -> None:
+        """Begin a relayed connection: the challenge goes out bare, every frame after it is sealed."""
+        await self._socket.send_bytes(FROM_AGGREGATOR.encode(Challenge(nonce)))
+        self._seal = seal
 
     # --- writing
 
@@ -111,11 +118,15 @@ class Connection:
                     continue
                 try:
                     async with asyncio.timeout(WRITE_S_MAX):
-                        await self._socket.send_bytes(frame.data)
+                        await self._socket.send_bytes(self._sealed(frame.data))
                 except TimeoutError:
                     self.end("reset", f"the agent took nothing for {WRITE_S_MAX:.0f} s")
                 except (ConnectionError, RuntimeError) as error:
                     self.end("reset", str(error) or type(error).__name__)
+
+    def _sealed(self, data: bytes) -> bytes:
+        """Seal what is sent now: numbers are given in the order of sending, dropped frames have none."""
+        return data if self._seal is None else self._seal.close(data)
 
     def _dropped(self, order: SendOrder, why: str) -> None:
         self._report(OrderDropped(at=self._now(), order_id=order.order.order_id, why=why))
@@ -161,7 +172,9 @@ class Connection:
         self.frames_read += 1
         self.bytes_read += len(data)
         try:
-            return FROM_AGENT.decode(data)
+            return FROM_AGENT.decode(data if self._seal is None else self._seal.open(data))
+        except SealError as error:
+            raise BadFrameError("seal", str(error)) from None
         except CodecError as error:
             raise BadFrameError("bad-frame", str(error)) from None
 
@@ -179,7 +192,7 @@ class Connection:
         try:
             async with asyncio.timeout(CLOSE_S_MAX):
                 if last is not None and not self._socket.closed:
-                    await self._socket.send_bytes(FROM_AGGREGATOR.encode(last))
+                    await self._socket.send_bytes(self._sealed(FROM_AGGREGATOR.encode(last)))
                 await self._socket.close()
         except (TimeoutError, ConnectionError, RuntimeError):
             pass  # nobody listens any more

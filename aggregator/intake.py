@@ -8,12 +8,13 @@ replaces an older one, an older one is refused.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
+import secrets
 from typing import Protocol
 
 import structlog
 from aiohttp import web
+from msgspec import Struct
 
 from aggregator.connection import BadFrameError, Connection, ConnectionEndedError
 from aggregator.core.events import (
@@ -26,12 +27,14 @@ from aggregator.core.events import (
     SessionOpened,
     VmsReported,
 )
+from aggregator.core.freshness import AnswersSent
 from aggregator.core.state import State
 from aggregator.core.welcome import answer_hello
 from aggregator.definition_checks import DefinitionChecks, Send
 from fleet import messages as msg
 from fleet.messages import FRAME_BYTES_MAX, FromAgent, Hello, Refusal
 from fleet.model import Leadership, SessionKey, VmReport
+from fleet.sealing import NONCE_CHARACTERS, Claim, read_claim, seal_of, token_digest
 
 AGENT_PATH = "/agent/v1"
 HELLO_S_MAX = 5.0
@@ -58,11 +61,22 @@ class Desk(Protocol):
     def now(self) -> float: ...
 
 
-class _Session:
-    """One agent that was welcomed. stands: its first full state is a fact."""
+class _Caller(Struct, frozen=True):
+    """Who opened a connection. claim: where a peer carries it."""
 
-    def __init__(self, node: str, key: SessionKey, connection: Connection) -> None:
-        self.node, self.key, self.connection = node, key, connection
+    token_sha256: str
+    claim: Claim | None = None
+
+    @property
+    def via(self) -> str:
+        return self.claim.via if self.claim is not None else ""
+
+
+class _Session:
+    """One agent that was welcomed. stands: its first full state is a fact. answers: empty in a direct one."""
+
+    def __init__(self, node: str, key: SessionKey, connection: Connection, answers: AnswersSent | None) -> None:
+        self.node, self.key, self.connection, self.answers = node, key, connection, answers
         self.generation = 0
         self.stands = False
 
@@ -99,8 +113,8 @@ class Intake:
     # --- one connection
 
     async def _come_in(self, request: web.Request) -> web.StreamResponse:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        caller = self._caller(request.headers.get("Authorization", ""))
+        if caller is None:
             return web.Response(status=401, text="an agent must send its token: Authorization: Bearer TOKEN\n")
         if len(self._serving) >= CONNECTIONS_MAX or self._strangers >= STRANGERS_MAX:
             return web.Response(status=503, text="too many connections; try again\n")
@@ -111,16 +125,25 @@ class Intake:
         if task is not None:
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
-        await self._serve(connection, hashlib.sha256(token.strip().encode()).hexdigest())
+        await self._serve(connection, caller)
         return socket
 
-    async def _serve(self, connection: Connection, token_sha256: str) -> None:
+    def _caller(self, header: str) -> _Caller | None:
+        """Return who calls, None for nobody: a token, or a claim whose seal will show that the token is known."""
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            return _Caller(token_digest(token))
+        claim = read_claim(header)
+        record = self._desk.state.nodes.get(claim.node) if claim is not None else None
+        return _Caller(record.token_sha256, claim) if record is not None and record.token_sha256 else None
+
+    async def _serve(self, connection: Connection, caller: _Caller) -> None:
         session: _Session | None = None
         how, why, last = "closed", "the aggregator stops", None
         self._strangers += 1
         try:
             try:
-                session = await self._greet(connection, token_sha256)
+                session = await self._greet(connection, caller)
             finally:
                 self._strangers -= 1
             while True:
@@ -135,27 +158,34 @@ class Intake:
             log("agent gone", node=session.node if session else "", peer=connection.peer, how=how, reason=why)
             await connection.close(last)
 
-    async def _greet(self, connection: Connection, token_sha256: str) -> _Session:
+    async def _greet(self, connection: Connection, caller: _Caller) -> _Session:
+        if caller.claim is not None:
+            nonce = secrets.token_hex(NONCE_CHARACTERS // 2)
+            await connection.challenge(nonce, seal_of(caller.claim, nonce, caller.token_sha256, at_agent=False))
         hello = await connection.receive(HELLO_S_MAX)
         if not isinstance(hello, Hello):
             raise BadFrameError("no-hello", f"the first frame must be a Hello, not a {type(hello).__name__}")
         if not self._desk.leading:
             raise BadFrameError("not-leading", "this aggregator does not lead now; try again")
         await self._desk.at_rest()
-        self._check_token(hello, token_sha256)
-        answer = answer_hello(self._desk.state, hello, token_sha256)
+        self._check_token(hello, caller)
+        answer = answer_hello(self._desk.state, hello, caller.token_sha256, caller.via)
         if isinstance(answer, Refusal):
             raise BadFrameError(answer.code, answer.message)
-        session = _Session(hello.node, hello.session, connection)
+        answers = AnswersSent(self._desk.now()) if caller.via else None
+        session = _Session(hello.node, hello.session, connection, answers)
         self._replace(session)
         connection.send(answer)
-        first = await connection.receive(FULL_STATE_S_MAX)
+        first = await connection.receive(self._desk.state.config.lease if caller.via else FULL_STATE_S_MAX)
         if not isinstance(first, msg.FullState):
             raise BadFrameError("no-state", f"after the welcome a FullState must come, not a {type(first).__name__}")
-        self._open(session, hello, first)
+        self._open(session, hello, first, caller.via)
         return session
 
-    def _check_token(self, hello: Hello, token_sha256: str) -> None:
+    def _check_token(self, hello: Hello, caller: _Caller) -> None:
+        if caller.claim is not None and caller.claim.node != hello.node:
+            raise BadFrameError("token", f"a connection opened for {caller.claim.node} speaks of {hello.node}")
+        token_sha256 = caller.token_sha256
         record = self._desk.state.nodes.get(hello.node)
         known = record.token_sha256 if record else ""
         if known and not hmac.compare_digest(known, token_sha256):
@@ -174,7 +204,7 @@ class Intake:
             old.connection.end("replaced", "the agent opened a newer session")
         self._sessions[session.node] = session
 
-    def _open(self, session: _Session, hello: Hello, first: msg.FullState) -> None:
+    def _open(self, session: _Session, hello: Hello, first: msg.FullState, via: str) -> None:
         if self._sessions.get(session.node) is not session:
             raise ConnectionEndedError("replaced", "the agent opened a newer session")
         self._check_session(session, first.session)
@@ -191,10 +221,12 @@ class Intake:
                 complete=first.complete,
                 definitions=first.definitions,
                 highest=hello.highest,
+                via=via,
             )
         )
         session.generation, session.stands = first.generation, True
-        _log.info("agent stands", node=session.node, peer=session.connection.peer, session=session.key.number)
+        peer = session.connection.peer
+        _log.info("agent stands", node=session.node, peer=peer, session=session.key.number, via=via)
 
     def _leave(self, session: _Session | None, how: str) -> None:
         if session is None or self._sessions.get(session.node) is not session:
@@ -298,11 +330,15 @@ class Intake:
             raise ConnectionEndedError(
                 "reset", f"a beat speaks of state {beat.generation}, and {session.generation} came last"
             )
-        self._offer(BeatHeard(at=now, node=session.node, session=session.key, sequence=beat.sequence))
+        made_after = session.answers.sent_at(beat.answered) if session.answers is not None else None
+        fact = BeatHeard(at=now, node=session.node, session=session.key, sequence=beat.sequence, made_after=made_after)
+        self._offer(fact)
         if self._desk.leading:  # an answer is a promise that somebody leads (S5)
             leader = self._desk.state.leader
             known = Leadership(leader.term, leader.instance, self._desk.durable_position)
             session.connection.send(msg.BeatAnswer(beat.sequence, known))
+            if session.answers is not None:
+                session.answers.sent(beat.sequence, now)
 
     def _offer(self, fact: Event) -> None:
         if not self._desk.offer(fact):

@@ -51,7 +51,7 @@ def taint_text(taint: Document) -> str:
 
 
 def node_state(node: Document) -> str:
-    """Return a node's state with what else keeps VMs from it: `Up,Maintenance,SchedulingDisabled`.
+    """Return a node's state with what else keeps VMs from it: `Up,Maintenance,Degraded,SchedulingDisabled`.
 
     A person's cordon and the system's own NoSchedule taints both disable scheduling.
     """
@@ -59,6 +59,8 @@ def node_state(node: Document) -> str:
     system = documents(node, "status.taints")
     if any(text(taint, "key") == "virtward/maintenance" for taint in system):
         words.append("Maintenance")
+    if any(text(taint, "key") == "virtward/degraded" for taint in system):
+        words.append("Degraded")
     closed = any(text(taint, "effect") == "NoSchedule" for taint in system)
     if closed or look(node, "spec.unschedulable") is True:
         words.append("SchedulingDisabled")

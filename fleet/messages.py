@@ -19,6 +19,8 @@ from fleet.model import (
     SessionKey,
     VmReport,
 )
+from fleet.order_bodies import *  # noqa: F403 (one name for all that travels)
+from fleet.order_bodies import OrderBody
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
@@ -118,7 +120,7 @@ class ProbeResult(Struct, frozen=True):
     """One question to a peer and what came back. asked_ago_s: when the report was sent, how long ago it was asked."""
 
     plane: Plane
-    port: str  # agent | libvirt
+    port: str  # agent | libvirt | ssh
     answered: bool
     asked_ago_s: float
     detail: str = ""
@@ -176,118 +178,14 @@ class Welcome(Message, frozen=True):
 
 
 class BeatAnswer(Message, frozen=True):
-    """Answer to a beat; its leadership is persisted when higher than any seen."""
+    """Answer to a beat; its leadership is persisted when higher than any seen.
+
+    A relayed beat is a sign of life only if the answer it names as `answered` (the welcome for 0)
+    was sent no longer ago than a lease: so nothing that a relay kept back says that a node lives.
+    """
 
     sequence: int
     leader: Leadership
-
-
-class StartVm(Struct, frozen=True, tag_field="k", tag="start"):
-    """Define (XML as given) and create; autostart stays off. Report the completed definition."""
-
-    xml: str
-    run: int
-    force_boot: bool = True
-
-
-class ShutdownVm(Struct, frozen=True, tag_field="k", tag="shutdown"):
-    """Ask the guest to power off, destroy it when grace_s is over; then Released."""
-
-    run: int
-    grace_s: float
-
-
-class DestroyVm(Struct, frozen=True, tag_field="k", tag="destroy"):
-    """End the QEMU at once; then Released."""
-
-    run: int
-
-
-class PauseVm(Struct, frozen=True, tag_field="k", tag="pause"):
-    """Stop the guest's CPUs."""
-
-    run: int
-
-
-class UnpauseVm(Struct, frozen=True, tag_field="k", tag="unpause"):
-    """Let the guest's CPUs run again (never a copy that waits for its hand-over)."""
-
-    run: int
-
-
-class ReceiveVm(Struct, frozen=True, tag_field="k", tag="receive"):
-    """Target's part of a migration, ordered before the source's: accept the incoming half.
-
-    The order's epoch is the *new* epoch. The target resumes its paused copy when it has the
-    source's Released for source_epoch, from the source's agent (proved by handover_secret) or
-    by an order ResumeVm; never on libvirt's word.
-    """
-
-    migration: str
-    run: int
-    source: str
-    source_epoch: int
-    handover_secret: str
-
-
-class MigrateVm(Struct, frozen=True, tag_field="k", tag="migrate"):
-    """Source's part: peer-to-peer, VIR_MIGRATE_PAUSED, PERSIST_DEST and UNDEFINE_SOURCE.
-
-    When its QEMU's pidfd is readable it persists Released, then tells the target's agent
-    (peer_agent, with handover_secret) and the aggregator.
-    """
-
-    migration: str
-    run: int
-    target: str
-    target_epoch: int
-    peer_uri: str
-    migration_address: str
-    peer_agent: tuple[str, ...]  # host:port, one per plane, tried in order
-    handover_secret: str
-    bandwidth_bytes_per_s: int = 0
-    downtime_ms_max: int = 300
-    timeout_s: float = 600.0
-
-
-class ResumeVm(Struct, frozen=True, tag_field="k", tag="resume"):
-    """Target: the source is Released, run your arrived copy. The order's epoch is the new one."""
-
-    migration: str
-    run: int
-
-
-class CancelMigration(Struct, frozen=True, tag_field="k", tag="cancel"):
-    """Source: abort the migration job; the guest goes on here."""
-
-    migration: str
-
-
-class DiscardIncoming(Struct, frozen=True, tag_field="k", tag="discard"):
-    """Target: remove the incoming or arrived copy, only if it has never run; then Released."""
-
-    migration: str
-
-
-class UndefineVm(Struct, frozen=True, tag_field="k", tag="undefine"):
-    """Remove the definition of a VM that has no QEMU here. Disks, NVRAM and TPM state stay."""
-
-    reason: str
-
-
-OrderBody = (
-    StartVm
-    | ShutdownVm
-    | DestroyVm
-    | PauseVm
-    | UnpauseVm
-    | ReceiveVm
-    | MigrateVm
-    | ResumeVm
-    | CancelMigration
-    | DiscardIncoming
-    | UndefineVm
-)
 
 
 class Order(Message, frozen=True):
@@ -306,10 +204,10 @@ class Order(Message, frozen=True):
 
 
 class ProbeAddress(Struct, frozen=True):
-    """One place to ask: `port` says whether the agent or libvirt shall answer there."""
+    """One place to ask: `port` says who shall answer there: the agent, libvirt or ssh (its banner)."""
 
     plane: Plane
-    port: str  # agent | libvirt
+    port: str  # agent | libvirt | ssh
     host: str
     number: int
 
@@ -320,6 +218,19 @@ class ProbeRequest(Message, frozen=True):
     probe_id: str
     target: str
     addresses: tuple[ProbeAddress, ...]
+
+
+class Challenge(Message, frozen=True):
+    """First frame of a relayed connection: what the agent's seal must be made of (see RelayOffer)."""
+
+    nonce: str
+
+
+class OfferRelay(Message, frozen=True):
+    """Offer a silent node, whose agent you have just heard, to carry its frames. address: host:port."""
+
+    target: str
+    address: str
 
 
 class CheckDefinition(Message, frozen=True):
@@ -360,8 +271,25 @@ class ReleasedReceipt(Message, frozen=True):
     message: str = ""
 
 
+class RelayOffer(Message, frozen=True):
+    """A peer in whose own, direct session we were asked about: you may speak through me for a moment.
+
+    An agent whose beats are not answered connects to the address the offer came from, at `port`:
+    `/peer/v1/relay?ticket=…`, a WebSocket. The peer opens another one to its own aggregator and
+    carries binary frames both ways, unread: one hop, bounded, in order. The agent says who it is in
+    `Authorization: Virtward-Relay node=…, via=…, nonce=…` (never its token). The aggregator answers
+    with Challenge; from then on every frame is preceded by an HMAC-SHA256 over direction, number and
+    frame, keyed by the token's SHA-256 and all of these, so that the peer can neither forge nor alter.
+    """
+
+    peer: str
+    target: str
+    port: int
+    ticket: str
+
+
 FromAgent = (
     Hello | FullState | Delta | Beat | OrderReport | MigrationProgress | ProbeReport | DefinitionChecked | Goodbye
 )
-FromAggregator = Welcome | BeatAnswer | Order | ProbeRequest | CheckDefinition | Refusal
-BetweenAgents = ReleasedNotice | ReleasedReceipt
+FromAggregator = Welcome | BeatAnswer | Order | ProbeRequest | OfferRelay | CheckDefinition | Challenge | Refusal
+BetweenAgents = ReleasedNotice | ReleasedReceipt | RelayOffer

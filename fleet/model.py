@@ -178,6 +178,7 @@ class NodeFacts(Struct, frozen=True):
     addresses: dict[str, str] = {}  # plane -> address
     agent_port: int = 8422
     libvirt_port: int = 16514
+    ssh_port: int = 22  # 0: nobody is asked there
     peer_uri: str = ""  # how another node's libvirt reaches this one's
     labels: dict[str, str] = {}
     versions: dict[str, str] = {}  # agent, libvirt, qemu

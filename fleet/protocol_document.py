@@ -39,6 +39,14 @@ of the same protocol version (now {messages.PROTOCOL_MIN} to {messages.PROTOCOL_
 
 Agents talk to each other over HTTP on the agent port: `POST /peer/v1/released` with a `ReleasedNotice`
 as body is answered by a `ReleasedReceipt`; `GET /peer/v1/ping?nonce=N` answers N.
+
+**The relay.** An agent whose own way to the aggregator is cut and whom a peer still hears speaks through that peer:
+the aggregator sends the peer `OfferRelay`; the peer sends the agent a `RelayOffer` with a ticket
+(`POST /peer/v1/relay-offer`); the agent, if its beats have been unanswered for a while, opens
+`/peer/v1/relay` at the peer, which carries its frames, unread, to `/agent/v1`. There the talk is the one above,
+after a `Challenge` and with every frame sealed. A relayed session is given no start and no end of a migration,
+proves no reboot, and its beats count only while they answer to something we said within a lease. When its own way
+works again the agent opens a session of its own, and that one replaces the relayed one.
 """
 
 

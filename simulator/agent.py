@@ -8,7 +8,6 @@ The ledger lies on the host's disk. Decides nothing itself.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,23 +32,24 @@ from agent.keeper_types import (
     LookNow,
     MessageReceived,
     Note,
-    PeerAnswered,
-    PeerNoticeReceived,
+    OfferToPeer,
+    OpenRelay,
     Persist,
     PidGone,
     Probe,
-    ProbeReturned,
     Send,
     Stopping,
     TellPeer,
     Tick,
 )
 from agent.memory import recall
-from fleet.messages import FromAggregator, ProbeAddress, ProbeResult, ReleasedNotice, ReleasedReceipt
+from fleet.messages import FromAggregator
 from fleet.model import Definition, LedgerState, Plane
 from simulator.connection import Connection
 from simulator.hypervisor import HypervisorCall, proc_only
+from simulator.peers import Peers
 from simulator.process import Process
+from simulator.relay import RelayedConnection
 from simulator.results import Result
 from simulator.truth import Qemu
 
@@ -62,7 +62,6 @@ CONNECT_TIMEOUT_S = 2.0
 RECONNECT_S = (0.1, 3.0)
 LIST_EVERY_S = 10.0
 LOOK_TIMEOUT_S = 2.0
-PEER_TIMEOUT_S = 1.0
 PIDFD_S = 0.002
 EVENT_S = (0.05, 0.25)
 
@@ -75,10 +74,11 @@ class SimulatedAgent(Process):
         self.host = host
         self.keeper: Keeper | None = None
         self.connection: Connection | None = None
+        self.peers = Peers(self)
+        self.relays: list[RelayedConnection] = []  # that we carry for others
+        self._connecting = False
         self._starts = 0
         self._links = 0
-        self._requests: dict[int, Callable[[ReleasedReceipt], None]] = {}
-        self._request = 0
         self._effects: deque[Effect] = deque()
         self._performing = False
         self._tick: Timer | None = None
@@ -92,8 +92,9 @@ class SimulatedAgent(Process):
         self.begin_life()
         self._starts += 1
         self._effects.clear()
-        self._performing = False
-        self._requests.clear()
+        self._performing = self._connecting = False
+        self.relays.clear()
+        self.peers.forget()
         self._tick = None
         settings = KeeperSettings(
             node=self.host.name,
@@ -104,6 +105,7 @@ class SimulatedAgent(Process):
         )
         self.keeper = Keeper(settings, recall(self.host.ledger))
         self.later(0.05, self._read_everything)
+        self._connecting = True
         self.later(self.host.random.uniform(0.1, 0.6), self._connect)
         self.later(LIST_EVERY_S, self._list_regularly)
 
@@ -117,6 +119,8 @@ class SimulatedAgent(Process):
         if self.connection is not None:
             self.connection.agent_closes()
             self.connection = None
+        for relay in self.relays:
+            relay.peer_dies()
 
     def stop(self) -> None:
         """`systemctl stop`: a goodbye, then the end."""
@@ -128,6 +132,8 @@ class SimulatedAgent(Process):
         if self.connection is not None:
             self.connection.lose_agent_kernel()
             self.connection = None
+        for relay in self.relays:
+            relay.peer_loses_power()
         if self.alive:
             self.end_life()
             self.keeper = None
@@ -238,12 +244,10 @@ class SimulatedAgent(Process):
                 self._look()
             case LookAgainAt(at_s=at_s):
                 self._look_again(at_s)
-            case Probe():
-                self._probe(effect)
-            case TellPeer():
-                self._tell(effect, list(effect.addresses))
+            case Probe() | TellPeer() | OfferToPeer() | OpenRelay():
+                self.peers.do(effect)
             case AnswerPeer():
-                self._answer(effect)
+                self.peers.answer(effect)
             case Note(event=event, uuid=uuid, detail=detail):
                 self.host.world.note(f"agent@{self.host.name}", event, uuid, detail)
 
@@ -253,11 +257,6 @@ class SimulatedAgent(Process):
             self.connection = None
             self.later(0.0, lambda: self.give(LinkClosed(effect.link)))
             self._reconnect(effect.wait_s)
-
-    def _answer(self, effect: AnswerPeer) -> None:
-        answer = self._requests.pop(effect.request, None)
-        if answer is not None:
-            answer(effect.receipt)
 
     def _look_again(self, at_s: float) -> None:
         if self._tick is not None:
@@ -280,85 +279,45 @@ class SimulatedAgent(Process):
     # --- the link
 
     def _reconnect(self, wait_s: float) -> None:
+        """Try our own way, once at a time; also while a peer carries our frames."""
+        if self._connecting:
+            return
+        self._connecting = True
         self.later(wait_s + self.host.random.uniform(*RECONNECT_S), self._connect)
 
     def _connect(self) -> None:
         world = self.host.world
         aggregator = world.aggregator
-        if self.connection is not None:
-            return
         if not world.network.both_ways(self.host.name, aggregator.name, Plane.CONTROL) or aggregator.paused:
-            self.later(CONNECT_TIMEOUT_S, lambda: self._reconnect(0.0))
+            self.later(CONNECT_TIMEOUT_S, self._try_again)
         elif not aggregator.alive:
-            self._reconnect(0.0)
+            self._try_again()
         else:
             self.later(self.host.random.uniform(0.001, 0.004), self._connected)
 
     def _connected(self) -> None:
         aggregator = self.host.world.aggregator
-        if self.connection is not None:
-            return
         if not aggregator.answers:
-            self._reconnect(0.0)
+            self._try_again()
             return
+        self._connecting = False
         self._links += 1
-        self.connection = Connection(self, aggregator, self._links)
-        aggregator.accept(self.connection)
-        self.give(LinkOpened(self._links))
+        self._use(Connection(self, aggregator, self._links))
 
-    # --- peers
+    def _try_again(self) -> None:
+        self._connecting = False
+        self._reconnect(0.0)
 
-    def _probe(self, effect: Probe) -> None:
-        asked_s = self.now()
-        answered = [(address, self._answers(address)) for address in effect.addresses]
-        results = tuple(
-            ProbeResult(address.plane, address.port, ok, 0.0, "" if ok else "no answer within 1 s")
-            for address, ok in answered
-        )
-        delay_s = 0.02 if all(ok for _, ok in answered) else PEER_TIMEOUT_S
-        fact = ProbeReturned(effect.probe_id, effect.target, results, asked_s)
-        self.later(delay_s, lambda: self.give(fact))
+    def relayed_by(self, peer: SimulatedAgent, plane: Plane) -> None:
+        """Speak through a peer from now on, and go on trying our own way."""
+        self._links += 1
+        self._use(RelayedConnection(self, self.host.world.aggregator, self._links, peer, plane))
+        self._reconnect(0.0)
 
-    def _answers(self, address: ProbeAddress) -> bool:
-        """Would the process behind that address answer a question of ours within its second?"""
-        host = self.host.world.hosts.get(address.host.partition(".")[0])
-        if host is None or not self.host.reaches(host, address.plane):
-            return False
-        process: Process = host.agent if address.port == "agent" else host.hypervisor
-        return process.answers
-
-    def _tell(self, effect: TellPeer, addresses: list[str]) -> None:
-        notice = effect.notice
-        if not addresses:
-            self.give(PeerAnswered(notice.uuid, notice.migration, None, "no address answered"))
-            return
-        name, _, plane = addresses[0].partition(":")[0].partition(".")
-        host = self.host.world.hosts.get(name)
-        open_question = [True]
-
-        def answer(receipt: ReleasedReceipt | None) -> None:
-            if not open_question:
-                return
-            open_question.clear()
-            if receipt is None:
-                self._tell(effect, addresses[1:])
-            else:
-                self.give(PeerAnswered(notice.uuid, notice.migration, receipt))
-
-        self.later(PEER_TIMEOUT_S, lambda: answer(None))
-        way = Plane(plane)
-        if host is None or not host.power_on or not self.host.world.network.passes(self.host.name, name, way):
-            return
-
-        def answered(receipt: ReleasedReceipt) -> None:
-            if self.host.world.network.passes(name, self.host.name, way):
-                self.later(0.001, lambda: answer(receipt))
-
-        if host.agent.alive:
-            host.agent.later(0.001, lambda: host.agent.asked(notice, answered))
-
-    def asked(self, notice: ReleasedNotice, answered: Callable[[ReleasedReceipt], None]) -> None:
-        """Another agent tells us something; the keeper's AnswerPeer is our reply."""
-        self._request += 1
-        self._requests[self._request] = answered
-        self.give(PeerNoticeReceived(self._request, notice))
+    def _use(self, connection: Connection) -> None:
+        """Make it the present connection; the one before is closed."""
+        if self.connection is not None:
+            self.connection.agent_closes()
+        self.connection = connection
+        connection.aggregator.accept(connection)
+        self.give(LinkOpened(connection.link, connection.via))

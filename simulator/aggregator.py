@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from aggregator.core import events as ev
-from aggregator.core.actions import ACTION_AGE_S_MAX, Action, AskFence, CloseSession, SendOrder, SendProbe
+from aggregator.core.actions import (
+    ACTION_AGE_S_MAX,
+    Action,
+    AskFence,
+    CloseSession,
+    SendOrder,
+    SendProbe,
+    SendRelayOffer,
+)
 from aggregator.core.events import Event, NodeState, PowerAnswer
 from aggregator.core.fold import fold
 from aggregator.core.journal_form import VOLATILE, decode_event, decode_state, encode_event, encode_state
@@ -238,6 +246,10 @@ class SimulatedAggregator(Process):
                 talk = self.intake.standing(prober)
                 if talk is not None:
                     talk.connection.aggregator_sends(request)
+            case SendRelayOffer(peer=peer, offer=offer):
+                talk = self.intake.standing(peer)
+                if talk is not None:
+                    talk.connection.aggregator_sends(offer)
             case CloseSession(node=node):
                 self.intake.close(node)
             case AskFence():

@@ -33,6 +33,7 @@ class Connection:
         self.aggregator = aggregator
         self.link = link
         self.node = agent.host.name
+        self.via = ""  # the peer that carries it
         self._agent_life = agent.life
         self._aggregator_life = aggregator.life
         network = agent.host.world.network

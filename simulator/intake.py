@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from aggregator.core import events as ev
+from aggregator.core.freshness import AnswersSent
 from aggregator.core.welcome import answer_hello
 from fleet.messages import (
     Beat,
@@ -43,6 +44,7 @@ class Talk(Struct):
     session: SessionKey | None = None  # set once the session stands
     generation: int = 0
     heard_at: float = 0.0  # world seconds
+    answers: AnswersSent | None = None  # of a relayed one
 
 
 class Intake:
@@ -110,18 +112,28 @@ class Intake:
         aggregator = self._aggregator
         if talk.hello is not None:
             return
-        answer = answer_hello(aggregator.state, hello, f"token-{talk.connection.node}")
+        via = talk.connection.via
+        answer = answer_hello(aggregator.state, hello, f"token-{talk.connection.node}", via)
         if isinstance(answer, Refusal):
             talk.connection.aggregator_sends(answer)
             talk.connection.aggregator_closes()
             self._talks.remove(talk)
             return
         talk.hello = hello
+        talk.answers = AnswersSent(aggregator.now()) if via else None
         talk.connection.aggregator_sends(answer)
 
     def _open(self, talk: Talk, hello: Hello, full: FullState) -> None:
         node, at = hello.node, self._aggregator.now()
+        if talk.answers is not None and at - talk.answers.sent_at(0) > self._aggregator.state.config.lease:
+            talk.connection.aggregator_closes()
+            self._talks.remove(talk)
+            return
         old = self._standing.get(node)
+        if old is not None and old.session is not None and _is_older(hello.session, old.session):
+            talk.connection.aggregator_closes()
+            self._talks.remove(talk)
+            return
         if old is not None:
             old.connection.aggregator_closes()
             self._end(old, "replaced")
@@ -140,17 +152,22 @@ class Intake:
                 complete=full.complete,
                 definitions=full.definitions,
                 highest=hello.highest,
+                via=talk.connection.via,
             )
         )
 
     def _hear(self, talk: Talk, session: SessionKey, message: FromAgent) -> None:
         node, at, fact = talk.connection.node, self._aggregator.now(), self._aggregator.fact
         match message:
-            case Beat(sequence=sequence, generation=generation):
+            case Beat(sequence=sequence, generation=generation, answered=answered):
+                made_after = None
+                if talk.answers is not None:
+                    made_after = talk.answers.sent_at(answered)
+                    talk.answers.sent(sequence, at)
                 leader = self._aggregator.state.leader
                 answer = BeatAnswer(sequence, Leadership(leader.term, leader.instance, self._aggregator.position))
                 talk.connection.aggregator_sends(answer)
-                fact(ev.BeatHeard(at=at, node=node, session=session, sequence=sequence))
+                fact(ev.BeatHeard(at=at, node=node, session=session, sequence=sequence, made_after=made_after))
                 if generation > talk.generation:  # a delta was lost
                     self.close(node)
             case Delta():
@@ -211,3 +228,8 @@ class Intake:
                 facts=delta.facts,
             )
         )
+
+
+def _is_older(session: SessionKey, standing: SessionKey) -> bool:
+    same_start = (session.boot_id, session.agent_start) == (standing.boot_id, standing.agent_start)
+    return same_start and session.number <= standing.number

@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from aggregator.connection import Connection
-from aggregator.core.actions import ACTION_AGE_S_MAX, CloseSession, SendOrder, SendProbe
+from aggregator.core.actions import ACTION_AGE_S_MAX, CloseSession, SendOrder, SendProbe, SendRelayOffer
 from aggregator.core.events import Event, OrderDropped
 from fleet.model import SessionKey
 
@@ -63,6 +63,12 @@ class AgentsHand:
         connection = self._switchboard.standing(action.prober)
         if connection is None or not connection.send(action.request):
             _log.info("probe not sent", node=action.prober, target=action.request.target)
+
+    def send_relay_offer(self, action: SendRelayOffer) -> None:
+        """Have a peer offer itself as relay; if that cannot be done, the core asks again."""
+        connection = self._switchboard.standing(action.peer)
+        if connection is None or not connection.send(action.offer):
+            _log.info("relay offer not sent", node=action.peer, target=action.offer.target)
 
     def close_session(self, action: CloseSession) -> None:
         """End the node's session; its agent opens a new one."""

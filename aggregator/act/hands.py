@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aggregator.act.agents import AgentsHand
 from aggregator.act.fence import FenceHand
-from aggregator.core.actions import Action, AskFence, CloseSession, SendOrder, SendProbe
+from aggregator.core.actions import Action, AskFence, CloseSession, SendOrder, SendProbe, SendRelayOffer
 
 
 class AllHands:
@@ -19,6 +19,8 @@ class AllHands:
                 self._agents.send_order(action)
             case SendProbe():
                 self._agents.send_probe(action)
+            case SendRelayOffer():
+                self._agents.send_relay_offer(action)
             case CloseSession():
                 self._agents.close_session(action)
             case AskFence():

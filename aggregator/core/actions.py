@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from aggregator.core.objects import FencingRung
-from fleet.messages import Order, ProbeRequest
+from fleet.messages import OfferRelay, Order, ProbeRequest
 
 ACTION_AGE_S_MAX = 1.0
 
@@ -32,6 +32,13 @@ class SendProbe(Action, frozen=True, kw_only=True):
 
     prober: str
     request: ProbeRequest
+
+
+class SendRelayOffer(Action, frozen=True, kw_only=True):
+    """Have a peer offer a silent node to carry its frames; loss is harmless."""
+
+    peer: str
+    offer: OfferRelay
 
 
 class AskFence(Action, frozen=True, kw_only=True):

@@ -58,6 +58,7 @@ class SessionOpened(Event, frozen=True, kw_only=True):
     complete: bool
     definitions: tuple[Definition, ...] = ()
     highest: Leadership | None = None
+    via: str = ""  # the peer that carries its frames
 
 
 class SessionEnded(Event, frozen=True, kw_only=True):
@@ -69,11 +70,16 @@ class SessionEnded(Event, frozen=True, kw_only=True):
 
 
 class BeatHeard(Event, frozen=True, kw_only=True):
-    """A sign of life of a standing session. Never journalled."""
+    """A sign of life of a standing session. Never journalled.
+
+    made_after: fleet time at which we sent the answer that it shows it has seen, so it cannot be
+    older; None where that is not asked (a direct session).
+    """
 
     node: str
     session: SessionKey
     sequence: int
+    made_after: float | None = None
 
 
 class VmsReported(Event, frozen=True, kw_only=True):

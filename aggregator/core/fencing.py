@@ -18,7 +18,7 @@ from aggregator.core.events import (
     NodeState,
     PowerAnswer,
 )
-from aggregator.core.lookups import CONVICTED, acts, bound_to, pinned_to, survives_loss
+from aggregator.core.lookups import CONVICTED, acts, bound_to, pinned_to, speaks_directly, survives_loss
 from aggregator.core.nodes import beats_again, evidence_of, may_convict, silence_s, step
 from aggregator.core.policy import off_orders_per_hour_max
 from aggregator.core.proofs import OFF_SPAN_S, first_of_off_series, reads_count_from, rung_is_trusted
@@ -98,12 +98,12 @@ def _ask_peers(draft: Draft, node: NodeRecord) -> None:
         for port, number in (
             ("agent", node.facts.agent_port),
             ("libvirt", node.facts.libvirt_port),
+            ("ssh", node.facts.ssh_port),
         )
+        if number
     )
     probers = sorted(
-        other.name
-        for other in draft.state.nodes.values()
-        if other.state is NodeState.UP and other.connected and other.name != node.name
+        other.name for other in draft.state.nodes.values() if speaks_directly(other) and other.name != node.name
     )
     for prober in probers[:PROBERS_MAX] if addresses else ():
         probe_id = draft.new_id("probe")

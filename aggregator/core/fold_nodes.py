@@ -73,6 +73,8 @@ def set_taints(node: NodeRecord, at: float) -> None:
     wanted = list(_STATE_TAINTS.get(node.state, ()))
     if node.drain:
         wanted.append(("virtward/maintenance", TaintEffect.NO_SCHEDULE))
+    if node.via and node.state is NodeState.UP:
+        wanted.append(("virtward/degraded", TaintEffect.NO_SCHEDULE))
     kept = {(taint.key, taint.effect): taint for taint in node.taints}
     node.taints = tuple(
         kept.get((key, effect)) or Taint(key=key, effect=effect, time_added=f"{at:.3f}") for key, effect in wanted
@@ -93,6 +95,8 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.boot_id = event.session.boot_id
     node.session = event.session
     node.session_since = event.at
+    node.via = event.via
+    set_taints(node, event.at)
     node.connected = True
     node.doubted = False
     node.complete = event.complete
@@ -125,15 +129,21 @@ def _session_ended(state: State, event: ev.SessionEnded) -> None:
 
 def _beat_heard(state: State, event: ev.BeatHeard) -> None:
     node = state.nodes.get(event.node)
-    if node is not None and node.connected and node.session == event.session:
+    if node is not None and node.connected and node.session == event.session and _speaks_of_now(state, event):
         node.last_sign = event.at
+
+
+def _speaks_of_now(state: State, beat: ev.BeatHeard) -> bool:
+    """Return whether a beat is known to be younger than a lease; only a relay can keep one back unseen."""
+    return beat.made_after is None or beat.at - beat.made_after <= state.config.lease
 
 
 def _vms_reported(state: State, event: ev.VmsReported) -> None:
     node = state.nodes.get(event.node)
     if node is None or not node.connected or node.session != event.session:
         return
-    node.last_sign = event.at
+    if not node.via:
+        node.last_sign = event.at  # of a relayed node only its beats show how old they are
     node.fact = state.position
     if event.full:
         node.complete = event.complete
@@ -143,37 +153,6 @@ def _vms_reported(state: State, event: ev.VmsReported) -> None:
         node.host_uuid = node.host_uuid or event.facts.host_uuid
         node.labels = {**node.labels, **event.facts.labels}
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=event.full and event.complete, at=event.at)
-
-
-def _probe_answered(state: State, event: ev.ProbeAnswered) -> None:
-    node = state.nodes.get(event.target)
-    if node is None or node.suspicion is None:
-        return
-    suspicion = node.suspicion
-    node.fact = state.position
-    planes: dict[str, list[bool]] = {}
-    asked: dict[str, float] = {}
-    for result in event.results:
-        asked_at = event.at - result.asked_ago_s
-        if asked_at < suspicion.since or asked_at < node.last_sign:
-            continue
-        planes.setdefault(result.plane, []).append(result.answered)
-        asked[result.plane] = min(asked.get(result.plane, asked_at), asked_at)
-        if result.answered:
-            suspicion.answered[f"{result.plane}/{result.port}"] = asked_at
-    for plane, answers in planes.items():
-        if any(answers):
-            suspicion.silent.pop(plane, None)
-        else:
-            suspicion.silent[plane] = asked[plane]
-
-
-def _evidence_sought(state: State, event: ev.EvidenceSought) -> None:
-    suspicion = state.nodes[event.node].suspicion
-    state.counters["probe"] = max(state.counters.get("probe", 0), number_of(event.probe_id))
-    if suspicion is not None:
-        suspicion.rounds += 1
-        suspicion.asked_at = event.at
 
 
 def _fence_asked(state: State, event: ev.FenceAsked) -> None:
@@ -336,8 +315,6 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.SessionEnded: _session_ended,
     ev.BeatHeard: _beat_heard,
     ev.VmsReported: _vms_reported,
-    ev.ProbeAnswered: _probe_answered,
-    ev.EvidenceSought: _evidence_sought,
     ev.FenceAsked: _fence_asked,
     ev.FenceAnswered: _fence_answered,
     ev.NodeProven: _node_proven,

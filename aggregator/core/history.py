@@ -67,6 +67,7 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
         f"{node}: {', '.join(rules)}" for node, rules in sorted(e.rejected.items())
     ),
     ev.EvidenceSought: lambda e: f"{e.prober} is asked to probe it",
+    ev.RelaySought: lambda e: f"{e.peer} is asked to carry its frames",
     ev.NodeProven: lambda e: f"proof {e.proof}: {e.detail}",
     ev.FenceAsked: lambda e: f"{e.question} asked of rung {e.rung + 1} ({e.purpose})",
     ev.FenceAnswered: lambda e: f"{e.answer}" + (f": {e.line}" if e.line else ""),
@@ -79,7 +80,9 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.DrainChanged: lambda e: (
         e.state + ("; blocked: " + "; ".join(f"{v}: {w}" for v, w in e.blocked.items()) if e.blocked else "")
     ),
-    ev.SessionOpened: lambda e: f"session {e.session.number} of boot {e.session.boot_id[:8]}",
+    ev.SessionOpened: lambda e: (
+        f"session {e.session.number} of boot {e.session.boot_id[:8]}" + (f", through {e.via}" if e.via else "")
+    ),
     ev.SessionEnded: lambda e: e.how,
     ev.VmCommanded: lambda e: str(e.verb),
     ev.ProbeAnswered: lambda e: ", ".join(

@@ -48,6 +48,11 @@ def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
             f"the agent on {node.name} is gone, its VMs run on",
             f"start virtward-agent on {node.name}",
         )
+    if node.via and node.state is NodeState.UP:
+        return (
+            f"{node.name} speaks only through {node.via}: its VMs run on, it is given no new ones",
+            f"mend the control network between {node.name} and the aggregator",
+        )
     moving = would_move(draft.state, node)
     if node.state is NodeState.LOST and moving:
         why = why_not_fenced(draft, node)
@@ -77,7 +82,7 @@ def _say_way_out(draft: Draft, node: NodeRecord, incident: IncidentRecord) -> No
 
 
 def _close(draft: Draft, node: NodeRecord, incident: IncidentRecord) -> None:
-    if node.state is not NodeState.UP or still_down(draft.state, incident):
+    if node.state is not NodeState.UP or node.via or still_down(draft.state, incident):
         return  # a fenced node's return belongs to the record too
     draft.add(
         IncidentClosed(

@@ -29,8 +29,18 @@ def can_order(node: NodeRecord | None) -> bool:
 
 
 def takes_vms(node: NodeRecord) -> bool:
-    """Return whether a node may be given a new QEMU: Up, its picture whole, its ledger sound."""
-    return node.state is NodeState.UP and can_order(node) and node.complete
+    """Return whether a node may be given a new QEMU: Up, speaking directly, its picture whole, its ledger sound."""
+    return node.state is NodeState.UP and can_order(node) and node.complete and not node.via
+
+
+def gives_vms(node: NodeRecord | None) -> bool:
+    """Return whether a VM may be ordered to leave a node live: a relayed one is only told what ends things."""
+    return can_order(node) and node is not None and not node.via
+
+
+def speaks_directly(node: NodeRecord) -> bool:
+    """Return whether a node may be asked about others and carry their frames: Up, by its own session, unrelayed."""
+    return node.state is NodeState.UP and node.connected and not node.via
 
 
 def current_report(state: State, vm: VmRecord, node_name: str) -> VmReport | None:

@@ -19,6 +19,7 @@ from aggregator.core.lookups import (
     binding_to,
     can_order,
     current_report,
+    gives_vms,
     grace_over,
     open_orders,
     takes_vms,
@@ -119,6 +120,8 @@ def why_not_migratable(state: State, vm: VmRecord) -> str:
     node = state.nodes.get(vm.owner)
     if not vm.run_open or node is None:
         return "it does not run"
+    if node.via:
+        return f"its node {node.name} is reached only through {node.via}"
     report = current_report(state, vm, vm.owner)
     if report is None:
         return f"its node {vm.owner} has not reported it in this session"
@@ -220,7 +223,7 @@ def _preparing(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
             _step(draft, migration, MigrationPhase.DISCARDING, "the target is no longer there")
     elif not _permitted(state, vm, migration):
         _step(draft, migration, MigrationPhase.DISCARDING, "the target did not take it")
-    elif source is None or not can_order(source) or target is None or not takes_vms(target):
+    elif source is None or not gives_vms(source) or target is None or not takes_vms(target):
         _step(draft, migration, MigrationPhase.DISCARDING, "one end is no longer there")
     elif not open_orders(state, vm):
         _step(draft, migration, MigrationPhase.RUNNING, "the target is ready")

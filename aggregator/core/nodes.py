@@ -26,6 +26,7 @@ EVIDENCE_FRESH_S = 5.0
 PLANES_FOR_SHORT_WAIT = 2
 BRAKE_MARGIN_S = 1.0  # so that the first and the last of a window never fall on its two ends
 JUDGES_MIN = 3
+RELAY_TRIES_FIRST = 2
 
 STEPS: dict[NodeState, tuple[NodeState, ...]] = {
     NodeState.JOINING: (NodeState.UP,),
@@ -212,14 +213,18 @@ def _up(draft: Draft, node: NodeRecord) -> None:
 
 def _suspect(draft: Draft, node: NodeRecord) -> None:
     if beats_again(draft, node):
-        step(draft, node, NodeState.UP, "beats again")
+        step(draft, node, NodeState.UP, _beats_again_words(node))
         return
     _judge(draft, node, waited=False)
 
 
+def _beats_again_words(node: NodeRecord) -> str:
+    return f"beats again, through {node.via}" if node.via else "beats again"
+
+
 def _agent_lost(draft: Draft, node: NodeRecord) -> None:
     if beats_again(draft, node):
-        step(draft, node, NodeState.UP, "beats again")
+        step(draft, node, NodeState.UP, _beats_again_words(node))
         return
     last_answer = max(node.suspicion.answered.values(), default=0.0) if node.suspicion else 0.0
     if draft.due(last_answer + draft.state.config.lost_after):
@@ -239,6 +244,8 @@ def _judge(draft: Draft, node: NodeRecord, *, waited: bool) -> None:
     evidence = evidence_of(draft, node)
     if not evidence.fresh:
         return
+    if any(where.endswith("/agent") for where in evidence.heard) and suspicion.relay_tries < RELAY_TRIES_FIRST:
+        return  # its agent lives: it may yet speak through that peer (relays.py)
     if evidence.heard:
         if node.state is not NodeState.AGENT_LOST:
             where = ", ".join(evidence.heard)
@@ -269,7 +276,7 @@ def _fencing(_draft: Draft, _node: NodeRecord) -> None:
 
 def _fenced(draft: Draft, node: NodeRecord) -> None:
     inert = node.inert
-    if not node.connected or inert is None or node.boot_id == inert.boot_id:
+    if not node.connected or node.via or inert is None or node.boot_id == inert.boot_id:
         return
     if any(q.question == "off" for q in node.questions.values()):
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from aggregator.core.draft import Draft
 from aggregator.core.events import NodeState, PowerAnswer, ProofKind
 from aggregator.core.fencing_device import device_of, identity_problem
-from aggregator.core.lookups import SILENT
+from aggregator.core.lookups import SILENT, speaks_directly
 from aggregator.core.state import Binding, NodeRecord, PowerRead, State, Suspicion, VmRecord
 from fleet.model import EndReason, LedgerState, QemuState
 
@@ -71,10 +71,7 @@ def _peers_must_answer_first(draft: Draft, node: NodeRecord, suspicion: Suspicio
 
     One that was heard in this suspicion must have fallen silent after its device first said off.
     """
-    peers = any(
-        other.state is NodeState.UP and other.connected and other.name != node.name
-        for other in draft.state.nodes.values()
-    )
+    peers = any(speaks_directly(other) and other.name != node.name for other in draft.state.nodes.values())
     if not peers or not suspicion.rounds:
         return False
     since = first.asked_at if suspicion.answered else suspicion.since
@@ -186,7 +183,7 @@ def binding_proof(state: State, vm: VmRecord, binding: Binding) -> tuple[ProofKi
         return None
     if node.boot_id != binding.boot_id:
         same_machine = node.facts is not None and bool(node.host_uuid) and node.facts.host_uuid == node.host_uuid
-        return (ProofKind.REBOOTED, EndReason.NOT_ENDED) if same_machine else None
+        return (ProofKind.REBOOTED, EndReason.NOT_ENDED) if same_machine and not node.via else None
     if node.ledger is LedgerState.LOST:
         return None  # it no longer knows what it promised in this boot
     return _said_by_node(vm, binding, node)

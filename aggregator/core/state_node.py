@@ -7,7 +7,7 @@ from msgspec import Struct, field
 from aggregator.core.objects import NodeSpec, Taint
 from aggregator.core.words import NodeState, PowerAnswer, ProofKind
 from fleet.messages import OrderInHand
-from fleet.model import LedgerState, NodeFacts, SessionKey
+from fleet.model import LedgerState, NodeFacts, Plane, SessionKey
 
 
 class PowerRead(Struct):
@@ -19,6 +19,13 @@ class PowerRead(Struct):
     answered_at: float
 
 
+class PeerHeard(Struct, frozen=True):
+    """Where a peer got an answer from the node's agent. asked_at: of the question."""
+
+    plane: Plane
+    asked_at: float
+
+
 class Suspicion(Struct):
     """What has been gathered since a node fell silent. Lives as long as the silence."""
 
@@ -28,6 +35,10 @@ class Suspicion(Struct):
     power_asked_at: float = 0.0
     silent: dict[str, float] = field(default_factory=dict)  # plane -> when the last one left unanswered was asked
     answered: dict[str, float] = field(default_factory=dict)  # plane/port -> when the last one answered was asked
+    agent_heard: dict[str, PeerHeard] = field(default_factory=dict)  # peer -> where its agent last answered
+    relay: str = ""  # the peer that was last asked to carry its frames
+    relay_asked_at: float = 0.0
+    relay_tries: int = 0
     reads: list[PowerRead] = field(default_factory=list)
 
 
@@ -97,6 +108,7 @@ class NodeRecord(Struct):
     boot_id: str = ""
     session: SessionKey | None = None  # the standing or last one
     session_since: float = 0.0
+    via: str = ""  # the peer that carries this session's frames; empty: it speaks directly
     connected: bool = False
     doubted: bool = False  # the standing session is being closed, to ask anew
     complete: bool = False  # the session's picture of the node is whole

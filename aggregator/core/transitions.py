@@ -13,7 +13,7 @@ from aggregator.core.words import (
     VmPhase,
 )
 from fleet.messages import Order
-from fleet.model import EndReason
+from fleet.model import EndReason, Plane
 
 # --- transitions: nodes, evidence, fencing ----------------------------------------------------
 
@@ -31,6 +31,14 @@ class EvidenceSought(Transition, frozen=True, kw_only=True):
     node: str
     probe_id: str
     prober: str
+
+
+class RelaySought(Transition, frozen=True, kw_only=True):
+    """A peer that hears a silent node's agent is asked to carry its frames."""
+
+    node: str
+    peer: str
+    plane: Plane
 
 
 class FenceAsked(Transition, frozen=True, kw_only=True):

@@ -87,7 +87,9 @@ def conditions_of(state: State, record: NodeRecord) -> tuple[ApiCondition, ...]:
     found = [_ready(state, record)]
     for kind in _AGENTS_WORDS:
         word = told.pop(kind, None)
-        if word is None:
+        if kind == "Degraded" and record.via and record.connected:
+            found.append(ApiCondition(type=kind, status="True", reason="Relayed", message=relayed_words(record)))
+        elif word is None:
             found.append(ApiCondition(type=kind, status=_UNTOLD[kind], reason="NotReported"))
         elif not record.connected:
             found.append(
@@ -101,6 +103,14 @@ def conditions_of(state: State, record: NodeRecord) -> tuple[ApiCondition, ...]:
         for word in told.values()
     )
     return tuple(found)
+
+
+def relayed_words(record: NodeRecord) -> str:
+    """Return what it means, for people, that a node speaks through a peer."""
+    return (
+        f"its own way to the aggregator is cut; it speaks through {record.via}: its VMs run on and can be stopped, "
+        "it is given no new ones"
+    )
 
 
 def _ready(state: State, record: NodeRecord) -> ApiCondition:
@@ -123,6 +133,8 @@ def not_ready(state: State, record: NodeRecord) -> tuple[str, str]:
         return "NotApproved", f"it waits for approval: virtward node approve {record.name}"
     if not record.connected:
         return "NotConnected", "its agent is not connected"
+    if record.via:
+        return "Relayed", relayed_words(record)
     if record.ledger is LedgerState.LOST:
         return "LedgerLost", "its agent lost the ledger of what it promised; it only reports until it is re-seeded"
     if not record.complete:

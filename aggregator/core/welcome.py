@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aggregator.core.lookups import binding_to
+from aggregator.core.lookups import binding_to, speaks_directly
 from aggregator.core.state import NodeRecord, State
 from fleet.messages import PROTOCOL_MAX, PROTOCOL_MIN, Assignment, Hello, Refusal, Welcome
 from fleet.model import Leadership
@@ -13,13 +13,13 @@ def leadership(state: State) -> Leadership:
     return Leadership(state.leader.term, state.leader.instance, state.position)
 
 
-def answer_hello(state: State, hello: Hello, token_sha256: str) -> Welcome | Refusal:
+def answer_hello(state: State, hello: Hello, token_sha256: str, via: str = "") -> Welcome | Refusal:
     """Return Welcome, or Refusal with one sentence for the person who reads the agent's log.
 
-    token_sha256: of the token the connection was opened with.
+    token_sha256: of the token the connection was opened with. via: the peer that carries it.
     """
     node = state.nodes.get(hello.node)
-    refusal = _refusal(node, hello, token_sha256)
+    refusal = _refusal(node, hello, token_sha256) or (_relay_refusal(state, node, hello, via) if via else None)
     if refusal is not None:
         return refusal
     if node is None:
@@ -59,6 +59,18 @@ def _refusal(node: NodeRecord | None, hello: Hello, token_sha256: str) -> Refusa
         same_boot = node.session.boot_id == hello.session.boot_id
         if same_boot and node.session.agent_start == hello.session.agent_start:
             return Refusal("SESSION", f"session {hello.session.number} is older than the standing one")
+    return None
+
+
+def _relay_refusal(state: State, node: NodeRecord | None, hello: Hello, via: str) -> Refusal | None:
+    """Only a boot that has spoken directly may go on through a peer: hearsay proves no reboot."""
+    carrier = state.nodes.get(via)
+    if carrier is None or via == hello.node or not speaks_directly(carrier):
+        return Refusal("RELAY", f"{via} does not speak to this aggregator directly, so it can relay nobody")
+    if node is None or node.session is None or node.boot_id != hello.session.boot_id:
+        return Refusal(
+            "RELAY", f"this boot of {hello.node} has not spoken directly yet; mend its way to the aggregator first"
+        )
     return None
 
 

@@ -16,6 +16,7 @@ from fleet.messages import (
     Assignment,
     Beat,
     BeatAnswer,
+    Challenge,
     CheckDefinition,
     DefinitionChecked,
     Delta,
@@ -24,6 +25,7 @@ from fleet.messages import (
     Hello,
     MigrateVm,
     MigrationProgress,
+    OfferRelay,
     Order,
     OrderInHand,
     OrderReport,
@@ -33,6 +35,7 @@ from fleet.messages import (
     ProbeResult,
     ReceiveVm,
     Refusal,
+    RelayOffer,
     ReleasedNotice,
     ReleasedReceipt,
     StartVm,
@@ -86,11 +89,14 @@ AGGREGATOR = [
     Order("o", "u", "web-1", 5, LEADER, SESSION, ReceiveVm("m", 1, "h1", 4, "secret")),
     ProbeRequest("p", "h2", (ProbeAddress(Plane.MIGRATION, "libvirt", "10.1.0.2", 16514),)),
     CheckDefinition("c", "<domain/>"),
+    OfferRelay("h2", "10.1.0.2:8422"),
+    Challenge("a nonce"),
     Refusal("UNKNOWN_NODE", "approve it"),
 ]
 PEERS = [
     ReleasedNotice("u", "m", "h1", 4, 5, "secret", LEADER),
     ReleasedReceipt("u", accepted=True, state=QemuState.ARRIVED),
+    RelayOffer("h3", "h2", 8422, "a ticket"),
 ]
 ALL = (
     [(FROM_AGENT, m) for m in AGENT] + [(FROM_AGGREGATOR, m) for m in AGGREGATOR] + [(BETWEEN_AGENTS, m) for m in PEERS]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from msgspec import structs
 
 from aggregator.core import events as ev
-from aggregator.core.actions import Action, AskFence, CloseSession, SendOrder, SendProbe
+from aggregator.core.actions import Action, AskFence, CloseSession, SendOrder, SendProbe, SendRelayOffer
 from aggregator.core.events import Event, NodeState, PowerAnswer
 from aggregator.core.fold import fold
 from aggregator.core.history import kind_of
@@ -53,6 +53,8 @@ class Fleet:
         self.silent: set[str] = set()  # nodes that neither beat nor obey nor answer probes
         self.deaf: set[str] = set()  # nodes that beat and do not obey
         self.heard: dict[str, bool] = {}  # whether peers reach it although it is silent
+        self.answers_at: dict[str, tuple[str, ...]] = {}  # ports that answer peers although the node is silent
+        self.relayable: set[str] = set()  # silent nodes whose agents take a relay that is offered
         self.hanging: set[str] = set()  # nodes whose devices do not answer an off order
         self.refuse: dict[str, OrderOutcome] = {}  # vm -> what becomes of its start orders
         self.highest: dict[str, Leadership] = {}  # what an agent has obeyed, where it tells it
@@ -80,7 +82,22 @@ class Fleet:
         self.boots[name] = 1
         self.connect(name)
 
-    def connect(self, name: str, in_hand: tuple[msg.OrderInHand, ...] = (), *, complete: bool = True) -> None:
+    def cut_off(self, name: str) -> None:
+        """Only the node's way to the aggregator is cut: peers hear it, and its agent takes a relay."""
+        self.silent.add(name)
+        self.heard[name] = True
+        self.relayable.add(name)
+
+    def mend(self, name: str) -> None:
+        """The node's own way works again: its agent opens a session of its own."""
+        self.relayable.discard(name)
+        self.silent.discard(name)
+        self.heard.pop(name, None)
+        self.connect(name)
+
+    def connect(
+        self, name: str, in_hand: tuple[msg.OrderInHand, ...] = (), *, complete: bool = True, via: str = ""
+    ) -> None:
         """Open a new session of a node's agent and report everything."""
         self.sessions[name] = self.sessions.get(name, 0) + 1
         session = SessionKey(f"boot{self.boots[name]}-{name}", "start", self.sessions[name])
@@ -106,6 +123,7 @@ class Fleet:
                 in_hand=in_hand,
                 complete=complete,
                 highest=self.highest.get(name),
+                via=via,
             )
         )
 
@@ -146,6 +164,9 @@ class Fleet:
         if answers:
             self.settle(*answers)
         for action in settled.actions:
+            if isinstance(action, SendRelayOffer) and action.offer.target in self.relayable:
+                self.silent.discard(action.offer.target)
+                self.connect(action.offer.target, via=action.peer)
             if isinstance(action, CloseSession) and action.node not in self.silent:
                 self.connect(action.node)
         return settled
@@ -157,7 +178,13 @@ class Fleet:
             facts: list[Event] = []
             if index % round(1 / step) == 0:
                 facts = [
-                    ev.BeatHeard(at=self.now, node=n.name, session=n.session, sequence=index)
+                    ev.BeatHeard(
+                        at=self.now,
+                        node=n.name,
+                        session=n.session,
+                        sequence=index,
+                        made_after=self.now - 1 if n.via else None,
+                    )
                     for n in self.state.nodes.values()
                     if n.session is not None and n.name not in self.silent
                 ]
@@ -200,8 +227,9 @@ class Fleet:
 
     def _probe(self, action: SendProbe) -> Event:
         target = action.request.target
-        answers = target not in self.silent or self.heard.get(target, False)
-        results = tuple(ProbeResult(a.plane, a.port, answers, 0.0) for a in action.request.addresses)
+        alive = target not in self.silent or self.heard.get(target, False)
+        ports = self.answers_at.get(target, ())
+        results = tuple(ProbeResult(a.plane, a.port, alive or a.port in ports, 0.0) for a in action.request.addresses)
         return ev.ProbeAnswered(
             at=self.now,
             prober=action.prober,

@@ -1,0 +1,116 @@
+"""What an order asks of an agent (`Order.body`); fleet.messages is the one name for it.
+
+docs/PROTOCOL.md is generated from these types, so each docstring is written for its reader.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class StartVm(Struct, frozen=True, tag_field="k", tag="start"):
+    """Define (XML as given) and create; autostart stays off. Report the completed definition."""
+
+    xml: str
+    run: int
+    force_boot: bool = True
+
+
+class ShutdownVm(Struct, frozen=True, tag_field="k", tag="shutdown"):
+    """Ask the guest to power off, destroy it when grace_s is over; then Released."""
+
+    run: int
+    grace_s: float
+
+
+class DestroyVm(Struct, frozen=True, tag_field="k", tag="destroy"):
+    """End the QEMU at once; then Released."""
+
+    run: int
+
+
+class PauseVm(Struct, frozen=True, tag_field="k", tag="pause"):
+    """Stop the guest's CPUs."""
+
+    run: int
+
+
+class UnpauseVm(Struct, frozen=True, tag_field="k", tag="unpause"):
+    """Let the guest's CPUs run again (never a copy that waits for its hand-over)."""
+
+    run: int
+
+
+class ReceiveVm(Struct, frozen=True, tag_field="k", tag="receive"):
+    """Target's part of a migration, ordered before the source's: accept the incoming half.
+
+    The order's epoch is the *new* epoch. The target resumes its paused copy when it has the
+    source's Released for source_epoch, from the source's agent (proved by handover_secret) or
+    by an order ResumeVm; never on libvirt's word.
+    """
+
+    migration: str
+    run: int
+    source: str
+    source_epoch: int
+    handover_secret: str
+
+
+class MigrateVm(Struct, frozen=True, tag_field="k", tag="migrate"):
+    """Source's part: peer-to-peer, VIR_MIGRATE_PAUSED, PERSIST_DEST and UNDEFINE_SOURCE.
+
+    When its QEMU's pidfd is readable it persists Released, then tells the target's agent
+    (peer_agent, with handover_secret) and the aggregator.
+    """
+
+    migration: str
+    run: int
+    target: str
+    target_epoch: int
+    peer_uri: str
+    migration_address: str
+    peer_agent: tuple[str, ...]  # host:port, one per plane, tried in order
+    handover_secret: str
+    bandwidth_bytes_per_s: int = 0
+    downtime_ms_max: int = 300
+    timeout_s: float = 600.0
+
+
+class ResumeVm(Struct, frozen=True, tag_field="k", tag="resume"):
+    """Target: the source is Released, run your arrived copy. The order's epoch is the new one."""
+
+    migration: str
+    run: int
+
+
+class CancelMigration(Struct, frozen=True, tag_field="k", tag="cancel"):
+    """Source: abort the migration job; the guest goes on here."""
+
+    migration: str
+
+
+class DiscardIncoming(Struct, frozen=True, tag_field="k", tag="discard"):
+    """Target: remove the incoming or arrived copy, only if it has never run; then Released."""
+
+    migration: str
+
+
+class UndefineVm(Struct, frozen=True, tag_field="k", tag="undefine"):
+    """Remove the definition of a VM that has no QEMU here. Disks, NVRAM and TPM state stay."""
+
+    reason: str
+
+
+OrderBody = (
+    StartVm
+    | ShutdownVm
+    | DestroyVm
+    | PauseVm
+    | UnpauseVm
+    | ReceiveVm
+    | MigrateVm
+    | ResumeVm
+    | CancelMigration
+    | DiscardIncoming
+    | UndefineVm
+)

@@ -1,0 +1,146 @@
+"""What one simulated agent asks other agents and hosts, and how it answers them.
+
+Knows addresses of the form HOST.PLANE:PORT and who would answer there now. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from agent.keeper_types import (
+    AnswerPeer,
+    OfferToPeer,
+    OpenRelay,
+    PeerAnswered,
+    PeerNoticeReceived,
+    Probe,
+    ProbeReturned,
+    RelayOffered,
+    TellPeer,
+)
+from fleet.messages import ProbeAddress, ProbeResult, RelayOffer, ReleasedNotice, ReleasedReceipt
+from fleet.model import Plane
+from simulator.process import Process
+
+if TYPE_CHECKING:
+    from simulator.agent import SimulatedAgent
+
+PEER_TIMEOUT_S = 1.0
+
+
+def plane_of(address: str) -> Plane:
+    """Return the plane of an address such as n1.migration:8422."""
+    return Plane(address.partition(":")[0].rpartition(".")[2])
+
+
+class Peers:
+    """The ways of one agent to others."""
+
+    def __init__(self, agent: SimulatedAgent) -> None:
+        self._agent = agent
+        self._requests: dict[int, Callable[[ReleasedReceipt], None]] = {}
+        self._request = 0
+
+    def forget(self) -> None:
+        """A new life begins: nobody waits for us."""
+        self._requests.clear()
+
+    def do(self, effect: Probe | TellPeer | OfferToPeer | OpenRelay) -> None:
+        """Perform what the keeper wants of others."""
+        match effect:
+            case Probe():
+                self._probe(effect)
+            case TellPeer():
+                self._tell(effect, list(effect.addresses))
+            case OfferToPeer():
+                self._offer(effect)
+            case OpenRelay(peer=peer, address=address):
+                self._open_relay(peer, plane_of(address))
+
+    def answer(self, effect: AnswerPeer) -> None:
+        """Send the reply to a notice."""
+        answer = self._requests.pop(effect.request, None)
+        if answer is not None:
+            answer(effect.receipt)
+
+    def _offer(self, effect: OfferToPeer) -> None:
+        plane = plane_of(effect.address)
+        host = self._agent.host.world.hosts[effect.target]
+        offer = RelayOffer(self._agent.host.name, effect.target, host.facts().agent_port, "")
+        if self._agent.host.reaches(host, plane):
+            address = f"{self._agent.host.name}.{plane}:{offer.port}"
+            host.agent.later(0.001, lambda: host.agent.give(RelayOffered(offer, address)))
+
+    def _open_relay(self, name: str, plane: Plane) -> None:
+        """Ask the peer to carry us on to its aggregator; if it cannot, nothing follows."""
+        world = self._agent.host.world
+        peer, aggregator = world.hosts[name].agent, world.aggregator
+
+        def opened() -> None:
+            on = world.network.both_ways(name, aggregator.name, Plane.CONTROL)
+            if self._agent.host.reaches(peer.host, plane) and peer.answers and on and aggregator.answers:
+                self._agent.relayed_by(peer, plane)
+
+        self._agent.later(self._agent.host.random.uniform(0.002, 0.008), opened)
+
+    def _probe(self, effect: Probe) -> None:
+        asked_s = self._agent.now()
+        answered = [(address, self._answers(address)) for address in effect.addresses]
+        results = tuple(
+            ProbeResult(address.plane, address.port, ok, 0.0, "" if ok else "no answer within 1 s")
+            for address, ok in answered
+        )
+        delay_s = 0.02 if all(ok for _, ok in answered) else PEER_TIMEOUT_S
+        fact = ProbeReturned(effect.probe_id, effect.target, results, asked_s)
+        self._agent.later(delay_s, lambda: self._agent.give(fact))
+
+    def _answers(self, address: ProbeAddress) -> bool:
+        """Would the process behind that address answer a question of ours within its second?"""
+        host = self._agent.host.world.hosts.get(address.host.partition(".")[0])
+        if host is None or not self._agent.host.reaches(host, address.plane):
+            return False
+        if address.port == "ssh":
+            return not host.frozen
+        process: Process = host.agent if address.port == "agent" else host.hypervisor
+        return process.answers
+
+    def _tell(self, effect: TellPeer, addresses: list[str]) -> None:
+        notice = effect.notice
+        if not addresses:
+            self._agent.give(PeerAnswered(notice.uuid, notice.migration, None, "no address answered"))
+            return
+        name, _, plane = addresses[0].partition(":")[0].partition(".")
+        host = self._agent.host.world.hosts.get(name)
+        open_question = [True]
+
+        def answer(receipt: ReleasedReceipt | None) -> None:
+            if not open_question:
+                return
+            open_question.clear()
+            if receipt is None:
+                self._tell(effect, addresses[1:])
+            else:
+                self._agent.give(PeerAnswered(notice.uuid, notice.migration, receipt))
+
+        self._agent.later(PEER_TIMEOUT_S, lambda: answer(None))
+        way = Plane(plane)
+        if (
+            host is None
+            or not host.power_on
+            or not self._agent.host.world.network.passes(self._agent.host.name, name, way)
+        ):
+            return
+
+        def answered(receipt: ReleasedReceipt) -> None:
+            if self._agent.host.world.network.passes(name, self._agent.host.name, way):
+                self._agent.later(0.001, lambda: answer(receipt))
+
+        if host.agent.alive:
+            host.agent.later(0.001, lambda: host.agent.peers.asked(notice, answered))
+
+    def asked(self, notice: ReleasedNotice, answered: Callable[[ReleasedReceipt], None]) -> None:
+        """Another agent tells us something; the keeper's AnswerPeer is our reply."""
+        self._request += 1
+        self._requests[self._request] = answered
+        self._agent.give(PeerNoticeReceived(self._request, notice))
