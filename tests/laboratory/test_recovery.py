@@ -60,6 +60,7 @@ def test_a_frozen_host_is_fenced_by_its_ladder_and_powered_on_again(scene: Scene
     kinds = [h.kind for h in fleet.witness.happenings if h.node == "h1" and h.at_s > frozen_s]
     order = [kind for kind in kinds if kind.startswith("Node")]
     assert order.index("NodeSuspect") < order.index("NodeLost") < order.index("NodeFencing") < order.index("NodeFenced")
+    assert "NodeAgentLost" not in order
     fleet.wait(lambda: counts_elsewhere(fleet, frozen_s, "h1"), "the VMs to count elsewhere")
     fleet.wait(lambda: fleet.node_state("h1") == "Up", "h1 to be powered on and Up again")
     assert "h1" not in fleet.where().values()
@@ -68,17 +69,53 @@ def test_a_frozen_host_is_fenced_by_its_ladder_and_powered_on_again(scene: Scene
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_a_cut_of_the_control_plane_alone_runs_nothing_twice(scene: SceneMaker) -> None:
-    """The host lives and peers hear it: nothing is fenced, its VMs count on, and it is Up after the cable is mended."""
+def test_a_host_whose_control_plane_alone_is_cut_speaks_through_a_peer(scene: SceneMaker) -> None:
+    """It stays Up, degraded: its VMs count on, one can be stopped, none comes to it, until the cable is mended."""
+    fleet = scene(*VMS, "late")
+    fleet.apply(*VMS, host="h1")
+    cut_s = time.time()
+    fleet.laboratory.cut("h1", "control")
+    fleet.wait(lambda: fleet.first("RelaySought", "h1", cut_s) is not None, "a peer to be asked to carry h1", 20)
+    fleet.wait(lambda: fleet.condition("h1", "Degraded").startswith("True"), "h1 to speak through a peer", 20)
+    fleet.wait(lambda: fleet.node_state("h1") == "Up", "h1 to be Up", 10)
+    assert fleet.taints("h1") == ["virtward/degraded:NoSchedule"]
+    later_s = time.time() + 15  # longer than it takes to be found Lost or AgentLost
+    fleet.wait(lambda: time.time() > later_s and all(fleet.counts(name) for name in VMS), "the VMs to count on")
+    assert fleet.node_state("h1") == "Up"
+    fleet.verb("vms", "v1", "stop", {"force": True})
+    fleet.wait(lambda: fleet.phase("v1") == "Stopped" and "v1" not in fleet.where(), "the stop to be obeyed", 20)
+    fleet.apply("late", host="h1")
+    assert fleet.where()["late"] != "h1"
+    incident = fleet.incident_of("h1")
+    assert "mend the control network" in text(incident, "status.wayOut")
+    fleet.laboratory.heal("h1", "control")
+    fleet.wait(lambda: fleet.condition("h1", "Degraded").startswith("False"), "h1 to speak for itself", 30)
+    assert fleet.taints("h1") == []
+    fleet.wait(lambda: text(fleet.incident_of("h1"), "status.phase") == "Closed", "the incident to be closed", 10)
+    states = [
+        h.kind for h in fleet.witness.happenings if h.node == "h1" and h.at_s > cut_s and h.kind.startswith("Node")
+    ]
+    assert states == ["NodeSuspect", "NodeUp"]
+    assert all(fleet.starts(name) == 1 for name in VMS)
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_an_agent_that_is_gone_for_good_costs_no_vm(scene: SceneMaker) -> None:
+    """Peers hear the host's libvirt, so its VMs run: AgentLost, nothing is fenced, and Up once somebody starts it."""
     fleet = scene(*VMS)
     fleet.apply(*VMS, host="h1")
-    fleet.laboratory.cut("h1", "control")
+    killed_s = time.time()
+    fleet.send("agent@h1", "KILL")
     fleet.wait(lambda: fleet.node_state("h1") == "AgentLost", "h1 to be AgentLost", 40)
-    later_s = time.time() + 10
+    later_s = time.time() + 20
     fleet.wait(lambda: time.time() > later_s and fleet.all_count_once(), "the VMs to count on")
     assert fleet.node_state("h1") == "AgentLost"
     assert set(fleet.where().values()) == {"h1"}
-    fleet.laboratory.heal("h1", "control")
+    assert fleet.first("NodeFencing", "h1", killed_s) is None
+    assert fleet.first("FenceAsked", "h1", killed_s) is None
+    fleet.start("agent@h1")
     fleet.wait(lambda: fleet.node_state("h1") == "Up", "h1 to be Up again")
     assert all(fleet.starts(name) == 1 for name in VMS)
     assert fleet.faults() == []
