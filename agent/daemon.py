@@ -47,6 +47,7 @@ from agent.ledger import Ledger
 from agent.link import Link
 from agent.memory import Memory, to_records
 from agent.relay import RelayDoor
+from agent.storage import StorageWatch
 from fleet.clock import Clock
 from fleet.model import BmcIdentity, NodeFacts
 from fleet.service import Service
@@ -84,6 +85,7 @@ class Daemon:
         self._peers = peer.PeerServer(config.listen, self._put, self._relay)
         self._session = aiohttp.ClientSession()
         self._bmc: BmcIdentity | None = None
+        self._storage = StorageWatch(self._tell_facts)
         self._timer: asyncio.TimerHandle | None = None
         self._errands: set[asyncio.Task[None]] = set()
         self._dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -108,6 +110,7 @@ class Daemon:
             self._errand(self._keep_performing(memory))
             await self._know_libvirt()
             self._errand(self._keep_facts())
+            self._errand(self._storage.run())
             self._link.start()
             service.ready(f"node {self.config.node}, ledger {state}")
             try:
@@ -143,7 +146,11 @@ class Daemon:
         self.ledger.close()
 
     def _put(self, fact: Fact) -> None:
+        self._storage.take(fact)
         self._facts.put_nowait(fact)
+
+    def _tell_facts(self) -> None:
+        self._put(FactsRead(self._read_facts()))
 
     def _errand(self, errand: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(errand)
@@ -233,12 +240,13 @@ class Daemon:
     # --- the node's facts
 
     def _read_facts(self) -> NodeFacts:
-        return node_facts(self.identity, self.config.addresses, self.hypervisor.node_facts(), self._bmc)
+        hypervisor, storages = self.hypervisor.node_facts(), self._storage.reaches()
+        return node_facts(self.identity, self.config.addresses, hypervisor, self._bmc, storages)
 
     async def _know_libvirt(self) -> None:
         """Give libvirt a moment, so that the hello can name the host's uuid; go on without it after that."""
         await self.hypervisor.wait_ready(LIBVIRT_WAIT_S_MAX)
-        self._put(FactsRead(self._read_facts()))
+        self._tell_facts()
 
     async def _keep_facts(self) -> None:
         bmc_s, bmc_every_s = self.clock.monotonic_s(), self.config.bmc_identity_every_s
@@ -248,7 +256,7 @@ class Daemon:
             if self.clock.monotonic_s() >= bmc_s + bmc_every_s:
                 bmc_s = self.clock.monotonic_s()
                 self._bmc = await read_bmc(self.config.bmc_identity_command)
-            self._put(FactsRead(self._read_facts()))
+            self._tell_facts()
 
 
 def _note(event: str, uuid: str, detail: str, *, warning: bool) -> None:

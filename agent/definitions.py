@@ -117,14 +117,14 @@ class Definitions:
         """Read one definition now and tell it if it is new; None if it cannot be read or is none."""
         try:
             xml = await self._workers.run(lambda: self._connection.read_definition(uuid), READ_TIMEOUT_S)
+            if xml is None:
+                self.known.pop(uuid, None)
+                return None
+            # in a thread too: a path on a file system whose server is dead is looked up for ever
+            domain = await self._workers.run(lambda: parse_domain(xml, self._resolve), READ_TIMEOUT_S)
         except (StuckError, CrowdedError, LibvirtDownError) as error:
             log.warning("definition not read", uuid=uuid, error=str(error))
             return None
-        if xml is None:
-            self.known.pop(uuid, None)
-            return None
-        try:
-            domain = parse_domain(xml, self._resolve)
         except DomainXmlError as error:
             log.warning("definition not understood", uuid=uuid, error=str(error))
             return None

@@ -19,7 +19,7 @@ import structlog
 from msgspec import Struct
 
 from agent.hypervisor import HypervisorFacts
-from fleet.model import BmcIdentity, Condition, NodeFacts
+from fleet.model import BmcIdentity, Condition, NodeFacts, StorageReach
 from fleet.service import ServiceError
 
 BMC_TIMEOUT_S = 10.0
@@ -107,7 +107,11 @@ class Addresses(Struct, frozen=True):
 
 
 def node_facts(
-    identity: Identity, addresses: Addresses, hypervisor: HypervisorFacts, bmc: BmcIdentity | None
+    identity: Identity,
+    addresses: Addresses,
+    hypervisor: HypervisorFacts,
+    bmc: BmcIdentity | None,
+    storages: tuple[StorageReach, ...] = (),
 ) -> NodeFacts:
     """Put together what the aggregator is told of this node."""
     ready = Condition(
@@ -135,9 +139,19 @@ def node_facts(
         ssh_port=addresses.ssh_port,
         peer_uri=addresses.peer_uri,
         versions={name: version for name, version in versions.items() if version},
-        conditions=(ready,),
+        conditions=(ready, *_storage_condition(storages)),
         bmc=bmc,
+        storages=storages,
     )
+
+
+def _storage_condition(storages: tuple[StorageReach, ...]) -> tuple[Condition, ...]:
+    if not storages:
+        return ()
+    lost = [reach.storage for reach in storages if not reach.reached]
+    if lost:
+        return (Condition("StorageReachable", "False", "NoAnswer", f"no answer from {', '.join(lost)}"),)
+    return (Condition("StorageReachable", "True", "Answers"),)
 
 
 @functools.cache  # read from a file, and facts are asked for all the time

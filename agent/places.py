@@ -62,12 +62,17 @@ def place_in(path: str, mount: Mount | None, node: str) -> Place:
         return Place(f"file:{node}:{path}", shared=False)
     inside = path[len(mount.point.rstrip("/")) :] or "/"
     within = (mount.root.rstrip("/") + inside) or "/"
+    if storage := storage_of_mount(mount):
+        return Place(f"{storage}{within}", shared=True)
+    return Place(f"file:{node}:{path}", shared=False)
+
+
+def storage_of_mount(mount: Mount) -> str:
+    """Return the shared storage a mount gives access to (fleet.storage), empty for a local one."""
     if mount.kind in NETWORK_FILESYSTEMS:
         kind = "nfs" if mount.kind == "nfs4" else mount.kind.removeprefix("fuse.")
-        return Place(f"{kind}://{mount.source}{within}", shared=True)
-    if mount.kind in CLUSTER_FILESYSTEMS:
-        return Place(f"{mount.kind}:{mount.source}{within}", shared=True)
-    return Place(f"file:{node}:{path}", shared=False)
+        return f"{kind}://{mount.source}".rstrip("/")
+    return f"{mount.kind}:{mount.source}" if mount.kind in CLUSTER_FILESYSTEMS else ""
 
 
 class Places:

@@ -13,8 +13,11 @@ import ssl
 import struct
 
 from agent.keeper_types import Probe, ProbeReturned
+from agent.storage import ask_server
 from fleet.clock import Clock
 from fleet.messages import ProbeAddress, ProbeResult
+from fleet.model import Plane
+from fleet.storage import Server
 
 ASK_TIMEOUT_S = 1.0
 ADDRESSES_MAX = 16
@@ -33,6 +36,9 @@ async def probe(effect: Probe, clock: Clock) -> ProbeReturned:
 
 
 async def _ask(address: ProbeAddress) -> ProbeResult:
+    if address.plane is Plane.STORAGE:
+        reached = await ask_server(Server(address.port, address.host, address.number))
+        return ProbeResult(address.plane, address.port, reached, 0.0, "" if reached else "no answer")
     question = _QUESTIONS.get(address.port, _ask_libvirt)
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):

@@ -204,16 +204,16 @@ class Order(Message, frozen=True):
 
 
 class ProbeAddress(Struct, frozen=True):
-    """One place to ask: `port` says who shall answer there: the agent, libvirt or ssh (its banner)."""
+    """One place to ask: `port` says who shall answer there: agent, libvirt, ssh (its banner), a storage's server."""
 
     plane: Plane
-    port: str  # agent | libvirt | ssh
+    port: str  # agent | libvirt | ssh; on the storage plane nbd or another kind of server
     host: str
     number: int
 
 
 class ProbeRequest(Message, frozen=True):
-    """Ask a suspect on these addresses for an application answer, each within 1 s."""
+    """Ask on these addresses for an application answer, each within 1 s. target: a suspect, or a storage."""
 
     probe_id: str
     target: str

@@ -166,6 +166,14 @@ class BmcIdentity(Struct, frozen=True):
     guid: str = ""
 
 
+class StorageReach(Struct, frozen=True):
+    """Whether a node reaches one shared storage (fleet.storage). stuck: what was sent to it gets no answer."""
+
+    storage: str
+    reached: bool
+    stuck: bool = False
+
+
 class NodeFacts(Struct, frozen=True):
     """What a node is and can do, as its own agent reports it."""
 
@@ -184,6 +192,7 @@ class NodeFacts(Struct, frozen=True):
     versions: dict[str, str] = {}  # agent, libvirt, qemu
     conditions: tuple[Condition, ...] = ()
     bmc: BmcIdentity | None = None
+    storages: tuple[StorageReach, ...] = ()
 
 
 class OrderOutcome(StrEnum):

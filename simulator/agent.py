@@ -191,6 +191,11 @@ class SimulatedAgent(Process):
         if self.alive:
             self.later(self.host.random.uniform(0.2, 2.0), lambda: self.give(FactsRead(self.host.facts())))
 
+    def storage_changed(self) -> None:
+        """The agent's next two questions to the storage are answered otherwise than the last ones."""
+        if self.alive:
+            self.later(self.host.random.uniform(2.0, 6.0), lambda: self.give(FactsRead(self.host.facts())))
+
     def _read_everything(self) -> None:
         for definition in list(self.host.definitions.values()):
             self.give(DefinitionRead(definition))

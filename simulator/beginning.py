@@ -30,7 +30,11 @@ def xml_of(uuid: str, plan: VmPlan) -> str:
 def definition_of(uuid: str, plan: VmPlan) -> Definition:
     xml = xml_of(uuid, plan)
     return Definition(
-        uuid=uuid, name=plan.name, xml=xml, hash=f"hash-{len(xml)}-{plan.name}", disks=(disk_of(plan.name),)
+        uuid=uuid,
+        name=plan.name,
+        xml=xml,
+        hash=f"hash-{len(xml)}-{plan.name}",
+        disks=(disk_of(plan.name, plan.storage),),
     )
 
 
@@ -74,7 +78,7 @@ def _vm(uuid: str, plan: VmPlan, at: float) -> VmRecord:
         spec=plan.spec,
         created=at,
         labels=plan.labels,
-        disks=(disk_of(plan.name),),
+        disks=(disk_of(plan.name, plan.storage),),
         cpu_m=plan.cpu_m,
         memory_bytes=plan.memory_bytes,
         definition=definition_of(uuid, plan),

@@ -191,8 +191,10 @@ def _jump(item: Item) -> AnyFault:
 
 
 def _storage(item: Item) -> AnyFault:
-    item.only("storage", "is")
-    return Storage(at=item.at, host=item.host("storage"), gone=item.word("is", ("gone", "back")) == "gone")
+    item.only("storage", "is", "qemus")
+    qemus = item.word("qemus", ("pause", "hang", "stay")) if "qemus" in item.raw else "pause"
+    gone = item.word("is", ("gone", "back")) == "gone"
+    return Storage(at=item.at, host=item.host("storage"), gone=gone, qemus=qemus)
 
 
 def _store(item: Item) -> AnyFault:

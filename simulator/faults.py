@@ -90,10 +90,11 @@ class ClockJump(Fault, frozen=True, kw_only=True):
 
 
 class Storage(Fault, frozen=True, kw_only=True):
-    """gone: the host does not reach the shared storage."""
+    """gone: the host does not reach the shared storage. qemus: what that does to its QEMUs (host.py)."""
 
     host: str
     gone: bool
+    qemus: str = "pause"
 
 
 AnyFault = Power | Cut | Heal | Disturb | Signal | FenceOutcome | GuestDoes | ClockRate | ClockJump | Storage
@@ -121,7 +122,7 @@ def strike(world: World, fault: AnyFault) -> None:
         case ClockJump():
             world.aggregator.jump(fault.by_s)
         case Storage():
-            world.hosts[fault.host].set_storage(gone=fault.gone)
+            world.hosts[fault.host].set_storage(gone=fault.gone, qemus=fault.qemus)
 
 
 def _link(world: World, fault: Cut | Heal | Disturb, plane: Plane) -> None:

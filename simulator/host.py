@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent.keeper_types import AnyLedgerRecord
-from fleet.model import BmcIdentity, Definition, EndReason, NodeFacts, Plane, QemuState
+from fleet.model import BmcIdentity, Definition, EndReason, NodeFacts, Plane, QemuState, StorageReach
 from simulator.agent import SimulatedAgent
 from simulator.hypervisor import Hypervisor
+from simulator.plan import STORAGE
 from simulator.truth import Qemu
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Host:
         self.power_on = False  # and the machine is up
         self.frozen = False
         self.storage_gone = False
+        self.storage_effect = "pause"
         self.boots = 0
         self.power_changes = 0
         self.definitions: dict[str, Definition] = {}
@@ -69,8 +71,16 @@ class Host:
             memory_bytes=self.plan.memory_bytes,
             addresses={plane: f"{self.name}.{plane}" for plane in ("control", "migration", "storage")},
             peer_uri=f"sim://{self.name}",
+            storages=self._storages(),
             bmc=BmcIdentity(address=f"{bmc}.bmc", guid=f"guid-{bmc}") if bmc else None,
         )
+
+    def _storages(self) -> tuple[StorageReach, ...]:
+        """Return what the agent says of the one storage; nothing, while no VM is defined here."""
+        if not any(self.world.vms[uuid].storage == STORAGE for uuid in self.definitions):
+            return ()
+        stuck = self.storage_effect != "pause" and any(self.lacks_disk(uuid) for uuid in self.qemus)
+        return (StorageReach(STORAGE, not self.storage_gone, stuck),)
 
     # --- power
 
@@ -155,8 +165,7 @@ class Host:
     def new_qemu(self, uuid: str, state: QemuState) -> Qemu:
         qemu = self.world.truth.born(uuid, self.world.vms[uuid].name, self.name, state)
         self.qemus[uuid] = qemu
-        if self.storage_gone:
-            self._io_error(qemu)
+        self._lies_on_it(qemu)
         self.agent.domain_event(uuid)
         return qemu
 
@@ -195,11 +204,34 @@ class Host:
 
     # --- storage
 
-    def set_storage(self, *, gone: bool) -> None:
-        """Take the shared storage away from this host, or give it back."""
+    def set_storage(self, *, gone: bool, qemus: str = "pause") -> None:
+        """Take the shared storage away from this host, or give it back.
+
+        qemus: pause (a write fails, and QEMU pauses the guest), hang (writes get no answer), stay (they
+        hang in the kernel, and a process that is killed is gone only when the storage is back).
+        """
         self.storage_gone = gone
-        for qemu in list(self.qemus.values()) if gone else ():
+        self.storage_effect = qemus
+        for qemu in list(self.qemus.values()):
+            self._lies_on_it(qemu)
+            if not gone and qemu.killed:
+                self.end_qemu(qemu, EndReason.DESTROYED, "destroyed")
+        self.agent.storage_changed()
+
+    def lacks_disk(self, uuid: str) -> bool:
+        return self.storage_gone and self.world.vms[uuid].storage == STORAGE
+
+    def _lies_on_it(self, qemu: Qemu) -> None:
+        lacks = self.lacks_disk(qemu.uuid)
+        qemu.stays = lacks and self.storage_effect == "stay"
+        if lacks and self.storage_effect == "pause":
             self._io_error(qemu)
+
+    def runs_on(self, qemu: Qemu) -> None:
+        """A guest that was paused runs; without its storage not for long."""
+        qemu.io_error = False
+        self.world.truth.becomes(qemu, QemuState.RUNNING)
+        self._lies_on_it(qemu)
 
     def _io_error(self, qemu: Qemu) -> None:
         def stop() -> None:

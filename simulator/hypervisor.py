@@ -32,6 +32,7 @@ from agent.keeper_types import (
 )
 from fleet.model import Definition, Disk, EndReason, QemuState
 from simulator.migration import MigrationJob
+from simulator.plan import STORAGE
 from simulator.process import Process
 from simulator.results import DONE, Result
 from simulator.truth import Qemu
@@ -182,7 +183,7 @@ class Hypervisor(Process):
                 self.later(draw(0.02, 0.3), lambda: self._abort(call))
             case Destroy() | DestroyIncoming():
                 qemu = self.host.qemus.get(call.uuid)
-                slow = qemu is not None and qemu.frozen
+                slow = qemu is not None and (qemu.frozen or qemu.stays)
                 self.later(10.2 if slow else draw(0.1, 0.3), lambda: self._destroy(call))
             case AskShutdown() | Suspend() | Resume():
                 self.later(draw(0.005, 0.03), lambda: self._press(call))
@@ -201,7 +202,7 @@ class Hypervisor(Process):
             name=call.vm,
             xml=xml,
             hash=f"hash-{len(xml)}-{call.vm}",
-            disks=(disk_of(call.vm),),
+            disks=(disk_of(call.vm, self.host.world.vms[call.uuid].storage),),
         )
         self.host.definitions[call.uuid] = definition
         self.finish(call, structs.replace(DONE, definition=definition))
@@ -216,7 +217,7 @@ class Hypervisor(Process):
             return self._fail(call, CODE_INVALID, "domain is already running")
         if call.uuid not in self.host.definitions:
             return self._fail(call, CODE_NOT_FOUND, "no such domain")
-        if self.host.storage_gone:
+        if self.host.lacks_disk(call.uuid):
             return self._fail(call, CODE_STORAGE, "cannot open the disk: input/output error")
         self.ends.pop(call.uuid, None)
         self.host.new_qemu(call.uuid, QemuState.RUNNING)
@@ -254,6 +255,9 @@ class Hypervisor(Process):
             return self._fail(call, CODE_NOT_RUNNING, "domain is not running")
         if isinstance(call.deed, DestroyIncoming) and qemu.state is QemuState.RUNNING:
             return self._fail(call, CODE_NOT_PAUSED, "the CPUs run")
+        if qemu.stays:
+            qemu.killed = True
+            return self._fail(call, CODE_UNKNOWN, "failed to terminate process: it is in the kernel")
         self.host.end_qemu(qemu, EndReason.DESTROYED, "destroyed")
         return self.finish(call, DONE)
 
@@ -272,16 +276,16 @@ class Hypervisor(Process):
             if qemu.state is QemuState.RUNNING:
                 truth.becomes(qemu, QemuState.PAUSED, "user")
         elif qemu.state in (QemuState.PAUSED, QemuState.ARRIVED, QemuState.FINISHED):
-            truth.becomes(qemu, QemuState.RUNNING)
+            self.host.runs_on(qemu)
         elif qemu.state is QemuState.INCOMING:
             return self._fail(call, CODE_INVALID, "domain is being migrated in")
         self.host.agent.domain_event(call.uuid)
         return self.finish(call, DONE)
 
 
-def disk_of(vm: str) -> Disk:
+def disk_of(vm: str, storage: str = STORAGE) -> Disk:
     """Return the one, shared disk of a simulated VM."""
-    return Disk(target="vda", identity=f"nbd://storage:10809/{vm}", shared=True)
+    return Disk(target="vda", identity=f"{storage}/{vm}", shared=True)
 
 
 def proc_only(qemus: list[Qemu]) -> tuple[VmObservation, ...]:

@@ -94,7 +94,7 @@ class MigrationJob:
             return self._fail("CANNOT_CONNECT", "cannot connect to the target's libvirtd")
         if not target.hypervisor.answers or not source.reaches(target, Plane.MIGRATION):
             return self._stall(self._connect, "the target's libvirtd does not answer")
-        if uuid in target.qemus or target.storage_gone:
+        if uuid in target.qemus or target.lacks_disk(uuid):
             return self._fail("MIGRATION_FAILED", "the target refuses: domain is already active, or its disk is gone")
         self.copy = target.new_qemu(uuid, QemuState.INCOMING)
         target.hypervisor.incoming[uuid] = self

@@ -97,6 +97,8 @@ class Peers:
 
     def _answers(self, address: ProbeAddress) -> bool:
         """Would the process behind that address answer a question of ours within its second?"""
+        if address.plane is Plane.STORAGE:
+            return not self._agent.host.storage_gone
         host = self._agent.host.world.hosts.get(address.host.partition(".")[0])
         if host is None or not self._agent.host.reaches(host, address.plane):
             return False

@@ -7,6 +7,8 @@ from msgspec import Struct, field
 from aggregator.core.objects import VmSpec
 from aggregator.core.policy import ClusterConfig
 
+STORAGE = "nbd://storage:10809"  # the shared storage that a story's `storage` fault takes away
+
 
 class NodePlan(Struct, frozen=True, kw_only=True):
     """One node. fencing: power | none. supervised: agent and libvirtd are back 2 s after a kill."""
@@ -20,7 +22,7 @@ class NodePlan(Struct, frozen=True, kw_only=True):
 
 
 class VmPlan(Struct, frozen=True, kw_only=True):
-    """One VM. node: where it runs at the beginning; empty: nowhere."""
+    """One VM. node: where it runs at the beginning; empty: nowhere. storage: on which its disk lies."""
 
     name: str
     node: str = ""
@@ -28,6 +30,7 @@ class VmPlan(Struct, frozen=True, kw_only=True):
     cpu_m: int = 1_000
     memory_bytes: int = 2**30
     spec: VmSpec = VmSpec()
+    storage: str = STORAGE
 
 
 class WorldPlan(Struct, frozen=True, kw_only=True):
@@ -46,6 +49,7 @@ class WorldVm(Struct):
     name: str
     cpu_m: int
     memory_bytes: int
+    storage: str = STORAGE
 
 
 def uuid_of(number: int) -> str:

@@ -17,13 +17,13 @@ from aggregator.core.policy import ClusterConfig, read_config
 from fleet.units import parse_bytes, parse_cpu_m, parse_duration_s
 from simulator.beginning import xml_of
 from simulator.events_text import read_happening
-from simulator.plan import NodePlan, VmPlan, WorldPlan, uuid_of
+from simulator.plan import STORAGE, NodePlan, VmPlan, WorldPlan, uuid_of
 from simulator.run import Expectation, Happening, Story
 from simulator.story_error import StoryError
 
 KEYS = ("name", "seed", "config", "aggregators", "nodes", "vms", "events", "expect", "until")
 NODE_KEYS = ("name", "labels", "allocatable", "fencing", "watchdog", "supervised")
-VM_KEYS = ("name", "node", "labels", "cpu", "memory", "spec")
+VM_KEYS = ("name", "node", "labels", "cpu", "memory", "spec", "storage")
 QUIET_AFTER_S = 300.0
 NODES_MAX = 1000
 VMS_MAX = 20_000
@@ -197,6 +197,7 @@ def _vm(raw: object, where: str, nodes: tuple[NodePlan, ...]) -> VmPlan:
         cpu_m=int(_measured(vm.get("cpu", "1"), f"{where}.cpu", parse_cpu_m)),
         memory_bytes=int(_measured(vm.get("memory", "1Gi"), f"{where}.memory", parse_bytes)),
         spec=spec,
+        storage=str(vm.get("storage", STORAGE)),
     )
 
 

@@ -27,6 +27,7 @@ from simulator.faults import (
     Heal,
     Power,
     Signal,
+    Storage,
     strike,
 )
 from simulator.network import PLANES
@@ -159,6 +160,15 @@ def _swap(dice: Dice) -> None:
     dice.add("fence swapped", swap)
 
 
+def _storage(dice: Dice) -> None:
+    """Mostly one host, sometimes all of them, for long enough that something is done about it."""
+    at, qemus = dice.at(), dice.random.choice(["pause", "pause", "hang", "stay"])
+    hosts = dice.nodes if dice.random.random() < 0.2 else [dice.node()]
+    for host in hosts:
+        gone = Storage(at=min(FAULTS_UNTIL_S, at + dice.random.uniform(0.0, 8.0)), host=host, gone=True, qemus=qemus)
+        dice.add(f"storage {qemus}", gone, Storage(at=dice.soon(at + 8.0, 200.0), host=host, gone=False))
+
+
 def _guest(dice: Dice) -> None:
     does = dice.random.choice(["crash", "crash", "poweroff", "hang"])
     dice.add(f"guest {does}", GuestDoes(at=dice.at(), vm=dice.random.choice(dice.vms), does=does))
@@ -246,6 +256,7 @@ KINDS: tuple[Callable[[Dice], None], ...] = (
     _pause_process,
     _fence,
     _swap,
+    _storage,
     _guest,
     _clock,
     _person,
@@ -297,6 +308,7 @@ def heal_everything(world: World) -> None:
     for name, host in world.hosts.items():
         strike(world, Heal(at=at, host=name, planes=PLANES))
         world.fences[name].outcome = "works"
+        strike(world, Storage(at=at, host=name, gone=False))
         if world.fences[name].switches != name:
             strike(world, FenceOutcome(at=at, host=name, outcome="swapped", other=_owner_of(world, name)))
         host.clock.set_rate(1.0)

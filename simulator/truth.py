@@ -15,7 +15,7 @@ CPUS_MAY_RUN = (QemuState.RUNNING,)
 class Qemu:
     """One QEMU process. `process` names it; two processes never share a name."""
 
-    __slots__ = ("frozen", "host", "hung", "io_error", "process", "reason", "state", "uuid", "vm")
+    __slots__ = ("frozen", "host", "hung", "io_error", "killed", "process", "reason", "state", "stays", "uuid", "vm")
 
     def __init__(self, uuid: str, vm: str, host: str, process: str, state: QemuState) -> None:
         self.uuid = uuid
@@ -26,6 +26,8 @@ class Qemu:
         self.frozen = False  # SIGSTOP, or its host is frozen: it may go on at any time
         self.hung = False  # the guest does nothing about a power button
         self.io_error = False
+        self.stays = False  # it hangs in the kernel: SIGKILL ends it only when its storage is back
+        self.killed = False  # and was sent to it
         self.reason = ""
 
 

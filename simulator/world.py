@@ -56,7 +56,7 @@ class World:
 
     def add_vm(self, uuid: str, plan: VmPlan) -> None:
         """Make a VM known to every hypervisor; it runs nowhere yet."""
-        self.vms[uuid] = WorldVm(uuid, plan.name, plan.cpu_m, plan.memory_bytes)
+        self.vms[uuid] = WorldVm(uuid, plan.name, plan.cpu_m, plan.memory_bytes, plan.storage)
         self.truth.vm(uuid, plan.name)
 
     def new_vm(self, name: str, cpu_m: int, memory_bytes: int) -> str:

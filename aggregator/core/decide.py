@@ -23,6 +23,7 @@ from aggregator.core.recovery import decide_starts, decide_stops
 from aggregator.core.relays import decide_relays
 from aggregator.core.runs import decide_bindings, decide_doubts, decide_orders, decide_runs
 from aggregator.core.state import State
+from aggregator.core.storage_loss import decide_storage, decide_storage_recovery
 
 STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_brake,
@@ -37,6 +38,8 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_evidence,
     decide_relays,
     decide_fencing,
+    decide_storage,
+    decide_storage_recovery,
     decide_stops,
     decide_drains,
     decide_migrations,
@@ -45,7 +48,16 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_vm_incidents,
     decide_readiness,
 )
-_DEEDS = (decide_runs, decide_doubts, decide_fencing, decide_stops, decide_drains, decide_migrations, decide_starts)
+_DEEDS = (
+    decide_runs,
+    decide_doubts,
+    decide_fencing,
+    decide_storage_recovery,
+    decide_stops,
+    decide_drains,
+    decide_migrations,
+    decide_starts,
+)
 """What rests while this aggregator only reconciles."""
 
 

@@ -21,7 +21,7 @@ from aggregator.core.events import (
 from aggregator.core.lookups import CONVICTED, acts, bound_to, pinned_to, speaks_directly, survives_loss
 from aggregator.core.nodes import beats_again, evidence_of, may_convict, silence_s, step
 from aggregator.core.policy import off_orders_per_hour_max
-from aggregator.core.proofs import OFF_SPAN_S, first_of_off_series, reads_count_from, rung_is_trusted
+from aggregator.core.proofs import OFF_SPAN_S, first_of_off_series, rung_is_trusted
 from aggregator.core.state import FenceAttempt, NodeRecord, State, VmRecord
 from fleet.messages import ProbeAddress, ProbeRequest
 from fleet.model import Plane
@@ -123,8 +123,7 @@ def _ask_device(draft: Draft, node: NodeRecord) -> None:
         rung = trusted[node.suspicion.rounds % len(trusted)] if len(trusted) > 1 else trusted[0]
     else:
         return
-    earliest = reads_count_from(node, node.suspicion)
-    first = first_of_off_series(node.suspicion.reads, rung, earliest)
+    first = first_of_off_series(node, node.suspicion, rung)
     due_at = node.suspicion.power_asked_at + _pace_s(draft, node, STATUS_EVERY_S)
     if first is not None and node.suspicion.power_asked_at < first.answered_at + OFF_SPAN_S:
         due_at = first.answered_at + OFF_SPAN_S  # the reading that makes two of them a proof
@@ -230,10 +229,15 @@ def decide_fencing(draft: Draft) -> None:
 
 def why_not_fenced(draft: Draft, node: NodeRecord) -> str:
     """Return what keeps a Lost node from being fenced now; empty if nothing does."""
+    if not node.fence_wanted and not would_move(draft.state, node):
+        return "no VM on it would start elsewhere"
+    return why_not_shot(draft, node) or _not_shown_silent(draft, node)
+
+
+def why_not_shot(draft: Draft, node: NodeRecord) -> str:
+    """Return which device, limit or doubt forbids an off order to this node now, silent or not; empty if none does."""
     state = draft.state
     in_flight = sum(1 for n in state.nodes.values() if n.state is NodeState.FENCING)
-    if not node.fence_wanted and not would_move(state, node):
-        return "no VM on it would start elsewhere"
     if not _usable_rungs(node):
         return "it has no fence device that was shown to be its own and on"
     if verdict := may_convict(draft):
@@ -242,7 +246,7 @@ def why_not_fenced(draft: Draft, node: NodeRecord) -> str:
         return "the last attempt failed; the next one waits"
     if in_flight >= state.config.fences_in_flight_max:
         return "enough other nodes are being fenced"
-    return _hour_is_full(draft, node) or _not_shown_silent(draft, node)
+    return _hour_is_full(draft, node)
 
 
 def _not_shown_silent(draft: Draft, node: NodeRecord) -> str:
@@ -304,9 +308,9 @@ def _walk(draft: Draft, node: NodeRecord, attempt: FenceAttempt) -> None:
     following = _next_rung(node, attempt, rungs, retry=not carried_out)
     if following is None:
         _give_up(draft, node, attempt)
-    elif why := _why_no_more(draft, node):
+    elif why := _why_no_more(draft, node, attempt, carried_out=carried_out):
         _give_up(draft, node, attempt, why)
-    elif not may_convict(draft) and not _not_shown_silent(draft, node):
+    elif not may_convict(draft) and (attempt.living or not _not_shown_silent(draft, node)):
         # else a new life of the aggregator, or a doubt: asked again before anybody is switched off
         _ask(draft, node, following, "off", "fencing", OFF_TIMEOUT_S)
 
@@ -318,9 +322,13 @@ def _next_rung(node: NodeRecord, attempt: FenceAttempt, rungs: list[int], *, ret
     return next((i for i in rungs if i > attempt.rung), None)
 
 
-def _why_no_more(draft: Draft, node: NodeRecord) -> str:
-    """Return why an attempt ends before its ladder does; empty if it goes on."""
-    if beats_again(draft, node):
+def _why_no_more(draft: Draft, node: NodeRecord, attempt: FenceAttempt, *, carried_out: bool) -> str:
+    """Return why an attempt ends before its ladder does; empty if it goes on.
+
+    A node that is fenced although it beats goes on beating while its device does nothing. One that
+    beats after its device said that it is done has somebody else's device.
+    """
+    if beats_again(draft, node) and (carried_out or not attempt.living):
         return "it beats again"
     if draft.state.brake_closed:
         return "the brake is closed: too many nodes fell silent"

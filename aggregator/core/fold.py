@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aggregator.core import events as ev
-from aggregator.core import fold_evidence, fold_moves, fold_nodes, fold_vms, history
+from aggregator.core import fold_evidence, fold_moves, fold_nodes, fold_storage, fold_vms, history
 from aggregator.core.events import Event, NodeState
 from aggregator.core.policy import read_config
 from aggregator.core.reconcile import ABOUT_STORE
@@ -49,6 +49,7 @@ def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
         if any(question.question == "on" for question in node.questions.values()):
             node.power_on_asked_at = 0.0  # whether that order was ever given is unknown; on does nothing to what is on
         node.questions.clear()
+        node.storage_lost = dict.fromkeys(node.storage_lost, event.at)  # the time without it counts anew, too
         node.off_confirmed_at = 0.0  # what it proved is journalled; beats that spoke against it are not
         if node.state in _GIVEN_UP:
             node.suspicion = Suspicion(since=event.at)  # it stays so, and its evidence is gathered anew
@@ -79,6 +80,8 @@ def _incident_opened(state: State, event: ev.IncidentOpened) -> None:
         incident.vms = [
             vm.name for vm in state.vms.values() if any(binding.node == event.node for binding in vm.bindings)
         ]
+    elif event.about.startswith(fold_storage.ABOUT):
+        fold_storage.begin(state, event)
     elif event.about == ABOUT_STORE:
         state.store_incident = event.incident
     elif event.vm in state.vms:
@@ -112,6 +115,7 @@ def _incident_closed(state: State, event: ev.IncidentClosed) -> None:
         state.brake_incident = ""
     if state.store_incident == event.incident:
         state.store_incident = ""
+    fold_storage.end(state, event.incident)
 
 
 def _reconcile_ended(state: State, _event: ev.ReconcileEnded) -> None:
@@ -138,6 +142,7 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.IncidentClosed: _incident_closed,
     **fold_nodes.HANDLERS,
     **fold_evidence.HANDLERS,
+    **fold_storage.HANDLERS,
     **fold_vms.HANDLERS,
     **fold_moves.HANDLERS,
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from aggregator.core import events as ev
 from aggregator.core.events import Event
 from aggregator.core.fold_nodes import number_of
+from aggregator.core.fold_storage import take_answer
 from aggregator.core.state import PeerHeard, State
 
 SPEAKS_ONLY_OF_LIFE = ("ssh",)
@@ -17,6 +18,9 @@ SPEAKS_ONLY_OF_LIFE = ("ssh",)
 
 
 def _probe_answered(state: State, event: ev.ProbeAnswered) -> None:
+    if event.target in state.storage_losses:
+        take_answer(state.storage_losses[event.target], event)
+        return
     node = state.nodes.get(event.target)
     if node is None or node.suspicion is None:
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aggregator.core import events as ev
-from aggregator.core import fold_vms
+from aggregator.core import fold_storage, fold_vms
 from aggregator.core.events import Event, NodeState, PowerAnswer
 from aggregator.core.fencing_device import device_of, identity_problem
 from aggregator.core.objects import Taint, TaintEffect
@@ -61,11 +61,13 @@ def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
         node.convicted_at = at
     if to in _SILENT and node.suspicion is None:
         node.suspicion = Suspicion(since=at)
+    if to is NodeState.FENCING and node.suspicion is None:
+        node.suspicion = Suspicion(since=at)
     if to is NodeState.UNSEEN:
         node.suspicion = Suspicion(since=at)
     if to is NodeState.FENCING:
         node.attempts += 1
-        node.attempt = FenceAttempt(number=node.attempts, since=at)
+        node.attempt = FenceAttempt(number=node.attempts, since=at, living=came_from is NodeState.UP)
 
 
 def set_taints(node: NodeRecord, at: float) -> None:
@@ -75,6 +77,8 @@ def set_taints(node: NodeRecord, at: float) -> None:
         wanted.append(("virtward/maintenance", TaintEffect.NO_SCHEDULE))
     if node.via and node.state is NodeState.UP:
         wanted.append(("virtward/degraded", TaintEffect.NO_SCHEDULE))
+    if node.storage_marked:
+        wanted.append((fold_storage.TAINT, TaintEffect.NO_SCHEDULE))
     kept = {(taint.key, taint.effect): taint for taint in node.taints}
     node.taints = tuple(
         kept.get((key, effect)) or Taint(key=key, effect=effect, time_added=f"{at:.3f}") for key, effect in wanted
@@ -107,6 +111,7 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.seen = True
     node.fact = state.position
     node.labels = {**node.labels, **event.facts.labels, "virtward/hostname": event.node}
+    fold_storage.take_reaches(state, node, event.at)
     if event.highest is not None and is_behind(state, event.highest):
         _fall_behind(state, event.node, event.highest)
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=True, at=event.at)
@@ -152,6 +157,7 @@ def _vms_reported(state: State, event: ev.VmsReported) -> None:
         node.facts = event.facts
         node.host_uuid = node.host_uuid or event.facts.host_uuid
         node.labels = {**node.labels, **event.facts.labels}
+        fold_storage.take_reaches(state, node, event.at)
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=event.full and event.complete, at=event.at)
 
 

@@ -105,6 +105,8 @@ def _order_issued(state: State, event: ev.OrderIssued) -> None:
     if node is not None:
         node.last_order_at = event.at
     body = event.order.body
+    if isinstance(body, UnpauseVm):
+        state.vms[event.vm].resumed_at.append(event.at)
     if isinstance(body, ReceiveVm | MigrateVm | CancelMigration):
         migration = state.migrations.get(body.migration)
         if migration is not None and isinstance(body, ReceiveVm):
@@ -170,6 +172,7 @@ def _start_decided(state: State, event: ev.StartDecided) -> None:
     vm.run_void = False
     vm.run_reached_running = False
     vm.run_since = event.at
+    vm.resumed_at = []
     vm.run_xml_version = vm.xml_version
     vm.owner = event.node
     vm.bindings.append(Binding(event.node, event.boot_id, event.epoch, event.at, "start"))
@@ -244,7 +247,10 @@ def _count_restart(state: State, vm: VmRecord, at: float) -> None:
 
 
 def _stop_decided(state: State, event: ev.StopDecided) -> None:
-    state.vms[event.vm].stopping = event.outcome
+    vm = state.vms[event.vm]
+    vm.stopping = event.outcome
+    vm.stopping_since = event.at
+    vm.stop_force = vm.stop_force or event.force
 
 
 def _vm_phase_changed(state: State, event: ev.VmPhaseChanged) -> None:

@@ -24,6 +24,7 @@ _SILENT_KINDS = (
     ev.MigrationProgressed,
     ev.VmsReported,
     ev.EvidenceSought,
+    ev.StorageAsked,
     ev.ProbeAnswered,
     ev.FenceAnswered,
 )
@@ -89,6 +90,8 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
         f"{r.plane}/{r.port} {'answers' if r.answered else 'silent'}" for r in e.results
     ),
     ev.OwnerChanged: lambda e: f"epoch {e.epoch}",
+    ev.StorageOutageChanged: lambda e: e.storage,
+    ev.StorageLost: lambda e: ", ".join(e.storages),
     ev.SecondRunSeen: lambda e: ", ".join(e.nodes),
     ev.SelfDoubted: lambda e: f"{e.kind} {e.detail}".strip(),
 }
@@ -173,7 +176,7 @@ def _note_in_incidents(state: State, line: HistoryLine, event: Event) -> None:
 
 def _says_nothing_new(incident: IncidentRecord, step: IncidentStep, event: Event) -> bool:
     """Return whether the step only repeats what the last one of its kind said, or is a mere question."""
-    if isinstance(event, ev.EvidenceSought) or (isinstance(event, ev.FenceAsked) and is_quiet(event)):
+    if isinstance(event, ev.EvidenceSought | ev.StorageAsked) or (isinstance(event, ev.FenceAsked) and is_quiet(event)):
         return True
     if not is_quiet(event):
         return False

@@ -28,12 +28,15 @@ def decide_incidents(draft: Draft) -> None:
 def _open(draft: Draft, node: NodeRecord) -> None:
     unseen = unseen_too_long(draft, node)
     if node.state in SILENT or unseen:
+        what = "has not spoken since the aggregator started" if unseen else "fell silent"
+        if node.attempt is not None and node.attempt.living:
+            what = "is fenced although it beats"
         draft.add(
             IncidentOpened(
                 at=draft.now,
                 incident=draft.new_id("inc"),
                 node=node.name,
-                title=f"{node.name} " + ("has not spoken since the aggregator started" if unseen else "fell silent"),
+                title=f"{node.name} {what}",
                 reason=node.state_reason,
                 cause=node.fact,
             )

@@ -24,6 +24,7 @@ from aggregator.core.lookups import (
     open_orders,
     takes_vms,
 )
+from aggregator.core.lost_storage import lost_under
 from aggregator.core.seats import migration_targets
 from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
 from fleet.messages import CancelMigration, DestroyVm, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
@@ -127,6 +128,8 @@ def why_not_migratable(state: State, vm: VmRecord) -> str:
         return f"its node {vm.owner} has not reported it in this session"
     if report.state is not QemuState.RUNNING:
         return f"its QEMU is {report.state.lower()}"
+    if lost := lost_under(node, vm):
+        return f"{node.name} does not reach {', '.join(lost)}, on which it lies"
     return report.not_migratable
 
 

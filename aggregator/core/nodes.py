@@ -31,7 +31,7 @@ RELAY_TRIES_FIRST = 2
 STEPS: dict[NodeState, tuple[NodeState, ...]] = {
     NodeState.JOINING: (NodeState.UP,),
     NodeState.UNSEEN: (NodeState.UP, NodeState.AGENT_LOST, NodeState.LOST, NodeState.FENCED),
-    NodeState.UP: (NodeState.SUSPECT, NodeState.UNSEEN, NodeState.FENCED),
+    NodeState.UP: (NodeState.SUSPECT, NodeState.UNSEEN, NodeState.FENCED, NodeState.FENCING),
     NodeState.SUSPECT: (
         NodeState.UP,
         NodeState.UNSEEN,
@@ -44,7 +44,10 @@ STEPS: dict[NodeState, tuple[NodeState, ...]] = {
     NodeState.FENCING: (NodeState.FENCED, NodeState.LOST),
     NodeState.FENCED: (NodeState.UP,),
 }
-"""The table; UNSEEN is entered only by a start of the aggregator, FENCED from anywhere by proof."""
+"""The table; UNSEEN is entered only by a start of the aggregator, FENCED from anywhere by proof.
+
+A node that is Up is fenced only for QEMUs that do not end there (storage_loss.py).
+"""
 
 
 class IllegalStepError(RuntimeError):

@@ -42,13 +42,12 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
         return None
     if not rung_is_trusted(node, last.rung):
         return None
-    earliest = reads_count_from(node, suspicion)
-    first = first_of_off_series(suspicion.reads, last.rung, earliest)
+    first = first_of_off_series(node, suspicion, last.rung)
     if first is None or last.asked_at - first.answered_at < OFF_SPAN_S:
         return None
     attempt = node.attempt
     ours = attempt is not None and attempt.off_sent_at > 0
-    if contradicted(suspicion, first) or _peers_must_answer_first(draft, node, suspicion, first):
+    if _peers_must_answer_first(draft, node, suspicion, first):
         return None
     if not ours and _device_may_be_anothers(draft, node, first):
         return None
@@ -59,11 +58,6 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
     agent = node.spec.fencing[last.rung].agent
     word = "said off twice after our off order" if ours else "said off twice without our order"
     return ProofKind.POWER_OFF, f"{agent} {word}"
-
-
-def contradicted(suspicion: Suspicion, first: PowerRead) -> bool:
-    """Return whether a peer got an answer from the node that was asked for after its device said off."""
-    return any(asked_at >= first.asked_at for asked_at in suspicion.answered.values())
 
 
 def _peers_must_answer_first(draft: Draft, node: NodeRecord, suspicion: Suspicion, first: PowerRead) -> bool:
@@ -120,18 +114,19 @@ def _no_longer_off(draft: Draft, other: NodeRecord, first: PowerRead) -> bool:
     return fresh[-1].answer is PowerAnswer.ON
 
 
-def reads_count_from(node: NodeRecord, suspicion: Suspicion) -> float:
-    """Return the time before which no question to the device counts."""
-    return max(suspicion.since, node.last_sign, node.last_order_at)
+def first_of_off_series(node: NodeRecord, suspicion: Suspicion, rung: int) -> PowerRead | None:
+    """Return the oldest reading of the unbroken row of OFFs that the rung's newest one ends.
 
-
-def first_of_off_series(reads: list[PowerRead], rung: int, earliest: float) -> PowerRead | None:
-    """Return the oldest reading of the unbroken row of OFFs that the newest one ends."""
+    A question counts that was sent after the last sign of life and the last order, within this
+    suspicion, and later than the last question that a peer got an answer to from the node.
+    """
+    earliest = max(suspicion.since, node.last_sign, node.last_order_at)
+    heard = max(suspicion.answered.values(), default=0.0)
     first = None
-    for read in reversed(reads):
+    for read in reversed(suspicion.reads):
         if read.rung != rung:
             continue
-        if read.answer is not PowerAnswer.OFF or read.asked_at < earliest:
+        if read.answer is not PowerAnswer.OFF or read.asked_at < earliest or read.asked_at <= heard:
             break
         first = read
     return first

@@ -12,6 +12,8 @@ from msgspec import Struct, field
 from aggregator.core.policy import ClusterConfig
 from aggregator.core.state_node import *  # noqa: F403 (one name for all records)
 from aggregator.core.state_node import NodeRecord
+from aggregator.core.state_storage import *  # noqa: F403
+from aggregator.core.state_storage import StorageLoss
 from aggregator.core.state_vm import *  # noqa: F403
 from aggregator.core.state_vm import DrainRecord, MigrationRecord, OrderRecord, VmRecord
 from fleet.model import Leadership, VmReport
@@ -87,4 +89,5 @@ class State(Struct):
     met: Leadership | None = None  # the highest such leadership
     store_incident: str = ""
     off_orders: list[float] = field(default_factory=list)
+    storage_losses: dict[str, StorageLoss] = field(default_factory=dict)  # by storage, while a node does not reach it
     foreign: dict[str, dict[str, VmReport]] = field(default_factory=dict)  # node -> uuid -> report

@@ -64,6 +64,7 @@ class FenceAttempt(Struct):
     answers: list[PowerAnswer] = field(default_factory=list)  # to the off orders of this rung
     answered_at: float = 0.0  # the last answer to an off order
     notes: list[str] = field(default_factory=list)
+    living: bool = False  # the node beats: it is fenced for QEMUs that do not end there
     may_act_until: float = 0.0  # until then an order of this attempt could still act
 
 
@@ -135,5 +136,7 @@ class NodeRecord(Struct):
     silent_at: float = 0.0  # last time it fell silent (for the brake)
     convicted_at: float = 0.0  # last time it was found Lost or ordered off (for the brake)
     power_ons: list[float] = field(default_factory=list)
+    storage_lost: dict[str, float] = field(default_factory=dict)  # storage its agent does not reach -> since when
+    storage_marked: tuple[str, ...] = ()  # those of them that others reach
     incident: str = ""
     fact: int = 0

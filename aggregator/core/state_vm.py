@@ -60,7 +60,9 @@ class VmRecord(Struct):
     outcome: RunOutcome | None = None  # of the last run that ended
     last_end: EndReason = EndReason.NOT_ENDED
     stopping: RunOutcome | None = None  # the run is being ended on purpose: as what
+    stopping_since: float = 0.0
     stop_force: bool = False
+    resumed_at: list[float] = field(default_factory=list)  # when this run was told to run on, paused as it was
     start_wanted: bool = False  # a start by name, or the second half of a restart
     pause_asked: VmVerb | None = None  # pause or unpause, until it is so
     ran_under_strategy: bool = False  # a run was begun since this run strategy was set

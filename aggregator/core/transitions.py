@@ -74,6 +74,34 @@ class SessionDoubted(Transition, frozen=True, kw_only=True):
     node: str
 
 
+class StorageAsked(Transition, frozen=True, kw_only=True):
+    """A peer is asked whether it reaches a storage that a node has lost."""
+
+    storage: str
+    probe_id: str
+    prober: str
+
+
+class StorageOutageChanged(Transition, frozen=True, kw_only=True):
+    """More nodes than the brake lets through do not reach a storage (many), or no longer so."""
+
+    storage: str
+    many: bool
+
+
+class StorageLost(Transition, frozen=True, kw_only=True):
+    """The node does not reach these storages and other nodes do: it gets no more VMs."""
+
+    node: str
+    storages: tuple[str, ...]
+
+
+class StorageBack(Transition, frozen=True, kw_only=True):
+    """Nothing is held against the node any more for storage it did not reach."""
+
+    node: str
+
+
 class FenceFailed(Transition, frozen=True, kw_only=True):
     """The whole ladder gave no proof; a person is the last rung."""
 
@@ -98,7 +126,7 @@ class IncidentOpened(Transition, frozen=True, kw_only=True):
     incident: str
     node: str = ""
     vm: str = ""
-    about: str = ""  # store, where it is about neither node nor VM nor the brake
+    about: str = ""  # store, or storage and its name, where it is about neither node nor VM nor the brake
     title: str
 
 
@@ -174,10 +202,11 @@ class RunEnded(Transition, frozen=True, kw_only=True):
 
 
 class StopDecided(Transition, frozen=True, kw_only=True):
-    """The run shall end. outcome: Stopped (a person) or Evicted (drain)."""
+    """The run shall end. outcome: Stopped (a person) or Evicted (drain, lost storage). force: without grace."""
 
     vm: str
     outcome: RunOutcome
+    force: bool = False
 
 
 class VmPhaseChanged(Transition, frozen=True, kw_only=True):
