@@ -195,7 +195,8 @@ class Conversation:
         if self.phase is Phase.STANDING:
             self._tell_changes()
             self._beat()
-            limit_s = settings.relayed_silence_s_max if desk.via else settings.answer_silence_s_max
+            relayed_s = settings.relayed_silence_beats_max * self.heartbeat_s
+            limit_s = relayed_s if desk.via else settings.answer_silence_s_max
             self._give_up_after(self._heard_s + limit_s, "beats are not answered")
         desk.changed.clear()
 

@@ -18,8 +18,8 @@ class KeeperSettings(Struct, frozen=True):
     first_list_wait_s_max: float = 3.0  # then FullState says complete=False
     welcome_wait_s_max: float = 5.0
     answer_silence_s_max: float = 10.0  # then the link is taken for dead and opened anew
-    relayed_silence_s_max: float = 4.0  # the same for a link through a peer
-    relay_after_s: float = 2.5  # beats unanswered for so long: an offered relay is taken
+    relayed_silence_beats_max: float = 4.0  # the same for a link through a peer, in heartbeats
+    relay_after_beats: float = 2.5  # no answer for so many heartbeats: an offered relay is taken
     relay_unlinked_after_s: float = 5.0  # so long without a link: what a reconnect may take anyway
     relay_wait_s_max: float = 3.0  # how long a relay that was begun may take to open
     end_wait_s_max: float = 1.0  # how long libvirt may take to say why a QEMU ended

@@ -22,6 +22,7 @@ from fleet.storage import Server
 ASK_TIMEOUT_S = 1.0
 ADDRESSES_MAX = 16
 ANSWER_BYTES_MAX = 4096
+NOBODY_LISTENS = "nobody listens, but the kernel says so"
 LIBVIRT_TLS_PORT = 16514
 # libvirt's RPC header (virnetprotocol.x): length, program, version, procedure, type, serial, status
 _HEADER = struct.Struct(">IIIIiIi")
@@ -46,6 +47,8 @@ async def _ask(address: ProbeAddress) -> ProbeResult:
         answered = not detail
     except TimeoutError:
         answered, detail = False, f"no answer within {ASK_TIMEOUT_S:g} s"
+    except ConnectionRefusedError:
+        answered, detail = False, NOBODY_LISTENS
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
         answered, detail = False, str(error) or type(error).__name__
     return ProbeResult(address.plane, address.port, answered, 0.0, detail)

@@ -43,4 +43,4 @@ class Relaying:
         talk, settings = self._conversation, self._desk.settings
         if talk.phase is Phase.CLOSED:
             return self._desk.now >= talk.closed_s + settings.relay_unlinked_after_s
-        return talk.silent_for_s() >= settings.relay_after_s
+        return talk.silent_for_s() >= settings.relay_after_beats * talk.heartbeat_s

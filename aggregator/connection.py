@@ -28,11 +28,11 @@ FRAMES_AT_ONCE_MAX = 1000.0
 
 
 class ConnectionEndedError(Exception):
-    """The connection is over. how: as SessionEnded names it; why: for the log."""
+    """The connection is over. how: as SessionEnded names it; why: for the log; by_it: by the agent's end."""
 
-    def __init__(self, how: str, why: str) -> None:
+    def __init__(self, how: str, why: str, *, by_it: bool = False) -> None:
         super().__init__(why)
-        self.how, self.why = how, why
+        self.how, self.why, self.by_it = how, why, by_it
 
 
 class BadFrameError(Exception):
@@ -145,8 +145,10 @@ class Connection:
         if frame.type is WSMsgType.ERROR or self._socket.close_code not in (None, 1000, 1001):
             if self._socket.close_code == 1009:  # noqa: PLR2004 (RFC 6455: message too big)
                 raise ConnectionEndedError("reset", "a frame was larger than the protocol allows")
-            raise ConnectionEndedError("reset", f"the connection broke (close code {self._socket.close_code})")
-        raise ConnectionEndedError("closed", "the agent closed the connection")
+            raise ConnectionEndedError(
+                "reset", f"the connection broke (close code {self._socket.close_code})", by_it=True
+            )
+        raise ConnectionEndedError("closed", "the agent closed the connection", by_it=True)
 
     async def _next_frame(self, seconds_max: float) -> WSMessage:
         task = self._reader = asyncio.current_task()

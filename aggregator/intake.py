@@ -139,7 +139,7 @@ class Intake:
 
     async def _serve(self, connection: Connection, caller: _Caller) -> None:
         session: _Session | None = None
-        how, why, last = "closed", "the aggregator stops", None
+        ended, last = ConnectionEndedError("closed", "the aggregator stops"), None
         self._strangers += 1
         try:
             try:
@@ -149,13 +149,19 @@ class Intake:
             while True:
                 self._take(session, await connection.receive(SILENCE_S_MAX if session.stands else FULL_STATE_S_MAX))
         except ConnectionEndedError as error:
-            how, why = error.how, error.why
+            ended = error
         except BadFrameError as error:
-            how, why, last = "reset", str(error), Refusal(error.code, str(error))
+            ended, last = ConnectionEndedError("reset", str(error)), Refusal(error.code, str(error))
         finally:
-            self._leave(session, how)
+            self._leave(session, ended)
             log = _log.info if last is None else _log.warning
-            log("agent gone", node=session.node if session else "", peer=connection.peer, how=how, reason=why)
+            log(
+                "agent gone",
+                node=session.node if session else "",
+                peer=connection.peer,
+                how=ended.how,
+                reason=ended.why,
+            )
             await connection.close(last)
 
     async def _greet(self, connection: Connection, caller: _Caller) -> _Session:
@@ -200,8 +206,9 @@ class Intake:
             same_start = (old.key.boot_id, old.key.agent_start) == (session.key.boot_id, session.key.agent_start)
             if same_start and session.key.number <= old.key.number:
                 raise BadFrameError("old-session", f"session {session.key.number} is older than the one that stands")
-            self._leave(old, "replaced")
-            old.connection.end("replaced", "the agent opened a newer session")
+            why = "the agent opened a newer session"
+            self._leave(old, ConnectionEndedError("replaced", why))
+            old.connection.end("replaced", why)
         self._sessions[session.node] = session
 
     def _open(self, session: _Session, hello: Hello, first: msg.FullState, via: str) -> None:
@@ -228,13 +235,14 @@ class Intake:
         peer = session.connection.peer
         _log.info("agent stands", node=session.node, peer=peer, session=session.key.number, via=via)
 
-    def _leave(self, session: _Session | None, how: str) -> None:
+    def _leave(self, session: _Session | None, ended: ConnectionEndedError) -> None:
         if session is None or self._sessions.get(session.node) is not session:
             return
         del self._sessions[session.node]
         if session.stands:
             session.stands = False
-            self._desk.report(SessionEnded(at=self._desk.now(), node=session.node, session=session.key, how=how))
+            at, how = self._desk.now(), ended.how
+            self._desk.report(SessionEnded(at=at, node=session.node, session=session.key, how=how, by_it=ended.by_it))
 
     # --- frames of a standing session
 
@@ -282,7 +290,7 @@ class Intake:
                 self.checks.answered(node, message)
             case msg.Goodbye():
                 self._check_session(session, message.session)
-                raise ConnectionEndedError("goodbye", message.reason[:200])
+                raise ConnectionEndedError("goodbye", message.reason[:200], by_it=True)
             case _:
                 self._report_of_work(session, message, now)
 

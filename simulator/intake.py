@@ -89,7 +89,7 @@ class Intake:
         talk.heard_at = self._aggregator.queue.now
         if isinstance(item, Ending):
             connection.ended_at_aggregator()
-            self._end(talk, item.how)
+            self._end(talk, item.how, by_it=True)
         elif isinstance(item, Hello):
             self._greet(talk, item)
         elif talk.session is None:
@@ -100,13 +100,13 @@ class Intake:
 
     # --- steps
 
-    def _end(self, talk: Talk, how: str) -> None:
+    def _end(self, talk: Talk, how: str, *, by_it: bool = False) -> None:
         self._talks.remove(talk)
         node = talk.connection.node
         if talk.session is not None and self._standing.get(node) is talk:
             del self._standing[node]
             at = self._aggregator.now()
-            self._aggregator.fact(ev.SessionEnded(at=at, node=node, session=talk.session, how=how))
+            self._aggregator.fact(ev.SessionEnded(at=at, node=node, session=talk.session, how=how, by_it=by_it))
 
     def _greet(self, talk: Talk, hello: Hello) -> None:
         aggregator = self._aggregator
@@ -207,7 +207,7 @@ class Intake:
                 fact(ev.ProbeAnswered(at=at, prober=node, probe_id=probe_id, target=target, results=results))
             case Goodbye():
                 talk.connection.aggregator_closes()
-                self._end(talk, "goodbye")
+                self._end(talk, "goodbye", by_it=True)
 
     def _take_delta(self, talk: Talk, session: SessionKey, delta: Delta) -> None:
         node = talk.connection.node

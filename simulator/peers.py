@@ -86,26 +86,24 @@ class Peers:
 
     def _probe(self, effect: Probe) -> None:
         asked_s = self._agent.now()
-        answered = [(address, self._answers(address)) for address in effect.addresses]
-        results = tuple(
-            ProbeResult(address.plane, address.port, ok, 0.0, "" if ok else "no answer within 1 s")
-            for address, ok in answered
-        )
-        delay_s = 0.02 if all(ok for _, ok in answered) else PEER_TIMEOUT_S
+        results = tuple(self._ask(address) for address in effect.addresses)
+        delay_s = 0.02 if all(result.answered for result in results) else PEER_TIMEOUT_S
         fact = ProbeReturned(effect.probe_id, effect.target, results, asked_s)
         self._agent.later(delay_s, lambda: self._agent.give(fact))
 
-    def _answers(self, address: ProbeAddress) -> bool:
-        """Would the process behind that address answer a question of ours within its second?"""
+    def _ask(self, address: ProbeAddress) -> ProbeResult:
+        """Ask the process behind an address; a living kernel says that nobody listens, a frozen or cut one nothing."""
+        ours = self._agent.host
         if address.plane is Plane.STORAGE:
-            return not self._agent.host.storage_gone
-        host = self._agent.host.world.hosts.get(address.host.partition(".")[0])
-        if host is None or not self._agent.host.reaches(host, address.plane):
-            return False
+            return _result(address, "no answer within 1 s" if ours.storage_gone else "")
+        host = ours.world.hosts.get(address.host.partition(".")[0])
+        if host is None or host.frozen or not ours.reaches(host, address.plane):
+            return _result(address, "no answer within 1 s")
         if address.port == "ssh":
-            return not host.frozen
+            return _result(address, "")
         process: Process = host.agent if address.port == "agent" else host.hypervisor
-        return process.answers
+        silence = "no answer within 1 s" if process.alive else "nobody listens, but the kernel says so"
+        return _result(address, "" if process.answers else silence)
 
     def _tell(self, effect: TellPeer, addresses: list[str]) -> None:
         notice = effect.notice
@@ -146,3 +144,7 @@ class Peers:
         self._request += 1
         self._requests[self._request] = answered
         self._agent.give(PeerNoticeReceived(self._request, notice))
+
+
+def _result(address: ProbeAddress, problem: str) -> ProbeResult:
+    return ProbeResult(address.plane, address.port, not problem, 0.0, problem)

@@ -62,11 +62,15 @@ class SessionOpened(Event, frozen=True, kw_only=True):
 
 
 class SessionEnded(Event, frozen=True, kw_only=True):
-    """The agent's connection is over. how: goodbye | closed | reset | timeout | replaced."""
+    """The agent's connection is over. how: goodbye | closed | reset | timeout | replaced.
+
+    by_it: the other end closed or broke it, which a host does whose agent died and whose kernel lives.
+    """
 
     node: str
     session: SessionKey
     how: str
+    by_it: bool = False
 
 
 class BeatHeard(Event, frozen=True, kw_only=True):

@@ -107,7 +107,7 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.ledger = event.ledger
     node.in_hand = event.in_hand
     node.last_sign = event.at
-    node.ended_how = ""
+    node.ended_how, node.ended_by_it = "", False
     node.seen = True
     node.fact = state.position
     node.labels = {**node.labels, **event.facts.labels, "virtward/hostname": event.node}
@@ -128,7 +128,7 @@ def _session_ended(state: State, event: ev.SessionEnded) -> None:
     node = state.nodes.get(event.node)
     if node is not None and node.session == event.session:
         node.connected = False
-        node.ended_how = event.how
+        node.ended_how, node.ended_by_it = event.how, event.by_it
         node.fact = state.position
 
 
@@ -237,7 +237,7 @@ def _node_proven(state: State, event: ev.NodeProven) -> None:
     ours = node.attempt is not None and node.attempt.off_sent_at > 0
     node.inert = Inert(event.boot_id, event.proof, event.at, event.detail, by_our_off=ours)
     node.connected = False  # whatever its socket still says: that boot is over
-    node.ended_how = "its node was proven inert"
+    node.ended_how, node.ended_by_it = "its node was proven inert", False
 
 
 def _device_distrusted(state: State, event: ev.DeviceDistrusted) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import structs
+
 from aggregator.core import events as ev
 from aggregator.core.events import Event, Transition
+from aggregator.core.evidence_words import end_words, observer_of, power_words, probe_words
 from aggregator.core.state import (
     HISTORY_MAX,
     INCIDENT_STEPS_MAX,
@@ -19,6 +22,7 @@ from aggregator.core.state import (
     State,
 )
 
+OBSERVATIONS_KEPT = 50  # of a full incident's first lines; after them what was seen goes before what was decided
 _SILENT_KINDS = (
     ev.BeatHeard,
     ev.MigrationProgressed,
@@ -71,7 +75,7 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.RelaySought: lambda e: f"{e.peer} is asked to carry its frames",
     ev.NodeProven: lambda e: f"proof {e.proof}: {e.detail}",
     ev.FenceAsked: lambda e: f"{e.question} asked of rung {e.rung + 1} ({e.purpose})",
-    ev.FenceAnswered: lambda e: f"{e.answer}" + (f": {e.line}" if e.line else ""),
+    ev.FenceAnswered: power_words,
     ev.FenceFailed: lambda e: e.detail,
     ev.BrakeChanged: lambda e: ("closed: " if e.closed else "open: ") + ", ".join(e.nodes),
     ev.IncidentNoted: lambda e: e.text,
@@ -84,11 +88,9 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.SessionOpened: lambda e: (
         f"session {e.session.number} of boot {e.session.boot_id[:8]}" + (f", through {e.via}" if e.via else "")
     ),
-    ev.SessionEnded: lambda e: e.how,
+    ev.SessionEnded: lambda e: e.how + (" by its own end" if e.by_it else ""),
     ev.VmCommanded: lambda e: str(e.verb),
-    ev.ProbeAnswered: lambda e: ", ".join(
-        f"{r.plane}/{r.port} {'answers' if r.answered else 'silent'}" for r in e.results
-    ),
+    ev.ProbeAnswered: probe_words,
     ev.OwnerChanged: lambda e: f"epoch {e.epoch}",
     ev.StorageOutageChanged: lambda e: e.storage,
     ev.StorageLost: lambda e: ", ".join(e.storages),
@@ -126,6 +128,9 @@ def record(state: State, event: Event) -> None:
             del state.history[: len(state.history) - HISTORY_MAX]
     if not isinstance(event, ev.VmsReported | ev.BeatHeard | ev.MigrationProgressed):
         _note_in_incidents(state, line, event)
+    if isinstance(event, ev.IncidentOpened) and event.node in state.nodes:
+        words = f"{event.node}: {end_words(state.nodes[event.node])}"
+        state.incidents[event.incident].steps.append(IncidentStep(event.at, "ConnectionSeen", words))
 
 
 def subject_of(state: State, event: Event) -> tuple[str, str]:
@@ -159,7 +164,7 @@ def _note_in_incidents(state: State, line: HistoryLine, event: Event) -> None:
     named = getattr(event, "incident", "")
     words = "; ".join(part for part in (line.detail, line.reason) if part)
     about = line.vm or line.node
-    step = IncidentStep(line.at, line.kind, f"{about}: {words}" if about else words)
+    step = IncidentStep(line.at, line.kind, f"{about}: {words}" if about else words, observer_of(event))
     for incident in state.incidents.values():
         if named:
             concerns = incident.name == named
@@ -168,17 +173,27 @@ def _note_in_incidents(state: State, line: HistoryLine, event: Event) -> None:
         else:
             same_node = bool(line.node) and line.node == incident.node
             concerns = same_node or (bool(line.vm) and (line.vm == incident.vm or line.vm in incident.vms))
-        if concerns and not _says_nothing_new(incident, step, event):
-            incident.steps.append(step)
-            if len(incident.steps) > INCIDENT_STEPS_MAX:
-                del incident.steps[INCIDENT_STEPS_MAX // 2]
+        if concerns and not _is_mere_question(event):
+            _append(incident, step, repeats=is_quiet(event))
 
 
-def _says_nothing_new(incident: IncidentRecord, step: IncidentStep, event: Event) -> bool:
-    """Return whether the step only repeats what the last one of its kind said, or is a mere question."""
-    if isinstance(event, ev.EvidenceSought | ev.StorageAsked) or (isinstance(event, ev.FenceAsked) and is_quiet(event)):
-        return True
-    if not is_quiet(event):
-        return False
-    last = next((known for known in reversed(incident.steps) if known.what == step.what), None)
-    return last is not None and last.detail == step.detail
+def _is_mere_question(event: Event) -> bool:
+    return isinstance(event, ev.EvidenceSought) or (isinstance(event, ev.FenceAsked) and is_quiet(event))
+
+
+def _append(incident: IncidentRecord, step: IncidentStep, *, repeats: bool) -> None:
+    """Add a step. repeats: one that says what its observer said last is counted there instead."""
+    steps = incident.steps
+    if repeats:
+        index = next((i for i in reversed(range(len(steps))) if _same_source(steps[i], step)), None)
+        if index is not None and steps[index].detail == step.detail:
+            steps[index] = structs.replace(steps[index], times=steps[index].times + 1, last_at=step.at)
+            return
+    steps.append(step)
+    if len(steps) > INCIDENT_STEPS_MAX:
+        middle = INCIDENT_STEPS_MAX // 2
+        del steps[next((i for i in range(OBSERVATIONS_KEPT, len(steps)) if steps[i].who), middle)]
+
+
+def _same_source(one: IncidentStep, other: IncidentStep) -> bool:
+    return (one.what, one.who) == (other.what, other.who)

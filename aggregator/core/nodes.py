@@ -201,7 +201,7 @@ def _joining(draft: Draft, node: NodeRecord) -> None:
 
 def _unseen(draft: Draft, node: NodeRecord) -> None:
     if node.connected:
-        step(draft, node, NodeState.UP, "heard again")
+        step(draft, node, NodeState.UP, _again_words("heard", node))
         return
     if unseen_too_long(draft, node):
         _judge(draft, node, waited=True)
@@ -216,18 +216,18 @@ def _up(draft: Draft, node: NodeRecord) -> None:
 
 def _suspect(draft: Draft, node: NodeRecord) -> None:
     if beats_again(draft, node):
-        step(draft, node, NodeState.UP, _beats_again_words(node))
+        step(draft, node, NodeState.UP, _again_words("beats", node))
         return
     _judge(draft, node, waited=False)
 
 
-def _beats_again_words(node: NodeRecord) -> str:
-    return f"beats again, through {node.via}" if node.via else "beats again"
+def _again_words(verb: str, node: NodeRecord) -> str:
+    return f"{verb} again, through {node.via}" if node.via else f"{verb} again"
 
 
 def _agent_lost(draft: Draft, node: NodeRecord) -> None:
     if beats_again(draft, node):
-        step(draft, node, NodeState.UP, _beats_again_words(node))
+        step(draft, node, NodeState.UP, _again_words("beats", node))
         return
     last_answer = max(node.suspicion.answered.values(), default=0.0) if node.suspicion else 0.0
     if draft.due(last_answer + draft.state.config.lost_after):

@@ -25,11 +25,14 @@ EPOCHS_PAST_MAX = 10_000
 
 
 class IncidentStep(Struct, frozen=True):
-    """One line of an incident."""
+    """One line of an incident. An observation that repeats itself is one line: how often, and when last."""
 
     at: float
     what: str
     detail: str = ""
+    who: str = ""  # whose observation it is
+    times: int = 1
+    last_at: float = 0.0  # where times is more than 1
 
 
 class IncidentRecord(Struct):

@@ -118,6 +118,7 @@ class NodeRecord(Struct):
     last_sign: float = 0.0
     last_order_at: float = 0.0
     ended_how: str = ""
+    ended_by_it: bool = False  # its own end closed or broke the connection, not ours
     seen: bool = False  # in this life of the aggregator
     taints: tuple[Taint, ...] = ()  # the system's
     drain: str = ""  # name of the drain that set maintenance; also after it is done

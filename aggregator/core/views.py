@@ -15,7 +15,15 @@ from msgspec import Struct, field
 from aggregator.core.drain import eviction_method
 from aggregator.core.moments import rfc3339
 from aggregator.core.objects import API_VERSION, ApiStruct, Metadata
-from aggregator.core.state import DrainRecord, HistoryLine, IncidentRecord, MigrationRecord, State, VmRecord
+from aggregator.core.state import (
+    DrainRecord,
+    HistoryLine,
+    IncidentRecord,
+    IncidentStep,
+    MigrationRecord,
+    State,
+    VmRecord,
+)
 from fleet.model import RunStrategy
 
 Plain = dict[str, object]
@@ -100,11 +108,14 @@ class IncidentSpec(ApiStruct, frozen=True, kw_only=True):
 
 
 class IncidentStepView(ApiStruct, frozen=True, kw_only=True):
-    """One thing that was seen, decided or proven."""
+    """One thing that was seen, decided or proven. who: whose observation; times, last_at: where it repeated itself."""
 
     at: str
     what: str
     detail: str = ""
+    who: str = ""
+    times: int = 1
+    last_at: str = ""
 
 
 class IncidentStatus(ApiStruct, frozen=True, kw_only=True):
@@ -254,10 +265,19 @@ def incident_view(record: IncidentRecord) -> Incident:
             closed=rfc3339(record.closed),
             way_out="" if record.closed else record.way_out,
             vms=tuple(record.vms),
-            steps=tuple(
-                IncidentStepView(at=rfc3339(step.at), what=step.what, detail=step.detail) for step in record.steps
-            ),
+            steps=tuple(map(_step_view, record.steps)),
         ),
+    )
+
+
+def _step_view(step: IncidentStep) -> IncidentStepView:
+    return IncidentStepView(
+        at=rfc3339(step.at),
+        what=step.what,
+        detail=step.detail,
+        who=step.who,
+        times=step.times,
+        last_at=rfc3339(step.last_at),
     )
 
 

@@ -14,7 +14,15 @@ from aggregator.core.events import VmPhase
 from aggregator.core.fold_moves import ENDED
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.objects import Node, Taint
-from aggregator.core.state import HistoryLine, IncidentRecord, MigrationRecord, NodeRecord, State, VmRecord
+from aggregator.core.state import (
+    HistoryLine,
+    IncidentRecord,
+    IncidentStep,
+    MigrationRecord,
+    NodeRecord,
+    State,
+    VmRecord,
+)
 from aggregator.core.views_fleet import holds
 from aggregator.core.views_node import MAINTENANCE, node_view
 from aggregator.core.views_vm import BACK_BY_ITSELF, fencing_problem, hold_text, reason_of, unprotected
@@ -87,7 +95,7 @@ def _incident(record: IncidentRecord) -> str:
     phase = "Closed" if record.closed else "Open"
     way_out = f'<p class="wayout"><b>What you can do</b> {escape(record.way_out)}</p>' if record.way_out else ""
     steps = "".join(
-        f"<li>{_time(step.at)}<span><b>{escape(step.what)}</b> {escape(step.detail)}</span></li>"
+        f"<li>{_time(step.at)}<span><b>{escape(step.what)}</b> {escape(step.detail)}{_again(step)}</span></li>"
         for step in record.steps[-STEPS_SHOWN_MAX:]
     )
     vms = f" · {_count(len(record.vms), 'VM')}" if record.vms else ""
@@ -98,6 +106,10 @@ def _incident(record: IncidentRecord) -> str:
         f'<details id="steps-{escape(record.name)}"><summary>{_count(len(record.steps), "step")}</summary>'
         f"<ol>{steps}</ol></details></article>"
     )
+
+
+def _again(step: IncidentStep) -> str:
+    return f" <i>({step.times} times, last {_time(step.last_at)})</i>" if step.times > 1 else ""
 
 
 def _nodes(state: State) -> str:

@@ -201,7 +201,7 @@ def _drain(drain: Document, now: datetime) -> list[str]:
 def _incident(incident: Document, now: datetime) -> list[str]:
     steps = documents(incident, "status.steps")
     opened = text(incident, "status.opened")
-    rows = ["  ".join(part for part in (text(s, "at"), text(s, "what"), text(s, "detail")) if part) for s in steps]
+    rows = [_step(step) for step in steps]
     return [
         *_pair("Title", text(incident, "status.title")),
         *_pair("Node", text(incident, "spec.node")),
@@ -212,6 +212,13 @@ def _incident(incident: Document, now: datetime) -> list[str]:
         *_pair("Way out", text(incident, "status.wayOut")),
         *_block("Steps", rows),
     ]
+
+
+def _step(step: Document) -> str:
+    """Return one line; an observation that repeated itself says how often and until when."""
+    times = text(step, "times", "1")
+    again = f"({times} times, last {text(step, 'lastAt')})" if times != "1" else ""
+    return "  ".join(part for part in (text(step, "at"), text(step, "what"), text(step, "detail"), again) if part)
 
 
 PAGES: dict[str, Callable[[Document, datetime], list[str]]] = {

@@ -347,3 +347,20 @@ def test_describe_shows_what_is_known_and_leaves_out_what_is_not(speaker: Speake
     assert "h1 (owner)" in out
     assert out.count("VmStarted") == 1
     assert "Migration:" not in out
+
+
+def test_describe_says_of_a_repeated_observation_how_often_and_until_when(speaker: Speaker, virtward: Virtward) -> None:
+    once = {"at": "2026-01-01T00:00:00.000Z", "what": "IncidentOpened", "detail": "h1 fell silent", "times": 1}
+    often = {
+        "at": "2026-01-01T00:00:01.000Z",
+        "what": "ProbeAnswered",
+        "detail": "h1: h2 asked it on control: agent: no answer within 1 s",
+        "who": "h2",
+        "times": 12,
+        "lastAt": "2026-01-01T00:00:13.000Z",
+    }
+    incident = {"metadata": {"name": "inc-1"}, "status": {"title": "h1 fell silent", "steps": [once, often]}}
+    speaker.says("GET", "/api/v1/incidents/inc-1", incident)
+    _, out, _ = virtward("describe", "incident", "inc-1")
+    assert "no answer within 1 s  (12 times, last 2026-01-01T00:00:13.000Z)" in out
+    assert out.count("times") == 1

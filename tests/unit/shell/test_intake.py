@@ -269,7 +269,7 @@ async def test_the_way_a_session_ended_is_told(running: Running, how: str) -> No
         transport.abort()
     await until(running.fleet, "gone")
     (line,) = await running.fleet.history(HistoryQuery(kind="SessionEnded"))
-    assert line.detail == how
+    assert line.detail == f"{how} by its own end"
 
 
 async def test_too_many_frames_end_the_connection(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
