@@ -14,16 +14,20 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from aggregator.act.fence_answer import is_secret, judge, scrub, telling_line, unusable
+from aggregator.act.fence_answer import is_secret, judge, scrub, telling_line
 from aggregator.act.fence_program import INPUT_BYTES_MAX, ProgramEnded, run_program
 from aggregator.core.actions import ACTION_AGE_S_MAX, AskFence
 from aggregator.core.events import Event, FenceAnswered, PowerAnswer
+from aggregator.core.fencing_device import CRASH_LISTENER, unusable
 
 PROGRAMS_AT_ONCE_MAX = 16
 SECRET_FILE_BYTES_MAX = 4096
 AGENT_NAME = re.compile(r"fence_[a-z0-9_]+")
 PARAMETER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 QUESTIONS = ("status", "off", "on")
+LISTEN = "listen"
+HARMLESS = ("status", LISTEN)
+LISTENER_ENDS_S = 1.0  # so much sooner than it would be killed does fence_kdump give up, and say so
 OURS = frozenset({"action", "option", "o"})  # what is asked is never a parameter of the operator's
 FILES_OF_THE_PROGRAM = frozenset({"identity_file", "debug_file", "status_file"})
 """Parameters that end in _file and are the program's own; every other one is read here."""
@@ -79,7 +83,7 @@ class FenceHand:
                 self._check_age(action, asked_at)
                 path = program_path(self._dir, action.rung.agent)
                 prepared = await loop.run_in_executor(
-                    self._threads, prepare_input, action.question, action.rung.agent, action.rung.params
+                    self._threads, prepare_input, action.question, action.rung.agent, params_of(action)
                 )
                 secrets = prepared.secrets
                 self._check_age(action, self._now())  # a secret's file may have been slow
@@ -101,7 +105,7 @@ class FenceHand:
         )
 
     def _check_age(self, action: AskFence, now: float) -> None:
-        if action.question == "status":
+        if action.question in HARMLESS:
             return
         if not self._may_act():
             raise RefusedRungError(f"dropped: {action.question} was not sent, this aggregator may not act now")
@@ -118,14 +122,25 @@ def program_path(agents_dir: Path, agent: str) -> Path:
     return agents_dir / agent
 
 
+def params_of(action: AskFence) -> dict[str, str]:
+    """Return the operator's parameters; a listener is told for how long."""
+    if action.question != LISTEN:
+        return action.rung.params
+    listens_s = max(1, int(action.timeout_s - LISTENER_ENDS_S))
+    return {**action.rung.params, "timeout": str(listens_s)}
+
+
 def prepare_input(question: str, agent: str, params: Mapping[str, str]) -> FenceInput:
     """Return the program's stdin, `name=value` a line; RefusedRungError if the rung cannot be asked. Reads files."""
-    if question not in QUESTIONS:
+    listens = question == LISTEN
+    if question not in QUESTIONS and not listens:
         raise RefusedRungError(f"{question!r} is not a question to a fence device")
-    why = unusable(agent, params)
+    if listens and agent != CRASH_LISTENER:
+        raise RefusedRungError(f"{agent} does not listen for a crash kernel; {CRASH_LISTENER} does")
+    why = "" if listens else unusable(agent, params)
     if why:
         raise RefusedRungError(why)
-    lines, secrets = [f"action={question}"], []
+    lines, secrets = [f"action={'off' if listens else question}"], []  # what fence_kdump calls its listening
     for given, value in sorted(params.items()):
         name, text = given, value
         if not PARAMETER_NAME.fullmatch(name) or name in OURS:

@@ -2,12 +2,13 @@
 
 Only OFF and ON are knowledge, so everything doubtful is ERROR (safety.md, Proof; field-notes, fence
 traps): exit status 2 alone says nothing, since a missing script, a shell error and argparse exit 2 too;
-the line `Status: OFF` alone says nothing either. Some programs prove nothing whatever they say.
+the line `Status: OFF` alone says nothing either. Nor does fence_kdump's, which has no status, but heard a crash
+kernel when it says so and exits 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from aggregator.act.fence_program import ProgramEnded
 from aggregator.core.events import PowerAnswer
@@ -16,42 +17,20 @@ STATUS_OFF_EXIT = 2  # fence-agents' API
 NOT_RUN_EXITS = (126, 127)  # a shell's words for: not executable, not found
 LINE_CHARACTERS_MAX = 300
 SECRET_WORDS = ("passw", "secret", "token", "community", "key", "credential")
-_NO = ("", "0", "no", "false", "off")
-
-PROVES_NOTHING = {
-    **dict.fromkeys(
-        ("brocade", "cisco_mds", "compute", "ifmib", "mpath", "sanbox2", "scsi"),
-        "it cuts a machine off its fabric and leaves it running",
-    ),
-    "dummy": "it answers for a file, not for a machine",
-    "ack_manual": "it asks a person; use virtward fence NODE --confirm-off",
-    "evacuate": "it moves instances of another system",
-    "heuristics_ping": "it pings, and never switches power",
-    "kdump": "it listens for a crash kernel, and never switches power",
-    "sbd": "it writes a message to a disk, and cannot see whether it was obeyed",
-}
-"""fence_* programs whose `off` is no proof that a machine is inert, and why."""
-
-
-def unusable(agent: str, params: Mapping[str, str]) -> str:
-    """Return why a rung can never prove anything, or an empty text."""
-    why = PROVES_NOTHING.get(agent.removeprefix("fence_"), "")
-    if why:
-        return f"{agent} is not asked: {why}; use a program that switches power"
-    for name, value in params.items():
-        if name.replace("-", "_") == "missing_as_off" and value.strip().lower() not in _NO:
-            return f"{agent} is not asked: missing_as_off says off about a machine it cannot find; remove it"
-    return ""
+CRASH_HEARD = "received valid message from"  # fence_kdump's own words, with exit status 0
 
 
 def judge(question: str, ended: ProgramEnded) -> PowerAnswer:
-    """Return what the answer to `status`, `on` or `off` comes to."""
+    """Return what the answer to `status`, `on`, `off` or `listen` comes to."""
     if ended.missing or ended.exit_code in NOT_RUN_EXITS:
         return PowerAnswer.MISSING
     if ended.timed_out:
         return PowerAnswer.TIMEOUT
     if ended.trouble or ended.too_much:
         return PowerAnswer.ERROR
+    if question == "listen":
+        heard = ended.exit_code == 0 and CRASH_HEARD in ended.output + ended.talk
+        return PowerAnswer.CRASHED if heard else PowerAnswer.ERROR
     if question != "status":
         return PowerAnswer.DONE if ended.exit_code == 0 else PowerAnswer.ERROR
     said = [line.strip() for line in ended.output.splitlines() if line.startswith("Status:")]

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from aggregator.core.events import MigrationPhase, NodeState, VmPhase
 from aggregator.core.state import State
-from aggregator.core.views_vm import rung_ready, unprotected
+from aggregator.core.views_vm import is_fenceable, unprotected
 from aggregator.fleet_access import FleetAccess
 
 
@@ -70,7 +70,7 @@ def _of_nodes(state: State, now: float) -> Iterator[Metric]:
     for name in sorted(state.nodes):
         record = state.nodes[name]
         up.add_metric([name], record.state is NodeState.UP)
-        fenceable.add_metric([name], any(rung_ready(rung) for rung in record.readiness))
+        fenceable.add_metric([name], is_fenceable(record))
         if record.last_sign:
             silence.add_metric([name], max(0.0, now - record.last_sign))
     yield from (up, silence, fenceable)

@@ -49,8 +49,8 @@ class AskFence(Action, frozen=True, kw_only=True):
 
     node: str
     question_id: str
-    rung: FencingRung
-    question: str  # status | off | on
+    rung: FencingRung  # with one device
+    question: str  # status | off | on | listen
     timeout_s: float
 
 

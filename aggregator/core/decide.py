@@ -12,7 +12,8 @@ from math import inf
 
 from aggregator.core.draft import Decision, Draft
 from aggregator.core.drain import decide_drains
-from aggregator.core.fencing import decide_evidence, decide_fencing, decide_readiness, decide_trust
+from aggregator.core.evidence import decide_evidence, decide_readiness, decide_trust
+from aggregator.core.fencing import decide_fencing
 from aggregator.core.incidents import decide_incidents
 from aggregator.core.incidents_vm import decide_vm_incidents
 from aggregator.core.migrate import decide_migrations

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aggregator.core import events as ev
-from aggregator.core import fold_evidence, fold_moves, fold_nodes, fold_storage, fold_vms, history
+from aggregator.core import fold_evidence, fold_fencing, fold_moves, fold_nodes, fold_storage, fold_vms, history
 from aggregator.core.events import Event, NodeState
 from aggregator.core.policy import read_config
 from aggregator.core.reconcile import ABOUT_STORE
@@ -142,6 +142,7 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.IncidentClosed: _incident_closed,
     **fold_nodes.HANDLERS,
     **fold_evidence.HANDLERS,
+    **fold_fencing.HANDLERS,
     **fold_storage.HANDLERS,
     **fold_vms.HANDLERS,
     **fold_moves.HANDLERS,

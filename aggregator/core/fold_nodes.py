@@ -10,25 +10,19 @@ from collections.abc import Callable
 
 from aggregator.core import events as ev
 from aggregator.core import fold_storage, fold_vms
-from aggregator.core.events import Event, NodeState, PowerAnswer
-from aggregator.core.fencing_device import device_of, identity_problem
+from aggregator.core.events import Event, NodeState
+from aggregator.core.fencing_device import device_of, devices_of
 from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.reconcile import is_behind
 from aggregator.core.state import (
     FenceAttempt,
-    FenceQuestion,
     Inert,
     NodeRecord,
-    PowerRead,
     RungReadiness,
     State,
     Suspicion,
 )
 from fleet.model import Leadership
-
-POWER_READS_MAX = 20
-POWER_ONS_KEPT = 10
-FENCE_MARGIN_S = 5.0
 
 _STATE_TAINTS: dict[NodeState, tuple[tuple[str, TaintEffect], ...]] = {
     NodeState.UNSEEN: (("virtward/not-ready", TaintEffect.NO_SCHEDULE),),
@@ -161,77 +155,6 @@ def _vms_reported(state: State, event: ev.VmsReported) -> None:
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=event.full and event.complete, at=event.at)
 
 
-def _fence_asked(state: State, event: ev.FenceAsked) -> None:
-    node = state.nodes[event.node]
-    state.counters["q"] = max(state.counters.get("q", 0), number_of(event.question_id))
-    node.questions[event.question_id] = FenceQuestion(
-        event.question_id, event.rung, event.question, event.purpose, event.at, event.deadline
-    )
-    if event.question == "status" and node.suspicion is not None:
-        node.suspicion.power_asked_at = event.at
-    if event.question == "off":
-        node.convicted_at = event.at
-        node.first_off_at = node.first_off_at or event.at
-        state.off_orders = [t for t in state.off_orders if t > event.at - 3600] + [event.at]
-        if node.attempt is not None:
-            if event.rung != node.attempt.rung:
-                node.attempt.answers = []
-                node.attempt.tries = 0
-            node.attempt.rung = event.rung
-            node.attempt.tries += 1
-            node.attempt.off_sent_at = event.at
-            node.attempt.may_act_until = event.deadline + FENCE_MARGIN_S
-    if event.question == "on":
-        node.power_on_asked_at = event.at
-        node.power_ons = [*node.power_ons[-POWER_ONS_KEPT:], event.at]
-
-
-def _fence_answered(state: State, event: ev.FenceAnswered) -> None:
-    node = state.nodes.get(event.node)
-    question = node.questions.pop(event.question_id, None) if node is not None else None
-    if node is None or question is None:
-        return
-    node.fact = state.position
-    if question.purpose == "readiness":
-        _take_readiness(node, question, event)
-    elif question.question == "status":
-        if node.suspicion is not None:
-            read = PowerRead(question.rung, event.answer, event.asked_at, event.at)
-            node.suspicion.reads = [*node.suspicion.reads[-POWER_READS_MAX:], read]
-    elif question.question == "off" and node.attempt is not None:
-        node.attempt.answered_at = event.at
-        node.attempt.answers.append(event.answer)
-        words = event.line or event.answer.lower()
-        node.attempt.notes.append(f"rung {question.rung + 1} off: {words}")
-        if event.answer is not PowerAnswer.TIMEOUT:
-            node.attempt.may_act_until = event.at + FENCE_MARGIN_S
-
-
-def _take_readiness(node: NodeRecord, question: FenceQuestion, event: ev.FenceAnswered) -> None:
-    if question.rung >= len(node.spec.fencing):
-        return
-    rung = node.spec.fencing[question.rung]
-    while len(node.readiness) <= question.rung:
-        node.readiness.append(RungReadiness(device=""))
-    ready = node.readiness[question.rung]
-    if ready.device != device_of(rung):
-        ready = node.readiness[question.rung] = RungReadiness(device=device_of(rung))
-    ready.checked_at = event.at
-    # Up and connected, not the last beat's time: beats are not journalled, a replay must agree.
-    beating = node.connected and node.state is NodeState.UP
-    if ready.distrusted:
-        return
-    if event.answer is PowerAnswer.ON and beating:
-        ready.problem = identity_problem(rung, node.facts)
-        ready.identity = "" if ready.problem else rung.identity
-        ready.on_at = event.at
-        ready.off_at = 0.0
-    elif event.answer is PowerAnswer.OFF and beating:
-        ready.off_at = event.at  # the node may just have lost its power: its next beat will tell
-    elif event.answer not in (PowerAnswer.ON, PowerAnswer.OFF):
-        ready.problem = event.line or f"the device gave no answer ({event.answer.lower()})"
-
-
 def _node_proven(state: State, event: ev.NodeProven) -> None:
     node = state.nodes[event.node]
     ours = node.attempt is not None and node.attempt.off_sent_at > 0
@@ -240,22 +163,8 @@ def _node_proven(state: State, event: ev.NodeProven) -> None:
     node.ended_how, node.ended_by_it = "its node was proven inert", False
 
 
-def _device_distrusted(state: State, event: ev.DeviceDistrusted) -> None:
-    ready = state.nodes[event.node].readiness[event.rung]
-    ready.distrusted = True
-    ready.on_at = ready.off_at = 0.0
-    ready.identity = ""
-    ready.problem = event.reason
-
-
 def _session_doubted(state: State, event: ev.SessionDoubted) -> None:
     state.nodes[event.node].doubted = True
-
-
-def _fence_failed(state: State, event: ev.FenceFailed) -> None:
-    node = state.nodes[event.node]
-    node.quiet_until = event.at + state.config.fence_quiet
-    node.fence_wanted = False
 
 
 def _node_applied(state: State, event: ev.NodeApplied) -> None:
@@ -267,9 +176,8 @@ def _node_applied(state: State, event: ev.NodeApplied) -> None:
     node.spec = event.spec
     node.version = node.fact = state.position
     ready = {r.device: r for r in node.readiness if not r.distrusted}
-    node.readiness = [
-        ready.get(device_of(rung)) or RungReadiness(device=device_of(rung)) for rung in event.spec.fencing
-    ]
+    devices = [device_of(device) for rung in event.spec.fencing for device in devices_of(rung)]
+    node.readiness = [ready.get(device) or RungReadiness(device=device) for device in devices]
 
 
 def _node_approved(state: State, event: ev.NodeApproved) -> None:
@@ -321,12 +229,8 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.SessionEnded: _session_ended,
     ev.BeatHeard: _beat_heard,
     ev.VmsReported: _vms_reported,
-    ev.FenceAsked: _fence_asked,
-    ev.FenceAnswered: _fence_answered,
     ev.NodeProven: _node_proven,
-    ev.DeviceDistrusted: _device_distrusted,
     ev.SessionDoubted: _session_doubted,
-    ev.FenceFailed: _fence_failed,
     ev.NodeApplied: _node_applied,
     ev.NodeApproved: _node_approved,
     ev.NodeTokenIssued: _node_token_issued,

@@ -74,7 +74,9 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.EvidenceSought: lambda e: f"{e.prober} is asked to probe it",
     ev.RelaySought: lambda e: f"{e.peer} is asked to carry its frames",
     ev.NodeProven: lambda e: f"proof {e.proof}: {e.detail}",
-    ev.FenceAsked: lambda e: f"{e.question} asked of rung {e.rung + 1} ({e.purpose})",
+    ev.FenceAsked: lambda e: (
+        f"{e.question} asked of rung {e.rung + 1}" + (f" device {e.device + 1}" if e.device else "") + f" ({e.purpose})"
+    ),
     ev.FenceAnswered: power_words,
     ev.FenceFailed: lambda e: e.detail,
     ev.BrakeChanged: lambda e: ("closed: " if e.closed else "open: ") + ", ".join(e.nodes),

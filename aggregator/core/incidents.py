@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aggregator.core.draft import Draft
 from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, NodeState
-from aggregator.core.fencing import why_not_fenced, would_move
+from aggregator.core.fencing import is_past_first_order, why_not_fenced, would_move
 from aggregator.core.lookups import SILENT, wants_run
 from aggregator.core.nodes import may_convict, silence_s, silent_nodes, too_few_to_judge, unseen_too_long
 from aggregator.core.state import IncidentRecord, NodeRecord, State
@@ -57,6 +57,9 @@ def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
             f"mend the control network between {node.name} and the aggregator",
         )
     moving = would_move(draft.state, node)
+    if node.state is NodeState.FENCING and node.attempt is not None and is_past_first_order(node, node.attempt):
+        where = f"rung {node.attempt.rung + 1} of {len(node.spec.fencing)}, try {node.attempt.tries}"
+        return f"the first off order gave no proof; now {where}; the last rung is a person", confirm
     if node.state is NodeState.LOST and moving:
         why = why_not_fenced(draft, node)
         failed = [n for n in (node.attempt.notes if node.attempt else []) if n]

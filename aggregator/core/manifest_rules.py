@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from aggregator.core.manifest_ladder import check_ladder
 from aggregator.core.manifest_walk import ManifestError, not_one_of, show, step
 from aggregator.core.objects import (
     Dependency,
@@ -38,13 +39,11 @@ LABEL_LENGTH_MAX = 63
 PRIORITY_MAX = 1000
 WEIGHT_MAX = 100
 PORT_MAX = 65535
-TRIES_MAX = 10
 
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _LABEL_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NODE_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _NOT_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
-_FENCE_AGENT = re.compile(r"fence_[a-z0-9_]+")
 _LABEL_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 _NODE_OPERATORS = (*_LABEL_OPERATORS, "Gt", "Lt")
 _FIELD_OPERATORS = ("In", "NotIn")
@@ -85,17 +84,7 @@ def check_node(node: Node) -> None:
         raise ManifestError("metadata.name", f"{show(name)} is no host name; letters, digits, '-', '_' and '.'")
     _labels(node.metadata.labels, "metadata.labels")
     _taints(spec.taints, "spec.taints")
-    for place, rung in enumerate(spec.fencing):
-        path = step("spec.fencing", place)
-        if not _FENCE_AGENT.fullmatch(rung.agent):
-            problem = f"{show(rung.agent)} is no fence program; write its name, like fence_ipmilan"
-            raise ManifestError(step(path, "agent"), problem)
-        _duration(rung.timeout, step(path, "timeout"))
-        _between(rung.tries, 1, TRIES_MAX, step(path, "tries"))
-        _one_of(rung.identity, ("InBand", "Operator"), step(path, "identity"))
-        for key, value in rung.params.items():
-            if "\n" in key or "\n" in value or "=" in key:
-                raise ManifestError(step(step(path, "params"), key), "a parameter is one line")
+    check_ladder(spec.fencing)
     _one_of(spec.after_fence, ("On", "StayOff"), "spec.afterFence")
     _one_of(spec.self_fence, ("none", "watchdog"), "spec.selfFence")
     if spec.migration_bandwidth is not None:

@@ -246,15 +246,29 @@ class VirtualMachine(ApiStruct, frozen=True, kw_only=True):
     status: VmStatus | None = None
 
 
-class FencingRung(ApiStruct, frozen=True, kw_only=True):
-    """One rung of a node's fencing ladder: a fence_* program and its parameters.
-
-    params go to the program's stdin; `<name>_file` params are read by the aggregator.
-    identity `Operator`: a person vouches that the device is this node's own.
-    """
+class FencingDevice(ApiStruct, frozen=True, kw_only=True):
+    """One of several devices of a rung: a fence_* program and its parameters, as in a rung with one."""
 
     agent: str
     params: dict[str, str] = {}
+    identity: str = "InBand"  # | Operator
+    guid: str = ""
+
+
+class FencingRung(ApiStruct, frozen=True, kw_only=True):
+    """One rung of a node's fencing ladder: a fence_* program and its parameters, or several devices.
+
+    params go to the program's stdin; `<name>_file` params are read by the aggregator.
+    identity `Operator`: a person vouches that the device is this node's own.
+    devices: instead of agent, where only all of them off together mean that the machine is off.
+    proof: what its answer proves, PowerOff or CrashKernel (fence_kdump, which is only listened to).
+    timeout: of one question or order to it; an off order gets at most 10 s, a status question 8 s.
+    """
+
+    agent: str = ""
+    params: dict[str, str] = {}
+    devices: tuple[FencingDevice, ...] = ()
+    proof: str = "PowerOff"  # | CrashKernel
     timeout: str = "30s"
     tries: int = 2
     identity: str = "InBand"  # | Operator

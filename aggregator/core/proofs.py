@@ -8,8 +8,18 @@ from __future__ import annotations
 
 from aggregator.core.draft import Draft
 from aggregator.core.events import NodeState, PowerAnswer, ProofKind
-from aggregator.core.fencing_device import device_of, identity_problem
+from aggregator.core.fencing_device import (
+    CRASH_KERNEL,
+    POWER_OFF,
+    device_of,
+    devices_of,
+    identity_problem,
+    listener_problem,
+    place_of,
+    unusable,
+)
 from aggregator.core.lookups import SILENT, speaks_directly
+from aggregator.core.objects import FencingDevice
 from aggregator.core.state import Binding, NodeRecord, PowerRead, State, Suspicion, VmRecord
 from fleet.model import EndReason, LedgerState, QemuState
 
@@ -19,8 +29,6 @@ OFF_SPAN_S = 1.0
 PROOF_AGE_S_MAX = 2.0
 SWAP_ANSWER_S_MAX = 10.0  # a device that gives no answer for so long says nothing about a swap
 _IN_THE_DARK = (NodeState.UNSEEN, NodeState.SUSPECT, NodeState.LOST, NodeState.FENCING)
-NEVER_PROVES = ("fence_dummy", "fence_brocade", "fence_scsi", "fence_mpath", "fence_sanbox2")
-"""Fabric agents cut off storage, not power; fence_dummy says what it is told."""
 
 
 def off_proof(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
@@ -30,20 +38,34 @@ def off_proof(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
         return ProofKind.OPERATOR, f"{node.off_confirmed_by or 'an operator'} confirmed it is off"
     if node.state is NodeState.UP or node.state is NodeState.JOINING:
         return None
-    return _power_off(draft, node)
+    return _crash_kernel(node) or _power_off(draft, node)
+
+
+def _crash_kernel(node: NodeRecord) -> tuple[ProofKind, str] | None:
+    """A crash kernel that speaks has taken the place of the one that ran the VMs."""
+    suspicion = node.suspicion
+    heard = suspicion.crashed if suspicion is not None else None
+    if suspicion is None or heard is None or not is_listener(node, heard.rung):
+        return None
+    since = max(suspicion.since, node.last_sign, node.last_order_at)
+    spoken = max(suspicion.answered.values(), default=0.0)
+    if heard.asked_at < since or spoken >= heard.heard_at:
+        return None
+    return ProofKind.CRASH_KERNEL, f"its crash kernel was heard: {heard.words}"
 
 
 def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
     suspicion = node.suspicion
     if suspicion is None or not suspicion.reads:
         return None
-    last = suspicion.reads[-1]
-    if last.answer is not PowerAnswer.OFF or draft.now - last.answered_at > PROOF_AGE_S_MAX:
+    rung = suspicion.reads[-1].rung
+    if not rung_is_trusted(node, rung):
         return None
-    if not rung_is_trusted(node, last.rung):
+    last = [newest_read(suspicion.reads, rung, device) for device in range(len(devices_of(node.spec.fencing[rung])))]
+    if any(read is None or draft.now - read.answered_at > PROOF_AGE_S_MAX for read in last):
         return None
-    first = first_of_off_series(node, suspicion, last.rung)
-    if first is None or last.asked_at - first.answered_at < OFF_SPAN_S:
+    first = first_of_off_series(node, suspicion, rung)
+    if first is None or min(read.asked_at for read in last if read is not None) - first.answered_at < OFF_SPAN_S:
         return None
     attempt = node.attempt
     ours = attempt is not None and attempt.off_sent_at > 0
@@ -55,9 +77,9 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
         others_heard_from = max(attempt.off_sent_at, first.answered_at)
         if _another_may_have_died(draft, node, others_heard_from):
             return None
-    agent = node.spec.fencing[last.rung].agent
+    agents = " and ".join(device.agent for device in devices_of(node.spec.fencing[rung]))
     word = "said off twice after our off order" if ours else "said off twice without our order"
-    return ProofKind.POWER_OFF, f"{agent} {word}"
+    return ProofKind.POWER_OFF, f"{agents} {word}"
 
 
 def _peers_must_answer_first(draft: Draft, node: NodeRecord, suspicion: Suspicion, first: PowerRead) -> bool:
@@ -97,9 +119,10 @@ def _silent_and_on(draft: Draft, other: NodeRecord) -> bool:
     if other.state not in _IN_THE_DARK or other.suspicion is None or not other.readiness:
         return False
     if not other.suspicion.reads:
-        mixed_up = any(identity_problem(entry, other.facts) for entry in other.spec.fencing)
+        switches = [rung for rung in other.spec.fencing if rung.proof == POWER_OFF]
+        mixed_up = any(identity_problem(device, other.facts) for rung in switches for device in devices_of(rung))
         return mixed_up or not draft.due(other.suspicion.since + SWAP_ANSWER_S_MAX)
-    return other.suspicion.reads[-1].answer is PowerAnswer.ON
+    return says_on(other.suspicion.reads)
 
 
 def _no_longer_off(draft: Draft, other: NodeRecord, first: PowerRead) -> bool:
@@ -111,38 +134,65 @@ def _no_longer_off(draft: Draft, other: NodeRecord, first: PowerRead) -> bool:
     fresh = [read for read in other.suspicion.reads if read.asked_at >= first.asked_at]
     if not fresh:
         return not draft.due(first.asked_at + SWAP_ANSWER_S_MAX)
-    return fresh[-1].answer is PowerAnswer.ON
+    return says_on(fresh)
+
+
+def newest_read(reads: list[PowerRead], rung: int, device: int) -> PowerRead | None:
+    """Return a device's last answer to a status question."""
+    return next((read for read in reversed(reads) if (read.rung, read.device) == (rung, device)), None)
+
+
+def says_on(reads: list[PowerRead]) -> bool:
+    """Return whether any device last said on: a machine with two power supplies is on while one of them is."""
+    newest = {(read.rung, read.device): read.answer for read in reads}
+    return PowerAnswer.ON in newest.values()
 
 
 def first_of_off_series(node: NodeRecord, suspicion: Suspicion, rung: int) -> PowerRead | None:
-    """Return the oldest reading of the unbroken row of OFFs that the rung's newest one ends.
+    """Return the reading from which on every device of the rung said nothing but off, to its newest answer.
 
     A question counts that was sent after the last sign of life and the last order, within this
     suspicion, and later than the last question that a peer got an answer to from the node.
     """
     earliest = max(suspicion.since, node.last_sign, node.last_order_at)
     heard = max(suspicion.answered.values(), default=0.0)
-    first = None
+    firsts: dict[int, PowerRead] = {}
+    broken: dict[int, bool] = {}
     for read in reversed(suspicion.reads):
-        if read.rung != rung:
+        if read.rung != rung or broken.get(read.device):
             continue
         if read.answer is not PowerAnswer.OFF or read.asked_at < earliest or read.asked_at <= heard:
-            break
-        first = read
-    return first
+            broken[read.device] = True
+        else:
+            firsts[read.device] = read
+    if rung >= len(node.spec.fencing) or len(firsts) < len(devices_of(node.spec.fencing[rung])):
+        return None
+    return max(firsts.values(), key=lambda read: read.answered_at)
 
 
 def rung_is_trusted(node: NodeRecord, rung: int) -> bool:
-    """Return whether this rung's device was shown, while the node beat, to be on and its own."""
-    if rung >= len(node.spec.fencing) or rung >= len(node.readiness):
+    """Return whether every device of this rung was shown, while the node beat, to be on and its own."""
+    if rung >= len(node.spec.fencing) or node.spec.fencing[rung].proof != POWER_OFF:
         return False
-    entry = node.spec.fencing[rung]
-    ready = node.readiness[rung]
-    if entry.agent in NEVER_PROVES or "missing_as_off" in entry.params:
+    devices = devices_of(node.spec.fencing[rung])
+    return all(_device_is_trusted(node, rung, number, device) for number, device in enumerate(devices))
+
+
+def _device_is_trusted(node: NodeRecord, rung: int, number: int, device: FencingDevice) -> bool:
+    place = place_of(node.spec, rung, number)
+    if place is None or place >= len(node.readiness) or unusable(device.agent, device.params):
         return False
-    if identity_problem(entry, node.facts):
+    if identity_problem(device, node.facts):
         return False  # the node's facts may show a swap long before the next check
-    return bool(ready.on_at and ready.identity and ready.device == device_of(entry))
+    ready = node.readiness[place]
+    return bool(ready.on_at and ready.identity and ready.device == device_of(device))
+
+
+def is_listener(node: NodeRecord, rung: int) -> bool:
+    """Return whether this rung listens for the node's crash kernel, and would know it for the node's own."""
+    if rung >= len(node.spec.fencing) or node.spec.fencing[rung].proof != CRASH_KERNEL:
+        return False
+    return not any(listener_problem(device, node.facts) for device in devices_of(node.spec.fencing[rung]))
 
 
 def _another_may_have_died(draft: Draft, node: NodeRecord, since: float) -> bool:

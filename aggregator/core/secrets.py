@@ -11,7 +11,8 @@ import re
 
 import msgspec
 
-from aggregator.core.objects import FencingRung
+from aggregator.core.fencing_device import devices_of
+from aggregator.core.objects import FencingDevice, FencingRung
 
 HIDDEN = "(hidden)"
 _SECRET = re.compile(r"passw|secret|token|community", re.IGNORECASE)
@@ -26,36 +27,57 @@ def is_secret(parameter: str) -> bool:
 
 def hide_rung(rung: FencingRung) -> FencingRung:
     """Return the rung as people may see it."""
-    shown = {name: HIDDEN if value and is_secret(name) else value for name, value in rung.params.items()}
-    return msgspec.structs.replace(rung, params=shown)
+    devices = tuple(msgspec.structs.replace(device, params=_hide(device.params)) for device in rung.devices)
+    return msgspec.structs.replace(rung, params=_hide(rung.params), devices=devices)
+
+
+def _hide(params: dict[str, str]) -> dict[str, str]:
+    return {name: HIDDEN if value and is_secret(name) else value for name, value in params.items()}
 
 
 def restore_ladder(written: tuple[FencingRung, ...], kept: tuple[FencingRung, ...]) -> tuple[FencingRung, ...]:
     """Return the ladder with every HIDDEN value filled in from the rung that was there.
 
     The same agent with the same open parameters is the same device; where the device itself was
-    changed the rung at the same place counts. ValueError names a value there is nothing to fill in for.
+    changed the one at the same place counts. ValueError names a value there is nothing to fill in for.
     """
     return tuple(_restore_rung(rung, place, kept) for place, rung in enumerate(written))
 
 
 def _restore_rung(rung: FencingRung, place: int, kept: tuple[FencingRung, ...]) -> FencingRung:
-    hidden = [name for name, value in rung.params.items() if value == HIDDEN and is_secret(name)]
-    if not hidden:
-        return rung
-    same = [old for old in kept if old.agent == rung.agent and _open(old) == _open(rung)]
-    source = same[0] if same else (kept[place] if place < len(kept) and kept[place].agent == rung.agent else None)
-    if source is None or any(name not in source.params for name in hidden):
+    known = [device for old in kept for device in devices_of(old)]
+    here = devices_of(kept[place]) if place < len(kept) else ()
+    path = f"spec.fencing[{place}]"
+    if not rung.devices:
+        return msgspec.structs.replace(rung, params=_restore(devices_of(rung)[0], path, known, here[:1]))
+    devices = tuple(
+        msgspec.structs.replace(
+            device, params=_restore(device, f"{path}.devices[{number}]", known, here[number : number + 1])
+        )
+        for number, device in enumerate(rung.devices)
+    )
+    return msgspec.structs.replace(rung, devices=devices)
+
+
+def _restore(
+    device: FencingDevice, path: str, known: list[FencingDevice], here: tuple[FencingDevice, ...]
+) -> dict[str, str]:
+    hidden = [name for name, value in device.params.items() if value == HIDDEN and is_secret(name)]
+    same = [old for old in known if old.agent == device.agent and _open(old) == _open(device)]
+    source = next(iter([*same, *(old for old in here if old.agent == device.agent)]), None)
+    missing = [name for name in hidden if source is None or name not in source.params]
+    if source is None or missing:
+        if not hidden:
+            return device.params
         raise ValueError(
-            f"spec.fencing[{place}].params.{hidden[0]} is {HIDDEN!r}, and there is no earlier value to keep; "
+            f"{path}.params.{hidden[0]} is {HIDDEN!r}, and there is no earlier value to keep; "
             "write the value, or better a password_file"
         )
-    params = {name: source.params[name] if name in hidden else value for name, value in rung.params.items()}
-    return msgspec.structs.replace(rung, params=params)
+    return {name: source.params[name] if name in hidden else value for name, value in device.params.items()}
 
 
-def _open(rung: FencingRung) -> dict[str, str]:
-    return {name: value for name, value in rung.params.items() if not is_secret(name)}
+def _open(device: FencingDevice) -> dict[str, str]:
+    return {name: value for name, value in device.params.items() if not is_secret(name)}
 
 
 def hide_xml(xml: str) -> str:

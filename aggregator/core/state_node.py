@@ -17,6 +17,7 @@ class PowerRead(Struct):
     answer: PowerAnswer
     asked_at: float
     answered_at: float
+    device: int = 0
 
 
 class PeerHeard(Struct, frozen=True):
@@ -24,6 +25,15 @@ class PeerHeard(Struct, frozen=True):
 
     plane: Plane
     asked_at: float
+
+
+class CrashHeard(Struct):
+    """The node's crash kernel was heard; asked_at: since when it was listened for."""
+
+    rung: int
+    asked_at: float
+    heard_at: float
+    words: str
 
 
 class Suspicion(Struct):
@@ -40,6 +50,8 @@ class Suspicion(Struct):
     relay_asked_at: float = 0.0
     relay_tries: int = 0
     reads: list[PowerRead] = field(default_factory=list)
+    listened_at: dict[int, float] = field(default_factory=dict)  # rung -> when it was last listened for a crash kernel
+    crashed: CrashHeard | None = None
 
 
 class FenceQuestion(Struct):
@@ -51,6 +63,7 @@ class FenceQuestion(Struct):
     purpose: str
     asked_at: float
     deadline: float
+    device: int = 0
 
 
 class FenceAttempt(Struct):
@@ -61,7 +74,7 @@ class FenceAttempt(Struct):
     rung: int = 0
     tries: int = 0
     off_sent_at: float = 0.0  # of the last off order of any rung
-    answers: list[PowerAnswer] = field(default_factory=list)  # to the off orders of this rung
+    answers: list[PowerAnswer] = field(default_factory=list)  # of the rung's devices to the last off order
     answered_at: float = 0.0  # the last answer to an off order
     notes: list[str] = field(default_factory=list)
     living: bool = False  # the node beats: it is fenced for QEMUs that do not end there
@@ -69,7 +82,7 @@ class FenceAttempt(Struct):
 
 
 class RungReadiness(Struct):
-    """What is known of a rung's device: proven right while the node beat, or why not."""
+    """What is known of one device of a rung: proven right while the node beat, or why not."""
 
     device: str  # agent and parameters, in one string; another device is another proof
     on_at: float = 0.0

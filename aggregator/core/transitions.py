@@ -42,11 +42,12 @@ class RelaySought(Transition, frozen=True, kw_only=True):
 
 
 class FenceAsked(Transition, frozen=True, kw_only=True):
-    """A question or order to a fence device. question: status | off | on."""
+    """A question or order to a fence device. question: status | off | on | listen (for a crash kernel)."""
 
     node: str
     question_id: str
     rung: int
+    device: int = 0
     question: str
     purpose: str  # readiness | evidence | fencing | power-on
     deadline: float  # fleet time at which the slot is given back
@@ -66,6 +67,7 @@ class DeviceDistrusted(Transition, frozen=True, kw_only=True):
 
     node: str
     rung: int
+    device: int = 0
 
 
 class SessionDoubted(Transition, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from aggregator.core.events import NodeState, VmPhase
+from aggregator.core.fencing_device import POWER_OFF, places
 from aggregator.core.lookups import current_report
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.objects import (
@@ -178,7 +179,7 @@ def _unprotected_by_nodes(state: State, record: VmRecord) -> tuple[str, str]:
     if record.rejected and not record.run_open:
         return "NoRoom", "no node takes it now"
     owner = state.nodes.get(record.owner)
-    if owner is not None and record.run_open and not any(rung_ready(rung) for rung in owner.readiness):
+    if owner is not None and record.run_open and not is_fenceable(owner):
         why = fencing_problem(owner)
         return "NodeNotFenceable", f"{owner.name} cannot be fenced ({why}), so its loss would need a person"
     others = [node for node in state.nodes.values() if node.name != record.owner or not record.run_open]
@@ -193,17 +194,32 @@ def disks_of(record: VmRecord) -> tuple[Disk, ...]:
 
 
 def rung_ready(rung: RungReadiness) -> bool:
-    """Tell whether a rung's device is known to be the right one and to work."""
+    """Tell whether a device is known to be the right one and to work."""
     return rung.on_at > 0 and bool(rung.identity) and not rung.problem
+
+
+def is_fenceable(node: NodeRecord) -> bool:
+    """Tell whether a rung of the ladder could prove the node off: all of its devices are known to be right."""
+    return any(all(map(rung_ready, devices)) for devices in _devices_by_rung(node) if devices)
+
+
+def _devices_by_rung(node: NodeRecord) -> list[list[RungReadiness]]:
+    """Return what is known of the devices of each rung that switches power."""
+    found: list[list[RungReadiness]] = [[] for _ in node.spec.fencing]
+    for (rung, _), ready in zip(places(node.spec), node.readiness, strict=False):
+        if node.spec.fencing[rung].proof == POWER_OFF:
+            found[rung].append(ready)
+    return found
 
 
 def fencing_problem(node: NodeRecord) -> str:
     """Return in a few words why a node could not be fenced, empty if it can."""
     if not node.spec.fencing:
         return "it has no fence device in spec.fencing"
-    if any(rung_ready(rung) for rung in node.readiness):
+    if is_fenceable(node):
         return ""
-    problems = [rung.problem or "its device is not shown to be its own" for rung in node.readiness]
+    unready = [ready for devices in _devices_by_rung(node) for ready in devices if not rung_ready(ready)]
+    problems = [ready.problem or "its device is not shown to be its own" for ready in unready]
     return "; ".join(dict.fromkeys(problems)) or "its fence devices have not been checked yet"
 
 

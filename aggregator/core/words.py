@@ -75,10 +75,11 @@ class ProofKind(StrEnum):
 
 
 class PowerAnswer(StrEnum):
-    """What a fence device's answer comes to; only OFF and ON are knowledge."""
+    """What a fence device's answer comes to; only OFF, ON and CRASHED are knowledge."""
 
     ON = "On"
     OFF = "Off"
+    CRASHED = "Crashed"  # the node's crash kernel was heard
     DONE = "Done"  # the program says the off or on order was carried out
     ERROR = "Error"
     TIMEOUT = "Timeout"

@@ -158,8 +158,14 @@ def _beat(node: Document) -> str:
 
 
 def _rung(rung: Document) -> str:
-    parameters = ", ".join(f"{key}={value}" for key, value in details(rung, "params") if "passw" not in key)
-    return f"{text(rung, 'agent')} ({parameters}), {text(rung, 'timeout', '30s')}"
+    devices = documents(rung, "devices") or [rung]
+    proof = ", listens for the crash kernel" if text(rung, "proof") == "CrashKernel" else ""
+    return f"{' and '.join(map(_device, devices))}, {text(rung, 'timeout', '30s')}{proof}"
+
+
+def _device(device: Document) -> str:
+    parameters = ", ".join(f"{key}={value}" for key, value in details(device, "params") if "passw" not in key)
+    return f"{text(device, 'agent')} ({parameters})"
 
 
 def _migration(migration: Document, now: datetime) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -266,3 +267,47 @@ def is_alive(pid: int) -> bool:
         os.sched_yield()
         time.sleep(0.02)
     return True
+
+
+# --- listening for a crash kernel
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ("echo \"[debug]: received valid message from '10.1.0.1'\"; exit 0", PowerAnswer.CRASHED),
+        ("echo \"[debug]: received valid message from '10.1.0.1'\"; exit 1", ERROR),
+        ("echo '[debug]: timeout after 4 seconds'; exit 1", ERROR),
+        ("exit 0", ERROR),
+        ("echo 'Status: OFF'; exit 2", ERROR),
+    ],
+)
+async def test_a_crash_kernel_is_heard_only_in_the_listeners_own_words(
+    fences: Fences, write: Write, body: str, answer: PowerAnswer
+) -> None:
+    assert (await fences.ask(write(body, "fence_kdump"), "listen")).answer is answer
+
+
+async def test_the_listener_is_told_how_long_and_is_never_asked_for_power(fences: Fences, write: Write) -> None:
+    said = await fences.ask(write("cat; exit 1", "fence_kdump"), "listen", 20.0, {"nodename": "10.1.0.1"})
+    assert said.line == "action=off nodename=10.1.0.1 timeout=19"
+    for question in ("status", "off", "on"):
+        assert "never switches power" in (await fences.ask("fence_kdump", question)).line
+    assert "does not listen for a crash kernel" in (await fences.ask(write("exit 0"), "listen")).line
+
+
+async def test_the_real_listener_hears_the_real_sender(fences: Fences, tmp_path: Path) -> None:
+    """fence_kdump and fence_kdump_send of fence-agents, over loopback."""
+    sender = "/usr/libexec/fence-agents/fence_kdump_send"
+    (tmp_path / "fence_kdump").symlink_to("/usr/sbin/fence_kdump")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    crash = await asyncio.create_subprocess_exec(sender, "-p", port, "-i", "1", "-c", "15", "127.0.0.1")
+    try:
+        heard = await fences.ask("fence_kdump", "listen", 15.0, {"nodename": "127.0.0.1", "ipport": port})
+    finally:
+        crash.kill()
+        await crash.wait()
+    assert heard.answer is PowerAnswer.CRASHED
+    assert "received valid message from '127.0.0.1'" in heard.line

@@ -1,0 +1,172 @@
+"""What is asked about a silent node, and about every node's fence devices while it beats.
+
+From all sides at once: peers probe it, its fence device is asked for its status, its crash kernel is
+listened for. A device counts only once it was shown to be on, and the node's own, while the node beat.
+What the answers prove is proofs.py's. Pure.
+"""
+
+from __future__ import annotations
+
+from aggregator.core.actions import SendProbe
+from aggregator.core.draft import Draft
+from aggregator.core.events import DeviceDistrusted, EvidenceSought, NodeState, PowerAnswer
+from aggregator.core.fence_questions import STATUS_TIMEOUT_S, ask, ask_one, usable_rungs, waits_for
+from aggregator.core.fencing_device import POWER_OFF, places
+from aggregator.core.lookups import speaks_directly
+from aggregator.core.nodes import beats_again
+from aggregator.core.proofs import OFF_SPAN_S, first_of_off_series, is_listener
+from aggregator.core.state import NodeRecord
+from fleet.messages import ProbeAddress, ProbeRequest
+from fleet.model import Plane
+
+PROBE_EVERY_S = 1.0
+QUICK_FOR_S = 60.0
+HEARD_EVERY_S = 2.0
+SLOW_EVERY_S = 10.0
+PROBERS_MAX = 2
+STATUS_EVERY_S = 0.5
+READINESS_IN_FLIGHT_MAX = 4
+LISTENERS_MAX = 4  # each keeps a hand busy for as long as it listens
+LISTEN_S_MAX = 60.0
+LISTEN_AGAIN_S = 1.0
+PROBED_PLANES = (Plane.CONTROL, Plane.MIGRATION)
+ASKED_ABOUT = (NodeState.UNSEEN, NodeState.SUSPECT, NodeState.AGENT_LOST, NodeState.LOST)
+
+
+def decide_evidence(draft: Draft) -> None:
+    """Ask peers and fence devices about nodes that are silent."""
+    for node in draft.state.nodes.values():
+        if node.suspicion is None:
+            continue
+        if beats_again(draft, node) and node.state is not NodeState.FENCING:
+            draft.look_again(node.last_sign + draft.state.config.suspect_after)
+        elif node.state in ASKED_ABOUT and node.machine_id:
+            start = node.suspicion.since
+            if node.state is NodeState.UNSEEN:
+                start += draft.state.config.suspect_after
+            if draft.due(start):
+                _ask_peers(draft, node)
+                _ask_device(draft, node)
+                _listen(draft, node)
+        elif node.state is NodeState.FENCING:
+            _ask_peers(draft, node)
+            _ask_device(draft, node)
+            _listen(draft, node)
+        elif node.state is NodeState.FENCED and _another_reads_off(draft, node):
+            _ask_device(draft, node)
+
+
+def _another_reads_off(draft: Draft, node: NodeRecord) -> bool:
+    """Return whether a silent node's device says off: then this one's must still say so too (a swap)."""
+    return any(
+        other.name != node.name
+        and other.state in ASKED_ABOUT
+        and other.suspicion is not None
+        and bool(other.suspicion.reads)
+        and other.suspicion.reads[-1].answer is PowerAnswer.OFF
+        for other in draft.state.nodes.values()
+    )
+
+
+def _pace_s(draft: Draft, node: NodeRecord, quick_s: float) -> float:
+    """Return how long to wait between two questions: a node that stays silent is asked less often."""
+    if node.suspicion is None or draft.now - node.suspicion.since < QUICK_FOR_S:
+        return quick_s
+    if node.state in {NodeState.AGENT_LOST, NodeState.FENCING}:
+        return max(quick_s, HEARD_EVERY_S)
+    return SLOW_EVERY_S
+
+
+def _ask_peers(draft: Draft, node: NodeRecord) -> None:
+    if node.suspicion is None or node.facts is None:
+        return
+    if not draft.due(node.suspicion.asked_at + _pace_s(draft, node, PROBE_EVERY_S)):
+        return
+    addresses = tuple(
+        ProbeAddress(plane, port, node.facts.addresses[plane], number)
+        for plane in PROBED_PLANES
+        if node.facts.addresses.get(plane)
+        for port, number in (
+            ("agent", node.facts.agent_port),
+            ("libvirt", node.facts.libvirt_port),
+            ("ssh", node.facts.ssh_port),
+        )
+        if number
+    )
+    probers = sorted(
+        other.name for other in draft.state.nodes.values() if speaks_directly(other) and other.name != node.name
+    )
+    for prober in probers[:PROBERS_MAX] if addresses else ():
+        probe_id = draft.new_id("probe")
+        draft.add(EvidenceSought(at=draft.now, node=node.name, probe_id=probe_id, prober=prober, cause=node.fact))
+        request = ProbeRequest(probe_id, node.name, addresses)
+        draft.act(SendProbe(decided_at=draft.now, prober=prober, request=request))
+
+
+def _ask_device(draft: Draft, node: NodeRecord) -> None:
+    """Ask for the status of the rung in use, or of the first trusted one."""
+    if node.suspicion is None or waits_for(draft, node, "status"):
+        return
+    trusted = usable_rungs(node)
+    if node.attempt is not None and node.attempt.tries and node.attempt.rung < len(node.spec.fencing):
+        rung = node.attempt.rung
+    elif trusted:
+        rung = trusted[node.suspicion.rounds % len(trusted)] if len(trusted) > 1 else trusted[0]
+    else:
+        return
+    first = first_of_off_series(node, node.suspicion, rung)
+    due_at = node.suspicion.power_asked_at + _pace_s(draft, node, STATUS_EVERY_S)
+    if first is not None and node.suspicion.power_asked_at < first.answered_at + OFF_SPAN_S:
+        due_at = first.answered_at + OFF_SPAN_S  # the reading that makes two of them a proof
+    if draft.due(due_at):
+        ask(draft, node, rung, "status", "evidence", STATUS_TIMEOUT_S)
+
+
+def _listen(draft: Draft, node: NodeRecord) -> None:
+    """Listen for the crash kernel of a silent node: harmless, so from the first moment on, and again and again."""
+    suspicion = node.suspicion
+    if suspicion is None or suspicion.crashed is not None:
+        return
+    busy = sum(1 for n in draft.state.nodes.values() for q in n.questions.values() if q.question == "listen")
+    for rung in range(len(node.spec.fencing)):
+        if not is_listener(node, rung) or waits_for(draft, node, "listen") or busy >= LISTENERS_MAX:
+            continue
+        if draft.due(suspicion.listened_at.get(rung, 0.0) + _pace_s(draft, node, LISTEN_AGAIN_S)):
+            ask(draft, node, rung, "listen", "evidence", LISTEN_S_MAX)
+
+
+def decide_trust(draft: Draft) -> None:
+    """Stop trusting a device that said off about a node that went on beating."""
+    for node in draft.state.nodes.values():
+        for (rung, device), ready in zip(places(node.spec), node.readiness, strict=False):
+            if ready.off_at and node.last_sign > ready.off_at + draft.state.config.heartbeat:
+                draft.add(
+                    DeviceDistrusted(
+                        at=draft.now,
+                        node=node.name,
+                        rung=rung,
+                        device=device,
+                        reason="the device says off while the node beats: it is not this node's device; "
+                        "apply the node again once its entry is right",
+                        cause=node.fact,
+                    )
+                )
+
+
+def decide_readiness(draft: Draft) -> None:
+    """Show, while a node beats, that its fence devices say on and are its own."""
+    state = draft.state
+    room = READINESS_IN_FLIGHT_MAX - sum(len(n.questions) for n in state.nodes.values())
+    for node in state.nodes.values():
+        if node.state is not NodeState.UP or node.questions or not beats_again(draft, node):
+            continue
+        for place, (rung, device) in enumerate(places(node.spec)):
+            if node.spec.fencing[rung].proof != POWER_OFF:
+                continue  # there is nothing to ask while the node lives
+            ready = node.readiness[place] if place < len(node.readiness) else None
+            checked_at = ready.checked_at if ready is not None else 0.0
+            due_at = checked_at + state.config.readiness_every
+            if room > 0 and (not checked_at or draft.due(due_at)):
+                ask_one(draft, node, (rung, device), ("status", "readiness"), STATUS_TIMEOUT_S)
+                room -= 1
+                break
