@@ -20,13 +20,14 @@ from aggregator.core.events import BrakeChanged, NodeProven, NodeState, NodeStat
 from aggregator.core.lookups import SILENT, acts, doubt_over_at, grace_over
 from aggregator.core.policy import RECONNECT_DELAY_S_MAX, lost_nodes_max
 from aggregator.core.proofs import off_proof
-from aggregator.core.state import NodeRecord, State
+from aggregator.core.state import NodeRecord, State, Suspicion
 
 EVIDENCE_FRESH_S = 5.0
 PLANES_FOR_SHORT_WAIT = 2
 BRAKE_MARGIN_S = 1.0  # so that the first and the last of a window never fall on its two ends
 JUDGES_MIN = 3
-RELAY_TRIES_FIRST = 2
+RELAY_TRIES_FIRST = 3  # an agent that has just lost its link tries for itself first
+RELAY_EVERY_S = 2.0
 
 STEPS: dict[NodeState, tuple[NodeState, ...]] = {
     NodeState.JOINING: (NodeState.UP,),
@@ -247,8 +248,8 @@ def _judge(draft: Draft, node: NodeRecord, *, waited: bool) -> None:
     evidence = evidence_of(draft, node)
     if not evidence.fresh:
         return
-    if any(where.endswith("/agent") for where in evidence.heard) and suspicion.relay_tries < RELAY_TRIES_FIRST:
-        return  # its agent lives: it may yet speak through that peer (relays.py)
+    if any(where.endswith("/agent") for where in evidence.heard) and _may_be_relayed(draft, suspicion):
+        return
     if evidence.heard:
         if node.state is not NodeState.AGENT_LOST:
             where = ", ".join(evidence.heard)
@@ -264,6 +265,14 @@ def _judge(draft: Draft, node: NodeRecord, *, waited: bool) -> None:
         return
     seen = f"silent on {', '.join(fresh)}" if fresh else "no peer could be asked"
     step(draft, node, NodeState.LOST, f"no sign of life for {silence:.1f} s, {seen}")
+
+
+def _may_be_relayed(draft: Draft, suspicion: Suspicion) -> bool:
+    """Return whether an agent that lives may yet take a relay it was offered (relays.py)."""
+    tries = suspicion.relay_tries
+    return tries < RELAY_TRIES_FIRST or (
+        tries == RELAY_TRIES_FIRST and not draft.due(suspicion.relay_asked_at + RELAY_EVERY_S)
+    )
 
 
 def _lost(draft: Draft, node: NodeRecord) -> None:

@@ -12,13 +12,12 @@ from aggregator.core.actions import SendRelayOffer
 from aggregator.core.draft import Draft
 from aggregator.core.events import NodeState, RelaySought
 from aggregator.core.lookups import speaks_directly
-from aggregator.core.nodes import EVIDENCE_FRESH_S, beats_again
+from aggregator.core.nodes import EVIDENCE_FRESH_S, RELAY_EVERY_S, beats_again
 from aggregator.core.policy import RECONNECT_DELAY_S_MAX
 from aggregator.core.state import NodeRecord, PeerHeard, Suspicion
 from fleet.messages import OfferRelay
 from fleet.model import Plane
 
-RELAY_EVERY_S = 2.0
 RELAY_QUICK_TRIES = 5
 RELAY_SLOWLY_EVERY_S = 20.0  # for an agent that answers and takes no offer
 _MAY_SPEAK = (NodeState.UNSEEN, NodeState.SUSPECT, NodeState.AGENT_LOST, NodeState.LOST)

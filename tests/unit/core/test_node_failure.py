@@ -81,13 +81,13 @@ def test_an_agent_that_is_gone_from_a_living_host_fences_nobody() -> None:
     """A peer gets answers: AgentLost. Its VMs run on and stay bound."""
     fleet = fleet_with_vms()
     fleet.silent.add("n1")
-    fleet.heard["n1"] = True
+    fleet.answers_at["n1"] = ("libvirt",)
     fleet.run_until(fleet.is_in("n1", NodeState.AGENT_LOST), 12)
     fleet.run(120)
     assert fleet.node("n1").state is NodeState.AGENT_LOST
     assert fleet.asked("off") == []
     assert [b.node for b in fleet.vm("v1").bindings] == [fleet.vm("v1").owner]
-    fleet.heard["n1"] = False
+    del fleet.answers_at["n1"]
     fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 30)
 
 
