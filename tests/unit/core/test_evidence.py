@@ -122,3 +122,16 @@ def test_a_full_incident_loses_observations_and_keeps_what_was_decided() -> None
     kinds = [step.what for step in incident.steps]
     assert len(kinds) <= INCIDENT_STEPS_MAX
     assert {"IncidentOpened", "ConnectionSeen", "NodeLost", "NodeFencing", "NodeFenced", "StartDecided"} <= set(kinds)
+
+
+def test_a_plane_on_which_only_ssh_was_asked_is_never_found_silent() -> None:
+    fleet = fleet_with_vms()
+    fleet.silent.add("n1")
+    fleet.run_until(fleet.is_in("n1", NodeState.SUSPECT), 10)
+    suspicion = fleet.node("n1").suspicion
+    assert suspicion is not None
+    suspicion.silent.clear()
+    probed(fleet, "n2", ProbeResult(Plane.CONTROL, "ssh", answered=False, asked_ago_s=0.0, detail="nobody listens"))
+    assert suspicion.silent == {}
+    probed(fleet, "n2", ProbeResult(Plane.CONTROL, "libvirt", answered=False, asked_ago_s=0.0))
+    assert list(suspicion.silent) == ["control"]

@@ -212,3 +212,17 @@ def test_the_journal_alone_gives_the_same_relay() -> None:
     again = fleet.replayed().nodes[node.name]
     assert (again.via, again.taints, again.session) == (node.via, node.taints, node.session)
     assert structs.asdict(again)["suspicion"] is None
+
+
+def test_a_fenced_node_returns_by_its_own_word_only() -> None:
+    fleet = fleet_with_vms()
+    fleet.kill_power("n1")
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCED))
+    fleet.boots["n1"] += 1
+    fleet.silent.discard("n1")
+    fleet.connect("n1", via="n2")
+    fleet.run(5)
+    assert fleet.node("n1").state is NodeState.FENCED
+    fleet.connect("n1")
+    fleet.run(1)
+    assert fleet.node("n1").state is NodeState.UP
