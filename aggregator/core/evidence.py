@@ -13,9 +13,9 @@ from aggregator.core.events import DeviceDistrusted, EvidenceSought, NodeState, 
 from aggregator.core.fence_questions import STATUS_TIMEOUT_S, ask, ask_one, usable_rungs, waits_for
 from aggregator.core.fencing_device import POWER_OFF, places
 from aggregator.core.lookups import speaks_directly
-from aggregator.core.nodes import beats_again
+from aggregator.core.nodes import EVIDENCE_FRESH_S, beats_again
 from aggregator.core.proofs import OFF_SPAN_S, first_of_off_series, is_listener
-from aggregator.core.state import NodeRecord
+from aggregator.core.state import NodeRecord, Suspicion
 from fleet.messages import ProbeAddress, ProbeRequest
 from fleet.model import Plane
 
@@ -93,14 +93,21 @@ def _ask_peers(draft: Draft, node: NodeRecord) -> None:
         )
         if number
     )
-    probers = sorted(
-        other.name for other in draft.state.nodes.values() if speaks_directly(other) and other.name != node.name
-    )
-    for prober in probers[:PROBERS_MAX] if addresses else ():
+    for prober in _probers(draft, node, node.suspicion) if addresses else ():
         probe_id = draft.new_id("probe")
         draft.add(EvidenceSought(at=draft.now, node=node.name, probe_id=probe_id, prober=prober, cause=node.fact))
         request = ProbeRequest(probe_id, node.name, addresses)
         draft.act(SendProbe(decided_at=draft.now, prober=prober, request=request))
+
+
+def _probers(draft: Draft, node: NodeRecord, suspicion: Suspicion) -> list[str]:
+    """Return who is asked now: peers that hear the node are asked again, the others in turn."""
+    names = sorted(n.name for n in draft.state.nodes.values() if speaks_directly(n) and n.name != node.name)
+    since = draft.now - EVIDENCE_FRESH_S
+    in_touch = [name for name in names if suspicion.heard_by.get(name, 0.0) > since]
+    others = [name for name in names if name not in in_touch]
+    turn = suspicion.rounds % len(others) if others else 0
+    return [*in_touch, *others[turn:], *others[:turn]][:PROBERS_MAX]
 
 
 def _ask_device(draft: Draft, node: NodeRecord) -> None:

@@ -38,6 +38,7 @@ def _probe_answered(state: State, event: ev.ProbeAnswered) -> None:
         asked[result.plane] = min(asked.get(result.plane, asked_at), asked_at)
         if result.answered:
             suspicion.answered[f"{result.plane}/{result.port}"] = asked_at
+            suspicion.heard_by[event.prober] = asked_at
             if result.port == "agent":
                 suspicion.agent_heard[event.prober] = PeerHeard(result.plane, asked_at)
     for plane, answers in planes.items():

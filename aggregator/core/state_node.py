@@ -45,6 +45,7 @@ class Suspicion(Struct):
     power_asked_at: float = 0.0
     silent: dict[str, float] = field(default_factory=dict)  # plane -> when the last one left unanswered was asked
     answered: dict[str, float] = field(default_factory=dict)  # plane/port -> when the last one answered was asked
+    heard_by: dict[str, float] = field(default_factory=dict)  # peer -> when the last one answered was asked
     agent_heard: dict[str, PeerHeard] = field(default_factory=dict)  # peer -> where its agent last answered
     relay: str = ""  # the peer that was last asked to carry its frames
     relay_asked_at: float = 0.0

@@ -54,6 +54,7 @@ class Fleet:
         self.deaf: set[str] = set()  # nodes that beat and do not obey
         self.heard: dict[str, bool] = {}  # whether peers reach it although it is silent
         self.answers_at: dict[str, tuple[str, ...]] = {}  # ports that answer peers although the node is silent
+        self.hears: dict[str, set[str]] = {}  # silent node -> the peers that alone get its answers
         self.relayable: set[str] = set()  # silent nodes whose agents take a relay that is offered
         self.hanging: set[str] = set()  # nodes whose devices do not answer an off order
         self.refuse: dict[str, OrderOutcome] = {}  # vm -> what becomes of its start orders
@@ -228,6 +229,7 @@ class Fleet:
     def _probe(self, action: SendProbe) -> Event:
         target = action.request.target
         alive = target not in self.silent or self.heard.get(target, False)
+        alive = alive or action.prober in self.hears.get(target, ())
         ports = self.answers_at.get(target, ())
         results = tuple(ProbeResult(a.plane, a.port, alive or a.port in ports, 0.0) for a in action.request.addresses)
         return ev.ProbeAnswered(

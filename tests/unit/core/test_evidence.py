@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aggregator.core import events as ev
+from aggregator.core.actions import SendProbe
 from aggregator.core.events import NodeState, PowerAnswer
 from aggregator.core.state import INCIDENT_STEPS_MAX, IncidentStep
 from aggregator.core.views import incident_view
@@ -135,3 +136,18 @@ def test_a_plane_on_which_only_ssh_was_asked_is_never_found_silent() -> None:
     assert suspicion.silent == {}
     probed(fleet, "n2", ProbeResult(Plane.CONTROL, "libvirt", answered=False, asked_ago_s=0.0))
     assert list(suspicion.silent) == ["control"]
+
+
+def test_peers_are_asked_in_turn_until_one_hears_it_and_that_one_again() -> None:
+    fleet = fleet_with_vms(nodes=6)
+    fleet.silent.add("n1")
+    fleet.hears["n1"] = {"n5"}
+    begin = len(fleet.actions)
+    fleet.run_until(lambda: "RelaySought n1" in fleet.story(), 12)
+    asked = [a.prober for a in fleet.actions[begin:] if isinstance(a, SendProbe)]
+    assert asked[:4] == ["n2", "n3", "n4", "n5"]
+    fleet.run(8)
+    later = [a.prober for a in fleet.actions[begin:] if isinstance(a, SendProbe)][len(asked) :]
+    assert later[::2] == ["n5"] * len(later[::2]), "it is asked every time"
+    assert set(later[1::2]) > {"n2"}, "and the others in turn"
+    assert fleet.node("n1").state in {NodeState.SUSPECT, NodeState.AGENT_LOST}
