@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from aggregator.act.agents import AgentsHand
 from aggregator.act.fence import FenceHand
 from aggregator.act.hands import AllHands
+from aggregator.act.reference import ReferenceHand
 from aggregator.clock import FleetClock
 from aggregator.core.events import Event
 from aggregator.core.journal_form import FORM_VERSION
@@ -41,8 +42,9 @@ class Fleet:
         self.offer, self.report, self.at_rest = loop.offer, loop.report, loop.at_rest
         self.intake = Intake(self)
         self._fence = FenceHand(settings.fence_agents_dir, clock.now, loop.report, lambda: loop.leading)
+        self._reference = ReferenceHand(clock.now, loop.report)
         agents = AgentsHand(self.intake, clock.now, loop.report, lambda: loop.leading)
-        self.turning = asyncio.create_task(loop.run(first, AllHands(agents, self._fence)))
+        self.turning = asyncio.create_task(loop.run(first, AllHands(agents, self._fence, self._reference)))
 
     @property
     def state(self) -> State:
@@ -82,6 +84,7 @@ class Fleet:
         ended = self.turning.done()
         self.turning.cancel()
         self._fence.close()
+        self._reference.close()
         await self.intake.close()
         await self._store.close()
         if not ended:
@@ -98,7 +101,7 @@ async def open_fleet(settings: Settings, fault_point: FaultPoint) -> Fleet:
     clock = FleetClock()
     store = SqliteStore(settings.state_dir, FORM_VERSION)
     try:
-        beginning = await begin(store, clock, settings.config)
+        beginning = await begin(store, clock, settings)
     except StoreError as error:
         await store.close()
         raise ServiceError(str(error)) from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 from msgspec import Struct
@@ -18,7 +18,7 @@ from aggregator.core.fold import fold
 from aggregator.core.policy import write_config
 from aggregator.core.state import State
 from aggregator.journal_row import read_events, read_snapshot
-from aggregator.settings import configure
+from aggregator.settings import Settings, configure
 from aggregator.store.protocol import Store, StoreError
 from fleet.model import Leadership
 
@@ -32,8 +32,8 @@ class Beginning(Struct, frozen=True):
     first: Sequence[Event]
 
 
-async def begin(store: Store, clock: FleetClock, overrides: Mapping[str, object]) -> Beginning:
-    """Open the store and return where this life starts; StoreError, ConfigError. overrides: the file's [config]."""
+async def begin(store: Store, clock: FleetClock, settings: Settings) -> Beginning:
+    """Open the store and return where this life starts; StoreError, ConfigError."""
     recovered = await store.open()
     if recovered.note:
         _log.warning("store", note=recovered.note)
@@ -44,14 +44,15 @@ async def begin(store: Store, clock: FleetClock, overrides: Mapping[str, object]
         raise StoreError(
             f"the journal ends at {recovered.position}, but its events lead to {state.position}; restore a backup"
         )
-    config = configure(state.config, overrides)
+    config = configure(state.config, settings.config)
     clock.start_after(max(recovered.at, state.now))
     term = await store.issue_term()
     while term <= state.leader.term:
         term = await store.issue_term()
     leader = Leadership(term, uuid.uuid4().hex, state.position)
     secret = "" if state.secret else secrets.token_hex(32)
-    first: list[Event] = [AggregatorStarted(at=clock.now(), leader=leader, secret=secret)]
+    here = settings.machine_id
+    first: list[Event] = [AggregatorStarted(at=clock.now(), leader=leader, machine_id=here, secret=secret)]
     if config != state.config:
         first.append(ConfigChanged(at=clock.now(), config=write_config(config), who="aggregator.toml"))
     _log.info("life begins", term=term, position=state.position, replayed=len(recovered.events))

@@ -19,6 +19,7 @@ from fleet.service import LEVELS
 _ENDPOINT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
 _CONTROL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 PORT_MAX = 65535
+MACHINE_ID_FILE = "/etc/machine-id"
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,6 +35,7 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
     agents_listen: str = "0.0.0.0:8421"
     state_dir: str = "/var/lib/virtward-aggregator"
     fence_agents_dir: str = "/usr/sbin"
+    machine_id_file: str = MACHINE_ID_FILE
     log_level: str = "info"
     config: dict[str, object] = {}
 
@@ -49,13 +51,17 @@ class Endpoint(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the file comes to. token_sha256: of the admin token; the token itself is not kept."""
+    """What the file comes to. token_sha256: of the admin token; the token itself is not kept.
+
+    machine_id: of the machine this runs on, so that it never convicts its own host.
+    """
 
     name: str
     api: Endpoint
     agents: Endpoint
     state_dir: Path
     fence_agents_dir: Path
+    machine_id: str
     log_level: str
     token_sha256: str
     config: dict[str, object]
@@ -81,6 +87,7 @@ def read_settings(path: Path) -> Settings:
         agents=_endpoint(path, "agents_listen", file.agents_listen),
         state_dir=_directory(path, "state_dir", file.state_dir),
         fence_agents_dir=fence_agents_dir,
+        machine_id=_machine_id(path, file.machine_id_file),
         log_level=file.log_level,
         token_sha256=hashlib.sha256(token.encode()).hexdigest(),
         config=_checked_config(path, file.config),
@@ -120,6 +127,19 @@ def _directory(path: Path, key: str, text: str) -> Path:
     if not text.startswith("/"):
         raise ConfigError(f"{path}: {key}: {text!r} must be an absolute path")
     return Path(text)
+
+
+def _machine_id(path: Path, text: str) -> str:
+    file = _directory(path, "machine_id_file", text)
+    if text == MACHINE_ID_FILE and not file.exists():
+        return ""  # no agent starts without one, so this machine is no host of the fleet
+    try:
+        found = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: machine_id_file: {file} cannot be read: {error}") from None
+    if not found or "\n" in found:
+        raise ConfigError(f"{path}: machine_id_file: {file} must hold one line")
+    return found
 
 
 def _endpoint(path: Path, key: str, text: str) -> Endpoint:

@@ -20,6 +20,7 @@ from aggregator.core.actions import (
     ACTION_AGE_S_MAX,
     Action,
     AskFence,
+    AskReference,
     CloseSession,
     SendOrder,
     SendProbe,
@@ -113,7 +114,7 @@ class SimulatedAggregator(Process):
         self._look, self._look_at = None, inf
         self._instances += 1
         leader = Leadership(self.state.leader.term + 1, f"instance-{self._instances}", self.state.position)
-        self.fact(ev.AggregatorStarted(at=self.now(), leader=leader))
+        self.fact(ev.AggregatorStarted(at=self.now(), leader=leader, machine_id=self.state.own_machine_id))
         self.later(SILENT_CHECK_S, self._drop_silent)
 
     def kill(self) -> None:
@@ -254,11 +255,22 @@ class SimulatedAggregator(Process):
                 self.intake.close(node)
             case AskFence():
                 self._ask_fence(action, world)
+            case AskReference():
+                self._ask_reference(world)
             case _:
                 raise AssertionError(f"no hand for a {type(action).__name__}")
 
     def _dropped(self, order_id: str, why: str) -> None:
         self.fact(ev.OrderDropped(at=self.now(), order_id=order_id, why=why))
+
+    def _ask_reference(self, world: World) -> None:
+        asked_at, answered = self.now(), world.reference_answers
+        detail = "" if answered else "no answer within 1 s"
+        delay_s = 0.005 if answered else 1.0
+        self.later(
+            delay_s,
+            lambda: self.fact(ev.ReferenceAnswered(at=self.now(), asked_at=asked_at, answered=answered, detail=detail)),
+        )
 
     def _ask_fence(self, action: AskFence, world: World) -> None:
         asked_at, life = self.now(), self.life
@@ -268,11 +280,11 @@ class SimulatedAggregator(Process):
                 self.when_running(lambda: self.fact(_fence_answer(action, asked_at, self.now(), reply)))
 
         too_old = asked_at - action.decided_at > ACTION_AGE_S_MAX
-        if too_old and action.question != "status":
+        if too_old and action.question in ("off", "on"):
             answered(FenceReply(PowerAnswer.ERROR, None, "dropped"))
             return
         world.fence_orders.append((self.queue.now, action.node, action.question))
-        device = world.fences[action.rung.params["ip"].partition(".")[0]]
+        device = world.device_at(action.rung.params)
         device.ask(action.question, action.timeout_s, answered)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from agent.keeper_types import AnyLedgerRecord, LeadershipSeen, RunBegan
 from aggregator.core.events import NodeState, VmPhase
-from aggregator.core.objects import FencingRung, NodeSpec
+from aggregator.core.objects import NodeSpec
 from aggregator.core.state import Binding, NodeRecord, State, VmRecord
 from fleet.model import Definition, Leadership
 from simulator.hypervisor import disk_of
+from simulator.outlets import ladder_of
 from simulator.plan import NodePlan, VmPlan, WorldPlan, uuid_of
 
 FLEET_EPOCH_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z is 0 s of every story
@@ -45,6 +46,8 @@ def state_of(plan: WorldPlan, at: float) -> State:
     state.started_at = at - 3600
     for node in plan.nodes:
         state.nodes[node.name] = _node(node, at)
+        if node.aggregator:
+            state.own_machine_id = f"machine-{node.name}"
     for number, vm in enumerate(plan.vms, start=1):
         uuid = uuid_of(number)
         state.names[uuid] = vm.name
@@ -53,12 +56,11 @@ def state_of(plan: WorldPlan, at: float) -> State:
 
 
 def _node(plan: NodePlan, at: float) -> NodeRecord:
-    rung = FencingRung(agent="fence_sim", params={"ip": f"{plan.name}.bmc"}, guid=f"guid-{plan.name}")
     return NodeRecord(
         name=plan.name,
         created=at,
         labels={**plan.labels, "virtward/hostname": plan.name},
-        spec=NodeSpec(fencing=(rung,) if plan.fencing == "power" else ()),
+        spec=NodeSpec(fencing=ladder_of(plan)),
         approved=True,
         token_sha256=f"token-{plan.name}",
         machine_id=f"machine-{plan.name}",

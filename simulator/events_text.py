@@ -21,7 +21,9 @@ from simulator.faults import (
     FenceOutcome,
     GuestDoes,
     Heal,
+    Panic,
     Power,
+    Reference,
     Signal,
     Storage,
 )
@@ -152,6 +154,10 @@ def _signal(verb: str) -> Callable[[Item], AnyFault]:
 
 def _fence(item: Item) -> AnyFault:
     item.only("fence", "outcome", "swapped")
+    whole = str(item.raw["fence"])
+    name, dot, word = whole.rpartition(".")  # n1, or n1.pdu for a device further down its ladder
+    if dot and any(plan.name == name and word in sum(plan.fencing, ()) for plan in item.plan.nodes):
+        return FenceOutcome(at=item.at, host=name, outcome=item.word("outcome", OUTCOMES), word=word)
     host = item.host("fence")
     outcome = item.raw.get("outcome", "")
     if isinstance(outcome, dict) and list(outcome) == ["swapped"]:  # outcome: {swapped: n2}
@@ -197,6 +203,16 @@ def _storage(item: Item) -> AnyFault:
     return Storage(at=item.at, host=item.host("storage"), gone=gone, qemus=qemus)
 
 
+def _panic(item: Item) -> AnyFault:
+    item.only("panic")
+    return Panic(at=item.at, host=item.host("panic"))
+
+
+def _reference(item: Item) -> AnyFault:
+    item.only("reference")
+    return Reference(at=item.at, gone=item.word("reference", ("gone", "back")) == "gone")
+
+
 def _store(item: Item) -> AnyFault:
     raise StoryError(f"{item.where}.store", "this simulator cannot lose the aggregator's store yet")
 
@@ -212,6 +228,8 @@ READERS: dict[str, Callable[[Item], AnyFault]] = {
     "clock": _clock,
     "jump": _jump,
     "storage": _storage,
+    "panic": _panic,
+    "reference": _reference,
     "store": _store,
 }
 

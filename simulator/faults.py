@@ -62,6 +62,8 @@ class Signal(Fault, frozen=True, kw_only=True):
 class FenceOutcome(Fault, frozen=True, kw_only=True):
     """outcome: works | fails | hangs | early | missing | swapped; other: the host it is swapped with.
 
+    word: which device of the host's ladder, where it has more than its own controller (simulator.outlets).
+
     when_quiet: nothing happens unless both hosts are well. Cables that are swapped in the middle
     of an outage, when no host can look at its own controller, are found by nobody.
     """
@@ -70,6 +72,7 @@ class FenceOutcome(Fault, frozen=True, kw_only=True):
     outcome: str
     other: str = ""
     when_quiet: bool = False
+    word: str = ""
 
 
 class GuestDoes(Fault, frozen=True, kw_only=True):
@@ -97,7 +100,32 @@ class Storage(Fault, frozen=True, kw_only=True):
     qemus: str = "pause"
 
 
-AnyFault = Power | Cut | Heal | Disturb | Signal | FenceOutcome | GuestDoes | ClockRate | ClockJump | Storage
+class Panic(Fault, frozen=True, kw_only=True):
+    """The host's kernel panics, and its crash kernel takes over."""
+
+    host: str
+
+
+class Reference(Fault, frozen=True, kw_only=True):
+    """gone: the reference address does not answer the aggregator."""
+
+    gone: bool
+
+
+AnyFault = (
+    Panic
+    | Reference
+    | Power
+    | Cut
+    | Heal
+    | Disturb
+    | Signal
+    | FenceOutcome
+    | GuestDoes
+    | ClockRate
+    | ClockJump
+    | Storage
+)
 
 
 def strike(world: World, fault: AnyFault) -> None:
@@ -121,6 +149,16 @@ def strike(world: World, fault: AnyFault) -> None:
             clock.set_rate(fault.rate)
         case ClockJump():
             world.aggregator.jump(fault.by_s)
+        case Panic() | Reference() | Storage():
+            _surroundings(world, fault)
+
+
+def _surroundings(world: World, fault: Panic | Reference | Storage) -> None:
+    match fault:
+        case Panic():
+            world.hosts[fault.host].panic()
+        case Reference():
+            world.reference_answers = not fault.gone
         case Storage():
             world.hosts[fault.host].set_storage(gone=fault.gone, qemus=fault.qemus)
 
@@ -144,7 +182,7 @@ def _power(world: World, fault: Power) -> None:
 
 
 def _fence(world: World, fault: FenceOutcome) -> None:
-    device = world.fences[fault.host]
+    device = world.outlets[f"{fault.host}.{fault.word}"] if fault.word else world.fences[fault.host]
     if fault.outcome != "swapped":
         device.outcome = fault.outcome
         return

@@ -32,8 +32,8 @@ class FenceReply(Struct, frozen=True):
 
 
 TIMED_OUT = FenceReply(PowerAnswer.TIMEOUT, None, "no answer in time")
-_ON = FenceReply(PowerAnswer.ON, 0, "Status: ON")
-_OFF = FenceReply(PowerAnswer.OFF, 2, "Status: OFF")
+ON = FenceReply(PowerAnswer.ON, 0, "Status: ON")
+OFF = FenceReply(PowerAnswer.OFF, 2, "Status: OFF")
 _DONE = {
     "off": FenceReply(PowerAnswer.DONE, 0, "Success: Powered OFF"),
     "on": FenceReply(PowerAnswer.DONE, 0, "Success: Powered ON"),
@@ -45,9 +45,9 @@ _MISSING = FenceReply(PowerAnswer.MISSING, None, "the program fence_sim is not t
 class FenceDevice:
     """The device at one node's address."""
 
-    def __init__(self, world: World, node: str) -> None:
+    def __init__(self, world: World, node: str, word: str = "bmc") -> None:
         self._world = world
-        self._random = world.random_of(f"{node}.bmc")
+        self._random = world.random_of(f"{node}.{word}")
         self.node = node
         self.outcome = "works"
         self.switches = node  # the host whose power it is really wired to
@@ -65,7 +65,7 @@ class FenceDevice:
             after(0.01, lambda: answer(_MISSING))
         elif self.outcome == "fails":
             after(min(timeout_s, draw(0.1, 0.5)), lambda: answer(_ERROR))
-        elif self.outcome == "hangs" or not world.network.both_ways(self.node, "aggregator", Plane.BMC):
+        elif self.outcome == "hangs" or not self.is_reached():
             after(timeout_s, lambda: answer(TIMED_OUT))
         elif question == "status":
             after(draw(0.08, 0.15), lambda: self._read(draw(0.02, 0.06), answer))
@@ -76,11 +76,14 @@ class FenceDevice:
             reply = _DONE[question] if done_s <= timeout_s else TIMED_OUT
             after(min(done_s, timeout_s), lambda: answer(reply))
 
+    def is_reached(self) -> bool:
+        return self._world.network.both_ways(self.node, "aggregator", Plane.BMC)
+
     def _read(self, travels_s: float, answer: Callable[[FenceReply], None]) -> None:
         """Read the power now; the answer comes a little later."""
         world = self._world
         lying = world.queue.now < self._lies_until
-        reply = _ON if world.hosts[self.switches].current and not lying else _OFF
+        reply = ON if world.hosts[self.switches].current and not lying else OFF
         world.queue.after(travels_s, lambda: answer(reply))
 
     def _switch(self, question: str) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BOOT_S = (6.0, 14.0)
 SUPERVISED_S = 2.0
+CRASH_BOOT_S = (4.0, 7.0)
+DUMP_S = (60.0, 90.0)
 
 
 class Host:
@@ -38,6 +40,7 @@ class Host:
         self.current = False  # there is electricity: what its fence device reads
         self.power_on = False  # and the machine is up
         self.frozen = False
+        self.crash_kernel = False  # it runs, and tells so
         self.storage_gone = False
         self.storage_effect = "pause"
         self.boots = 0
@@ -61,7 +64,7 @@ class Host:
 
     def facts(self) -> NodeFacts:
         """Return what this host's own agent reads about it."""
-        bmc = self.world.fences[self.name].wired_as() if self.plan.fencing != "none" else ""
+        bmc = self.world.fences[self.name].wired_as() if ("power",) in self.plan.fencing else ""
         return NodeFacts(
             machine_id=f"machine-{self.name}",
             host_uuid=f"uuid-{self.name}",
@@ -95,7 +98,7 @@ class Host:
     def lose_power(self) -> None:
         """Everything on the host is gone at once and says nothing."""
         self.power_changes += 1
-        self.current = False
+        self.current = self.crash_kernel = False
         if not self.power_on:
             return
         self.power_on = False
@@ -107,6 +110,27 @@ class Host:
         for qemu in list(self.qemus.values()):
             del self.qemus[qemu.uuid]
             self.world.truth.dies(qemu, EndReason.NOT_ENDED)
+
+    def panic(self) -> None:
+        """Its kernel panics: the guests are gone at once, a crash kernel boots, writes its dump, and reboots."""
+        if not self.power_on:
+            return
+        self.lose_power()
+        self.current = True
+        change = self.power_changes
+
+        def unless_powered_off(deed: Callable[[], None]) -> Callable[[], None]:
+            return lambda: deed() if self.power_changes == change else None
+
+        self.world.queue.after(self.random.uniform(*CRASH_BOOT_S), unless_powered_off(self._crash_kernel_speaks))
+        self.world.queue.after(self.random.uniform(*DUMP_S), unless_powered_off(self._dump_is_written))
+
+    def _crash_kernel_speaks(self) -> None:
+        self.crash_kernel = True
+
+    def _dump_is_written(self) -> None:
+        self.crash_kernel = False
+        self.boot()
 
     def get_power(self) -> None:
         """Begin to boot, unless the host is up or loses power again meanwhile."""

@@ -11,14 +11,18 @@ STORAGE = "nbd://storage:10809"  # the shared storage that a story's `storage` f
 
 
 class NodePlan(Struct, frozen=True, kw_only=True):
-    """One node. fencing: power | none. supervised: agent and libvirtd are back 2 s after a kill."""
+    """One node. supervised: agent and libvirtd are back 2 s after a kill. aggregator: it runs on this host.
+
+    fencing: its rungs, each of one or more of the words in simulator.outlets.
+    """
 
     name: str
     labels: dict[str, str] = {}
     cpu_m: int = 16_000
     memory_bytes: int = 64 * 2**30
-    fencing: str = "power"
+    fencing: tuple[tuple[str, ...], ...] = (("power",),)
     supervised: bool = True
+    aggregator: bool = False
 
 
 class VmPlan(Struct, frozen=True, kw_only=True):

@@ -17,12 +17,13 @@ from aggregator.core.policy import ClusterConfig, read_config
 from fleet.units import parse_bytes, parse_cpu_m, parse_duration_s
 from simulator.beginning import xml_of
 from simulator.events_text import read_happening
+from simulator.outlets import WORDS
 from simulator.plan import STORAGE, NodePlan, VmPlan, WorldPlan, uuid_of
 from simulator.run import Expectation, Happening, Story
 from simulator.story_error import StoryError
 
 KEYS = ("name", "seed", "config", "aggregators", "nodes", "vms", "events", "expect", "until")
-NODE_KEYS = ("name", "labels", "allocatable", "fencing", "watchdog", "supervised")
+NODE_KEYS = ("name", "labels", "allocatable", "fencing", "watchdog", "supervised", "aggregator")
 VM_KEYS = ("name", "node", "labels", "cpu", "memory", "spec", "storage")
 QUIET_AFTER_S = 300.0
 NODES_MAX = 1000
@@ -134,9 +135,7 @@ def _node(raw: object, where: str) -> NodePlan:
     node = table(raw, where, NODE_KEYS)
     if node.get("watchdog", False):
         raise StoryError(f"{where}.watchdog", "this simulator knows no watchdog yet")
-    fencing = str(node.get("fencing", "power"))
-    if fencing not in ("power", "none"):
-        raise StoryError(f"{where}.fencing", f"{fencing!r} is neither power nor none")
+    fencing = _ladder(node.get("fencing", "power"), f"{where}.fencing")
     room = table(node.get("allocatable", {}), f"{where}.allocatable", ("cpu", "memory"))
     return NodePlan(
         name=_name(node, where),
@@ -145,7 +144,23 @@ def _node(raw: object, where: str) -> NodePlan:
         memory_bytes=int(_measured(room.get("memory", "64Gi"), f"{where}.allocatable.memory", parse_bytes)),
         fencing=fencing,
         supervised=bool(node.get("supervised", True)),
+        aggregator=bool(node.get("aggregator", False)),
     )
+
+
+def _ladder(raw: object, where: str) -> tuple[tuple[str, ...], ...]:
+    """power, none, or a list of rungs; a rung is a word, or a list of words for several devices."""
+    if isinstance(raw, str):
+        if raw not in ("power", "none"):
+            raise StoryError(where, f"{raw!r} is neither power nor none, nor a list of rungs")
+        return (("power",),) if raw == "power" else ()
+    if not isinstance(raw, list):
+        raise StoryError(where, f"{raw!r} is neither power nor none, nor a list of rungs")
+    rungs = tuple(tuple(map(str, rung)) if isinstance(rung, list) else (str(rung),) for rung in raw)
+    for word in (word for rung in rungs for word in rung):
+        if word not in WORDS:
+            raise StoryError(where, f"{word!r} is no device; known are {', '.join(WORDS)}")
+    return rungs
 
 
 def _name(raw: Table, where: str) -> str:

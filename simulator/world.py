@@ -17,6 +17,7 @@ from simulator.clock import LocalClock, Queue
 from simulator.fences import FenceDevice
 from simulator.host import Host
 from simulator.network import Network
+from simulator.outlets import make_outlet
 from simulator.plan import VmPlan, WorldPlan, WorldVm, uuid_of
 from simulator.truth import Truth
 
@@ -35,20 +36,29 @@ class World:
         self.truth = Truth(lambda: self.queue.now)
         self.vms: dict[str, WorldVm] = {}
         self.hosts: dict[str, Host] = {}
-        self.fences: dict[str, FenceDevice] = {}
+        self.fences: dict[str, FenceDevice] = {}  # each host's own controller
+        self.outlets: dict[str, FenceDevice] = {}  # what else its ladder names, such as n1.pdu
         self.fence_orders: list[tuple[float, str, str]] = []  # (when, node, question) as the hands ran them
         self.fenced_off: list[tuple[float, str]] = []  # (when, host) as devices did it
+        self.reference_answers = True
         self.noter: Noter | None = None
         for number, vm in enumerate(plan.vms, start=1):
             self.add_vm(uuid_of(number), vm)
         for node in plan.nodes:
             self.fences[node.name] = FenceDevice(self, node.name)
+            words = [word for rung in node.fencing for word in rung]
+            self.outlets |= {f"{node.name}.{word}": make_outlet(self, node.name, word) for word in words}
             clock = LocalClock(self.queue, shows=self.random_of(f"{node.name}'s clock").uniform(100.0, 1e6))
             self.hosts[node.name] = Host(self, node, clock)
         at = FLEET_EPOCH_S - WARM_UP_S
         wall = LocalClock(self.queue, shows=at)
         self.aggregator = SimulatedAggregator(self, state_of(plan, at), wall)
         self._populate()
+
+    def device_at(self, params: dict[str, str]) -> FenceDevice:
+        """Return the device that a rung's parameters name (simulator.ladder)."""
+        address = params.get("ip", "") or params["nodename"].replace(".control", ".kdump")
+        return self.outlets.get(address) or self.fences[address.partition(".")[0]]
 
     def random_of(self, part: str) -> Random:
         """Return the chance of one part of the world: what happens to one does not change another's luck."""

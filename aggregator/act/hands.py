@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from aggregator.act.agents import AgentsHand
 from aggregator.act.fence import FenceHand
-from aggregator.core.actions import Action, AskFence, CloseSession, SendOrder, SendProbe, SendRelayOffer
+from aggregator.act.reference import ReferenceHand
+from aggregator.core.actions import Action, AskFence, AskReference, CloseSession, SendOrder, SendProbe, SendRelayOffer
 
 
 class AllHands:
     """Fulfils aggregator.act.hand.Hands."""
 
-    def __init__(self, agents: AgentsHand, fence: FenceHand) -> None:
-        self._agents, self._fence = agents, fence
+    def __init__(self, agents: AgentsHand, fence: FenceHand, reference: ReferenceHand) -> None:
+        self._agents, self._fence, self._reference = agents, fence, reference
 
     def perform(self, action: Action) -> None:
         match action:
@@ -25,5 +26,7 @@ class AllHands:
                 self._agents.close_session(action)
             case AskFence():
                 self._fence.ask(action)
+            case AskReference():
+                self._reference.ask(action)
             case _:
                 raise TypeError(f"no hand performs a {type(action).__name__}")

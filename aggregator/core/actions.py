@@ -54,6 +54,12 @@ class AskFence(Action, frozen=True, kw_only=True):
     timeout_s: float
 
 
+class AskReference(Action, frozen=True, kw_only=True):
+    """Ask the reference address (host, or host:port); answer with ReferenceAnswered. Loss is harmless."""
+
+    address: str
+
+
 class CloseSession(Action, frozen=True, kw_only=True):
     """End a node's session: its agent opens a new one and reports in full."""
 

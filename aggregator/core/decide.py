@@ -21,6 +21,7 @@ from aggregator.core.nodes import decide_brake, decide_nodes
 from aggregator.core.phases import decide_phases
 from aggregator.core.reconcile import decide_reconcile
 from aggregator.core.recovery import decide_starts, decide_stops
+from aggregator.core.reference import decide_reference
 from aggregator.core.relays import decide_relays
 from aggregator.core.runs import decide_bindings, decide_doubts, decide_orders, decide_runs
 from aggregator.core.state import State
@@ -36,6 +37,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_doubts,
     decide_incidents,
     decide_trust,
+    decide_reference,
     decide_evidence,
     decide_relays,
     decide_fencing,

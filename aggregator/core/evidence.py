@@ -112,7 +112,7 @@ def _probers(draft: Draft, node: NodeRecord, suspicion: Suspicion) -> list[str]:
 
 def _ask_device(draft: Draft, node: NodeRecord) -> None:
     """Ask for the status of the rung in use, or of the first trusted one."""
-    if node.suspicion is None or waits_for(draft, node, "status"):
+    if node.suspicion is None:
         return
     trusted = usable_rungs(node)
     if node.attempt is not None and node.attempt.tries and node.attempt.rung < len(node.spec.fencing):
@@ -120,6 +120,8 @@ def _ask_device(draft: Draft, node: NodeRecord) -> None:
     elif trusted:
         rung = trusted[node.suspicion.rounds % len(trusted)] if len(trusted) > 1 else trusted[0]
     else:
+        return
+    if waits_for(draft, node, "status", rung):
         return
     first = first_of_off_series(node, node.suspicion, rung)
     due_at = node.suspicion.power_asked_at + _pace_s(draft, node, STATUS_EVERY_S)
@@ -136,7 +138,7 @@ def _listen(draft: Draft, node: NodeRecord) -> None:
         return
     busy = sum(1 for n in draft.state.nodes.values() for q in n.questions.values() if q.question == "listen")
     for rung in range(len(node.spec.fencing)):
-        if not is_listener(node, rung) or waits_for(draft, node, "listen") or busy >= LISTENERS_MAX:
+        if not is_listener(node, rung) or waits_for(draft, node, "listen", rung) or busy >= LISTENERS_MAX:
             continue
         if draft.due(suspicion.listened_at.get(rung, 0.0) + _pace_s(draft, node, LISTEN_AGAIN_S)):
             ask(draft, node, rung, "listen", "evidence", LISTEN_S_MAX)

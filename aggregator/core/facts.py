@@ -25,6 +25,7 @@ class AggregatorStarted(Event, frozen=True, kw_only=True):
     """A new life of the aggregator: every silence starts again from here (S7)."""
 
     leader: Leadership
+    machine_id: str = ""  # of the machine it runs on
     secret: str = ""  # seed of hand-over secrets; empty: keep the one in the state
 
 
@@ -151,6 +152,14 @@ class FenceAnswered(Event, frozen=True, kw_only=True):
     asked_at: float
     exit_code: int | None = None
     line: str = ""  # the program's own words, secrets removed, at most 300 characters
+
+
+class ReferenceAnswered(Event, frozen=True, kw_only=True):
+    """Whether the reference address answered. asked_at: fleet time just before it was asked."""
+
+    asked_at: float
+    answered: bool
+    detail: str = ""
 
 
 # --- facts: people ----------------------------------------------------------------------------

@@ -17,9 +17,10 @@ def usable_rungs(node: NodeRecord) -> list[int]:
     return [i for i in range(len(node.spec.fencing)) if rung_is_trusted(node, i)]
 
 
-def waits_for(draft: Draft, node: NodeRecord, question: str) -> bool:
-    """Return whether an answer may still come; a slot is given back at its deadline."""
-    ends = [q.deadline for q in node.questions.values() if q.question == question]
+def waits_for(draft: Draft, node: NodeRecord, question: str, rung: int | None = None) -> bool:
+    """Return whether an answer may still come, from any rung or that one; a slot is given back at its deadline."""
+    asked = [q for q in node.questions.values() if q.question == question]
+    ends = [q.deadline for q in asked if rung is None or q.rung == rung]
     return bool(ends) and not draft.due(max(ends))
 
 

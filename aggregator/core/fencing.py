@@ -17,6 +17,7 @@ from aggregator.core.lookups import CONVICTED, acts, bound_to, pinned_to, surviv
 from aggregator.core.nodes import beats_again, evidence_of, may_convict, silence_s, step
 from aggregator.core.policy import off_orders_per_hour_max
 from aggregator.core.proofs import is_listener
+from aggregator.core.reference import runs_here
 from aggregator.core.state import FenceAttempt, NodeRecord, State, VmRecord
 from fleet.units import parse_duration_s
 
@@ -68,6 +69,8 @@ def why_not_shot(draft: Draft, node: NodeRecord) -> str:
     """Return which device, limit or doubt forbids an off order to this node now, silent or not; empty if none does."""
     state = draft.state
     in_flight = sum(1 for n in state.nodes.values() if n.state is NodeState.FENCING)
+    if runs_here(state, node):
+        return "this aggregator runs on it, and never convicts its own host"
     if not usable_rungs(node):
         return "it has no fence device that was shown to be its own and on"
     if verdict := may_convict(draft):

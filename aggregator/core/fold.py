@@ -39,6 +39,8 @@ def fold(state: State, event: Event) -> None:
 def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
     state.leader = event.leader
     state.secret = event.secret or state.secret
+    state.own_machine_id = event.machine_id
+    state.reference_asked_at = state.reference_heard_at = 0.0
     state.started_at = event.at
     state.doubted_at = 0.0
     for node in state.nodes.values():
@@ -60,6 +62,16 @@ def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
 def _self_doubted(state: State, event: ev.SelfDoubted) -> None:
     state.doubted_at = event.at
     state.doubt = f"{event.kind} {event.detail}".strip()
+
+
+def _reference_asked(state: State, event: ev.ReferenceAsked) -> None:
+    state.reference_asked_at = event.at
+
+
+def _reference_answered(state: State, event: ev.ReferenceAnswered) -> None:
+    state.reference_trouble = event.detail
+    if event.answered:
+        state.reference_heard_at = max(state.reference_heard_at, event.asked_at)
 
 
 def _config_changed(state: State, event: ev.ConfigChanged) -> None:
@@ -134,6 +146,8 @@ def _number(identifier: str) -> int:
 _HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.AggregatorStarted: _aggregator_started,
     ev.SelfDoubted: _self_doubted,
+    ev.ReferenceAsked: _reference_asked,
+    ev.ReferenceAnswered: _reference_answered,
     ev.ConfigChanged: _config_changed,
     ev.BrakeChanged: _brake_changed,
     ev.ReconcileEnded: _reconcile_ended,

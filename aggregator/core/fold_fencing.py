@@ -64,8 +64,9 @@ def _fence_answered(state: State, event: ev.FenceAnswered) -> None:
         if event.answer is PowerAnswer.CRASHED and node.suspicion is not None:
             node.suspicion.crashed = CrashHeard(question.rung, event.asked_at, event.at, event.line)
     elif question.question == "off" and node.attempt is not None:
-        node.attempt.answered_at = event.at
-        node.attempt.answers.append(event.answer)
+        if question.asked_at >= node.attempt.off_sent_at:  # a late answer says nothing of the next order
+            node.attempt.answered_at = event.at
+            node.attempt.answers.append(event.answer)
         words = event.line or event.answer.lower()
         node.attempt.notes.append(f"{where_of(node, question)} off: {words}")
         if event.answer is not PowerAnswer.TIMEOUT:

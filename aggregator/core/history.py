@@ -29,6 +29,8 @@ _SILENT_KINDS = (
     ev.VmsReported,
     ev.EvidenceSought,
     ev.StorageAsked,
+    ev.ReferenceAsked,
+    ev.ReferenceAnswered,
     ev.ProbeAnswered,
     ev.FenceAnswered,
 )

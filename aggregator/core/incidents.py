@@ -9,7 +9,8 @@ from aggregator.core.draft import Draft
 from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, NodeState
 from aggregator.core.fencing import is_past_first_order, why_not_fenced, would_move
 from aggregator.core.lookups import SILENT, wants_run
-from aggregator.core.nodes import may_convict, silence_s, silent_nodes, too_few_to_judge, unseen_too_long
+from aggregator.core.nodes import may_convict, silence_s, silent_nodes, unseen_too_long
+from aggregator.core.reference import reference_doubt, runs_here
 from aggregator.core.state import IncidentRecord, NodeRecord, State
 
 
@@ -66,10 +67,13 @@ def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
         detail = f" ({'; '.join(failed[-3:])})" if failed else ""
         if why:
             return f"{', '.join(moving)} stay down: {why}{detail}", confirm
-    overdue = silence_s(draft, node) >= draft.state.config.lost_after and too_few_to_judge(draft.state)
-    if node.state in {NodeState.SUSPECT, NodeState.UNSEEN} and (draft.state.brake_closed or overdue):
-        return f"nobody is convicted: {may_convict(draft)}", confirm
-    return "", ""
+    overdue = silence_s(draft, node) >= draft.state.config.lost_after
+    if node.state not in {NodeState.SUSPECT, NodeState.UNSEEN}:
+        return "", ""
+    if overdue and runs_here(draft.state, node):
+        return f"{node.name} is not convicted: this aggregator runs on it", confirm
+    doubt = may_convict(draft) if draft.state.brake_closed else reference_doubt(draft) if overdue else ""
+    return (f"nobody is convicted: {doubt}", confirm) if doubt else ("", "")
 
 
 def _say_way_out(draft: Draft, node: NodeRecord, incident: IncidentRecord) -> None:

@@ -20,12 +20,12 @@ from aggregator.core.events import BrakeChanged, NodeProven, NodeState, NodeStat
 from aggregator.core.lookups import SILENT, acts, doubt_over_at, grace_over
 from aggregator.core.policy import RECONNECT_DELAY_S_MAX, lost_nodes_max
 from aggregator.core.proofs import off_proof
+from aggregator.core.reference import reference_doubt, runs_here
 from aggregator.core.state import NodeRecord, State, Suspicion
 
 EVIDENCE_FRESH_S = 5.0
 PLANES_FOR_SHORT_WAIT = 2
 BRAKE_MARGIN_S = 1.0  # so that the first and the last of a window never fall on its two ends
-JUDGES_MIN = 3
 RELAY_TRIES_FIRST = 3  # an agent that has just lost its link tries for itself first
 RELAY_EVERY_S = 2.0
 
@@ -114,11 +114,6 @@ def unseen_too_long(draft: Draft, node: NodeRecord) -> bool:
     return draft.due(state.started_at + max(state.config.unseen_at_least, 2 * RECONNECT_DELAY_S_MAX))
 
 
-def too_few_to_judge(state: State) -> bool:
-    """Return whether the fleet is so small that the one that is cut off may as well be the aggregator."""
-    return sum(1 for node in state.nodes.values() if node.approved and node.machine_id) < JUDGES_MIN
-
-
 def may_convict(draft: Draft) -> str:
     """Return why nobody may be convicted now; empty if verdicts may be given (S6, S7, S9)."""
     state = draft.state
@@ -133,9 +128,7 @@ def may_convict(draft: Draft) -> str:
         return f"the aggregator doubts itself: {state.doubt}"
     if state.brake_closed:
         return "the brake is closed: too many nodes fell silent"
-    if too_few_to_judge(state):
-        return f"a fleet of fewer than {JUDGES_MIN} nodes cannot tell whose network is cut"
-    return ""
+    return reference_doubt(draft)
 
 
 def silence_s(draft: Draft, node: NodeRecord) -> float:
@@ -261,7 +254,7 @@ def _judge(draft: Draft, node: NodeRecord, *, waited: bool) -> None:
         return
     if waited and not fresh and not suspicion.reads:
         return  # no conviction without fresh evidence
-    if may_convict(draft):
+    if may_convict(draft) or runs_here(draft.state, node):
         return
     seen = f"silent on {', '.join(fresh)}" if fresh else "no peer could be asked"
     step(draft, node, NodeState.LOST, f"no sign of life for {silence:.1f} s, {seen}")

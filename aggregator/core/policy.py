@@ -6,6 +6,7 @@ arithmetic spelled out (`contradictions`). The brake's formula lives here (produ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from math import ceil, floor
 
@@ -163,6 +164,9 @@ class ClusterConfig(ConfigStruct, frozen=True, kw_only=True):
     events: Events = Events()
 
 
+_ADDRESS = re.compile(
+    r"\[[0-9A-Fa-f:.]+\]:[0-9]{1,5}|[0-9A-Fa-f:]*::?[0-9A-Fa-f:.]+|[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?"
+)
 _CHOICES = {
     "mode": ("Observe", "Act"),
     "profile": ("LowNodeUtilization", "HighNodeUtilization", "NoScoring"),
@@ -243,6 +247,9 @@ def contradictions(config: ClusterConfig) -> list[str]:
             found.append(f"{name} is {number}; it must be at least 1")
     if min(config.overcommit.cpu, config.overcommit.memory) <= 0:
         found.append("overcommit ratios must be above 0")
+    address = config.reference_address
+    if address is not None and not _ADDRESS.fullmatch(address):
+        found.append(f"referenceAddress is {address!r}; it must be a host or HOST:PORT, like 10.0.0.1 or [::1]:443")
     found.extend(_bad_shares(config))
     return found
 

@@ -20,6 +20,7 @@ from aggregator.core.fencing_device import (
 )
 from aggregator.core.lookups import SILENT, speaks_directly
 from aggregator.core.objects import FencingDevice
+from aggregator.core.reference import runs_here
 from aggregator.core.state import Binding, NodeRecord, PowerRead, State, Suspicion, VmRecord
 from fleet.model import EndReason, LedgerState, QemuState
 
@@ -36,7 +37,7 @@ def off_proof(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
     confirmed = node.off_confirmed_at
     if confirmed and confirmed > node.last_sign and confirmed >= node.last_order_at:
         return ProofKind.OPERATOR, f"{node.off_confirmed_by or 'an operator'} confirmed it is off"
-    if node.state is NodeState.UP or node.state is NodeState.JOINING:
+    if node.state in {NodeState.UP, NodeState.JOINING} or runs_here(draft.state, node):
         return None
     return _crash_kernel(node) or _power_off(draft, node)
 

@@ -83,6 +83,10 @@ class State(Struct):
     counters: dict[str, int] = field(default_factory=dict)
     rotation: int = 0
     started_at: float = 0.0  # of this life
+    own_machine_id: str = ""  # of the machine this life runs on
+    reference_asked_at: float = 0.0
+    reference_heard_at: float = 0.0  # when the last question it answered was asked
+    reference_trouble: str = ""  # why it did not answer the last one
     grace_over: bool = False
     doubted_at: float = 0.0
     doubt: str = ""

@@ -53,6 +53,12 @@ class FenceAsked(Transition, frozen=True, kw_only=True):
     deadline: float  # fleet time at which the slot is given back
 
 
+class ReferenceAsked(Transition, frozen=True, kw_only=True):
+    """The reference address is asked, because a small fleet cannot judge without it."""
+
+    address: str
+
+
 class NodeProven(Transition, frozen=True, kw_only=True):
     """The node is proven inert: whatever ran on it when the proof was taken runs no more."""
 

@@ -54,6 +54,7 @@ def settings_of(state_dir: Path, **config: object) -> Settings:
         agents=Endpoint("127.0.0.1", 0),
         state_dir=state_dir,
         fence_agents_dir=state_dir,
+        machine_id="",
         log_level="info",
         token_sha256="0" * 64,
         config=config,

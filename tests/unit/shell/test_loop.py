@@ -321,7 +321,7 @@ async def main() -> None:
     path = Path(sys.argv[1])
     nowhere = Endpoint("127.0.0.1", 0)
     settings = Settings(name="a1", api=nowhere, agents=nowhere, state_dir=path, fence_agents_dir=path,
-                        log_level="info", token_sha256="", config={})
+                        machine_id="", log_level="info", token_sha256="", config={})
     fleet = await open_fleet(settings, FaultPoint(sys.argv[2]))
     for number in range(1, 6):
         await fleet.submit(NodeApplied(at=fleet.now(), name=f"n{number}", labels={}, spec=NodeSpec()))
