@@ -8,6 +8,7 @@ Knows aiohttp and tickets; whether to offer is agent.relaying's.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import secrets
 import time
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class RelayDoor:
     ) -> None:
         self._node, self._port = node, port
         self._upstream, self._offered = upstream, offered
-        self._tickets: dict[str, tuple[str, float]] = {}  # ticket -> (node, monotonic s at which it is void)
+        self._tickets: dict[str, tuple[str, float]] = {}  # node -> (its ticket, monotonic s at which it is void)
         self._carried = 0
 
     def add_routes(self, app: web.Application) -> None:
@@ -53,12 +54,14 @@ class RelayDoor:
     async def offer(self, session: aiohttp.ClientSession, effect: OfferToPeer) -> None:
         """Send an offer with a fresh ticket; that nobody takes it is no error."""
         now_s = time.monotonic()
-        self._tickets = {ticket: held for ticket, held in self._tickets.items() if held[1] > now_s}
-        if self._carried >= RELAYS_MAX or len(self._tickets) >= RELAYS_MAX:
+        self._tickets = {
+            node: held for node, held in self._tickets.items() if held[1] > now_s and node != effect.target
+        }
+        if self._carried + len(self._tickets) >= RELAYS_MAX:
             log.info("relay not offered", target=effect.target, reason="enough others are carried")
             return
         ticket = secrets.token_hex(16)
-        self._tickets[ticket] = (effect.target, now_s + TICKET_S_MAX)
+        self._tickets[effect.target] = (ticket, now_s + TICKET_S_MAX)
         body = BETWEEN_AGENTS.encode(RelayOffer(self._node, effect.target, self._port, ticket))
         url = f"http://{effect.address}{OFFER_PATH}"
         timeout = aiohttp.ClientTimeout(total=TELL_TIMEOUT_S)
@@ -81,17 +84,28 @@ class RelayDoor:
 
     async def _carry(self, request: web.Request) -> web.StreamResponse:
         claim = read_claim(request.headers.get("Authorization", ""))
-        target, void_s = self._tickets.pop(request.query.get("ticket", ""), ("", 0.0))
-        if claim is None or claim.node != target or claim.via != self._node or void_s < time.monotonic():
+        if (
+            claim is None
+            or claim.via != self._node
+            or not self._take_ticket(claim.node, request.query.get("ticket", ""))
+        ):
             return web.Response(status=403, text="this relay was not offered to you\n")
         upstream = self._upstream()
         if not upstream or self._carried >= RELAYS_MAX:
             return web.Response(status=503, text="this agent can relay nobody now\n")
         self._carried += 1
         try:
-            return await self._between(request, upstream, target)
+            return await self._between(request, upstream, claim.node)
         finally:
             self._carried -= 1
+
+    def _take_ticket(self, node: str, shown: str) -> bool:
+        """Return whether the node may come in now; its ticket is void afterwards."""
+        ticket, void_s = self._tickets.get(node, ("", 0.0))
+        if not ticket or void_s < time.monotonic() or not hmac.compare_digest(ticket.encode(), shown.encode()):
+            return False
+        del self._tickets[node]
+        return True
 
     async def _between(self, request: web.Request, upstream: str, origin: str) -> web.StreamResponse:
         """Open the way on first, then take the origin in; whichever ends, both do."""

@@ -201,8 +201,11 @@ LIBVIRT_ANSWER = struct.pack(">IIIIiIi", 36, 0x20008086, 1, 66, 1, 1, 0) + struc
         ("libvirt", b"", False),
         ("agent", b"", False),
         ("agent", b"HTTP/1.1 200 OK\r\n\r\nanother nonce" + b" " * 4096, False),
+        ("ssh", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", True),
+        ("ssh", b"220 mail.example ESMTP\r\n", False),
+        ("ssh", b"", False),
     ],
-    ids=["libvirt", "not libvirt", "frozen libvirtd", "frozen agent", "another nonce"],
+    ids=["libvirt", "not libvirt", "frozen libvirtd", "frozen agent", "another nonce", "ssh", "not ssh", "frozen sshd"],
 )
 async def test_only_an_application_answer_counts(port: str, answer: bytes, *, answered: bool) -> None:
     """A frozen daemon's kernel still takes the connection."""
@@ -212,6 +215,13 @@ async def test_only_an_application_answer_counts(port: str, answer: bytes, *, an
         (result,) = (await prober.probe(probe, CLOCK)).results
     assert result.answered is answered
     assert bool(result.detail) is not answered
+
+
+async def test_that_nobody_listens_is_told_apart_from_silence() -> None:
+    """The refusal is the kernel's: no answer of an application, and no silence either."""
+    ask = tuple(ProbeAddress(Plane.CONTROL, port, "127.0.0.1", free_port()) for port in ("agent", "libvirt", "ssh"))
+    results = (await prober.probe(Probe("p", "h2", ask), CLOCK)).results
+    assert [(r.answered, r.detail) for r in results] == [(False, prober.NOBODY_LISTENS)] * 3
 
 
 # --- threads
