@@ -116,6 +116,8 @@ class Intake:
         caller = self._caller(request.headers.get("Authorization", ""))
         if caller is None:
             return web.Response(status=401, text="an agent must send its token: Authorization: Bearer TOKEN\n")
+        if not self._desk.leading:  # an agent that has another way, a peer's too, keeps it
+            return web.Response(status=503, text="this aggregator does not lead now; try again\n")
         if len(self._serving) >= CONNECTIONS_MAX or self._strangers >= STRANGERS_MAX:
             return web.Response(status=503, text="too many connections; try again\n")
         socket = web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX, compress=False, autoping=True)

@@ -24,11 +24,12 @@ from fleet.messages import (
     OrderBody,
     ReceiveVm,
     RelayOffer,
+    ResumeVm,
     StartVm,
     Welcome,
 )
 from fleet.model import QemuState
-from tests.unit.keeper_harness import LEADER, SECRET, UUID, Node, a_vm, reports, sent_of
+from tests.unit.keeper_harness import LEADER, SECRET, UUID, Node, a_vm, deeds, reports, sent_of
 
 
 def offer(target: str = "h1", peer: str = "h2") -> RelayOffered:
@@ -176,3 +177,20 @@ def test_an_agent_offers_itself_when_it_speaks_for_itself() -> None:
     assert asked(node, "h1") == []
     relay(node)
     assert asked(node) == [], "one hop"
+
+
+def test_a_copy_that_waits_is_resumed_by_order_through_the_relay() -> None:
+    """Its permit is older than the cut: nothing new begins, a guest that stands still goes on."""
+    node = Node()
+    node.connect()
+    node.permit()
+    node.changed(a_vm(QemuState.PAUSED))
+    node.step(Tick(), 3.0)
+    node.step(offer())
+    node.link += 1
+    node.step(LinkOpened(node.link, "h2"))
+    node.hear(Welcome(1, LEADER, node.session, 1.0, ()))
+    node.listed(a_vm(QemuState.PAUSED))
+    effects = node.order(ResumeVm("m1", 1), epoch=2)
+    assert [report.outcome for report in reports(effects)] == ["Accepted"]
+    assert [type(deed).__name__ for deed in deeds(effects)] == ["Resume"]

@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from aggregator.act.agents import AgentsHand
 from aggregator.clock import FleetClock
@@ -169,6 +171,9 @@ async def test_a_lost_store_stops_everything_at_once(
     assert not running.fleet.leader_ready
     with pytest.raises(NotServingError):
         await running.fleet.submit(applied(running, "h8"))
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await running.agent("h1").connect()
+    assert refused.value.status == web.HTTPServiceUnavailable.status_code
     with pytest.raises(ServiceError, match=r"database is locked.*nothing more is done"):
         await running.close()
     thief.close()
