@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cli.document import Document, text
+from cli.document import Document, documents, text
 from cli.errors import Failure
 from lab.scene import Scene
 from tests.laboratory.scenes import SceneMaker
@@ -100,6 +100,11 @@ def test_a_host_whose_control_plane_alone_is_cut_speaks_through_a_peer(scene: Sc
     assert fleet.faults() == []
 
 
+def steps_of(fleet: Scene, node: str) -> list[Document]:
+    """Return what the newest incident of a node holds, step by step."""
+    return documents(fleet.incident_of(node), "status.steps")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_an_agent_that_is_gone_for_good_costs_no_vm(scene: SceneMaker) -> None:
@@ -115,6 +120,14 @@ def test_an_agent_that_is_gone_for_good_costs_no_vm(scene: SceneMaker) -> None:
     assert set(fleet.where().values()) == {"h1"}
     assert fleet.first("NodeFencing", "h1", killed_s) is None
     assert fleet.first("FenceAsked", "h1", killed_s) is None
+    seen = {(text(s, "what"), text(s, "who")): text(s, "detail") for s in steps_of(fleet, "h1")}
+    assert "by its own kernel" in seen["ConnectionSeen", ""]
+    for peer in ("h2", "h3"):
+        words = seen["ProbeAnswered", peer]
+        for plane in ("control", "migration"):
+            assert f"on {plane}: agent" in words
+        assert "libvirt: answers" in words
+    assert "On" in seen["FenceAnswered", "its fence device"]
     fleet.start("agent@h1")
     fleet.wait(lambda: fleet.node_state("h1") == "Up", "h1 to be Up again")
     assert all(fleet.starts(name) == 1 for name in VMS)
