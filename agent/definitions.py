@@ -21,6 +21,7 @@ from agent.libvirt_driver import Connection, LibvirtDownError
 from agent.workers import CrowdedError, StuckError, Workers
 from fleet.domain_xml import Domain, DomainXmlError, Resolver, parse_domain
 from fleet.model import Definition
+from fleet.storage import network_storage, servers_of
 
 READ_TIMEOUT_S = 2.0
 COMPARE_EVERY_S = 10.0
@@ -36,6 +37,7 @@ class Known(Struct, frozen=True):
     cpu_m: int
     memory_bytes: int
     not_migratable: str
+    ports: frozenset[int] = frozenset()  # of the servers its writable disks lie on
 
 
 class Definitions:
@@ -69,6 +71,11 @@ class Definitions:
         """Return the VM's name, empty if it was never read."""
         known = self.known.get(uuid)
         return known.name if known else ""
+
+    def ports(self, uuid: str) -> frozenset[int]:
+        """Return the ports of the servers the VM's disks lie on, as far as its definition was read."""
+        known = self.known.get(uuid)
+        return known.ports if known else frozenset()
 
     def refresh(self, uuid: str) -> None:
         """Have one definition read soon."""
@@ -130,12 +137,19 @@ class Definitions:
             return None
         old = self.known.get(uuid)
         reason = not_migratable(domain)
-        self.known[uuid] = Known(domain.name, domain.hash, domain.cpu_m, domain.memory_bytes, reason)
+        ports = ports_of(domain)
+        self.known[uuid] = Known(domain.name, domain.hash, domain.cpu_m, domain.memory_bytes, reason, ports)
         definition = Definition(uuid, domain.name, xml, domain.hash, domain.disks)
         if old != self.known[uuid]:
             self._facts(DefinitionRead(definition))
             self._changed(uuid)
         return definition
+
+
+def ports_of(domain: Domain) -> frozenset[int]:
+    """Return the ports of the servers that the domain's writable network disks lie on."""
+    storages = [network_storage(disk.identity) for disk in domain.disks if disk.writable]
+    return frozenset(server.port for name in storages for server in servers_of(name))
 
 
 def not_migratable(domain: Domain) -> str:

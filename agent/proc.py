@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 CMDLINE_BYTES_MAX = 256 * 1024
+PID_DIR = Path("/run/libvirt/qemu")
 _UUID = re.compile(rb"(?:^|\0)-uuid\0([0-9a-fA-F-]{36})(?:\0|$)")
 _GUEST = re.compile(rb"(?:^|\0)-name\0(?:guest=)?([^,\0]*)")
 
@@ -127,3 +128,13 @@ def starter_is_dead(name: str, pid_files: tuple[Path, ...] = PID_FILES, status_d
         if pid.isdigit() and read_start(int(pid)) is not None:
             return status_s < begun_s
     return False
+
+
+def process_by_pid_file(name: str, uuid: str) -> QemuProcess | None:
+    """Return the living QEMU that libvirt's pid file names, if it is really this VM's."""
+    try:
+        text = (PID_DIR / f"{name}.pid").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    process = read_qemu(int(text)) if text.isdigit() else None
+    return process if process is not None and process.uuid == uuid else None

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from msgspec import Struct
 
 from agent.keeper_types import DefinitionRead, DomainsListed, Fact
 from agent.places import Mount, read_mounts, storage_of_mount
+from agent.sockets import Socket, read_sockets
 from agent.workers import CrowdedError, StuckError, Workers
 from fleet.model import Disk, StorageReach
 from fleet.storage import Server, network_storage, servers_of
@@ -27,18 +27,9 @@ FAILURES_MAX = 1  # so many in a row say nothing yet
 RETRANSMITS_MIN = 3  # a segment sent so often without an answer has waited for more than a second
 STORAGES_MAX = 64
 _NBD_MAGIC = b"NBDMAGIC"
-_TCP_TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _ANSWERLESS = (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError)
 
 log = structlog.get_logger(part="storage")
-
-
-class Socket(Struct, frozen=True):
-    """One line of /proc/net/tcp that matters. waiting_bytes: sent or to be sent, and not answered."""
-
-    remote_port: int
-    waiting_bytes: int
-    retransmits: int
 
 
 class StorageWatch:
@@ -133,25 +124,3 @@ async def ask_server(server: Server) -> bool:
     except _ANSWERLESS:
         return False
     return greeting == _NBD_MAGIC
-
-
-def read_sockets() -> list[Socket]:
-    """Return the TCP sockets of this host's network that were sent something without an answer yet."""
-    found = []
-    for table in _TCP_TABLES:
-        try:
-            text = table.read_text(encoding="ascii")
-        except OSError:
-            continue
-        found += [socket for line in text.splitlines()[1:] if (socket := parse_socket(line)).waiting_bytes]
-    return found
-
-
-def parse_socket(line: str) -> Socket:
-    """Read one line of /proc/net/tcp (proc_net_tcp.rst): remote address, queue and retransmits are hexadecimal."""
-    fields = line.split()
-    return Socket(
-        remote_port=int(fields[2].rpartition(":")[2], 16),
-        waiting_bytes=int(fields[4].partition(":")[0], 16),
-        retransmits=int(fields[6], 16),
-    )

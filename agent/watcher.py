@@ -18,10 +18,12 @@ import structlog
 
 from agent import libvirt_words as words
 from agent import proc
+from agent.abandoned import ABANDONED, is_abandoned
 from agent.deeds import CODE_STARTER_DEAD, CODE_UNKNOWN, AnyDeed, Define, Migrate, Undefine, VmObservation
 from agent.definitions import Definitions
 from agent.hypervisor import Facts, HypervisorFacts, Result
 from agent.keeper_types import DomainChanged, DomainsListed, MigrationMoved, PidGone
+from agent.leftovers import Leftovers
 from agent.libvirt_driver import (
     Connection,
     HostFacts,
@@ -41,8 +43,7 @@ LOOK_EVERY_S = 10.0
 RECONNECT_EVERY_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
 PROGRESS_EVERY_S = 1.0
-PID_DIR = Path("/run/libvirt/qemu")
-ABANDONED = "its start was cut short by libvirtd's death; restart libvirtd without its status file to start it here"
+LEFT = "its QEMU has ended, and this host still holds what it wrote"
 FAILURES = (StuckError, CrowdedError, LibvirtDownError)
 
 log = structlog.get_logger(part="watcher")
@@ -66,6 +67,7 @@ class LibvirtHypervisor:
         self._watched: dict[str, tuple[int, str]] = {}  # process token → pidfd, uuid
         self._ran: set[str] = set()  # tokens of processes that were seen running here
         self._ends: dict[str, EndReason] = {}
+        self._leftovers = Leftovers(self._nothing_left)
         self._last: dict[str, tuple[int, int, bool]] = {}
         self._moving_vms: set[str] = set()
         self._looks: dict[str, bool] = {}  # uuid → look once more when the present look is over
@@ -92,6 +94,7 @@ class LibvirtHypervisor:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._leftovers.stop()
         for token in list(self._watched):
             self._unwatch(token)
 
@@ -188,6 +191,9 @@ class LibvirtHypervisor:
             return DomainsListed((), complete=False, asked_s=asked_s)
         vms = [self._observe(raw, processes.pop(raw.uuid, None)) for raw in raws or []]
         vms += [self._orphan(process) for process in processes.values()]
+        listed = {vm.uuid for vm in vms}
+        names = {uuid: self.definitions.name(uuid) for uuid in self._leftovers.held if uuid not in listed}
+        vms += [VmObservation(uuid, name, QemuState.UNKNOWN, reason=LEFT) for uuid, name in names.items()]
         if raws is not None:
             self._last = {raw.uuid: (raw.state, raw.reason, raw.defined) for raw in raws}
         return DomainsListed(tuple(vms), complete=raws is not None, asked_s=asked_s)
@@ -253,9 +259,9 @@ class LibvirtHypervisor:
         raw = self._watch.look_at(uuid)
         if raw is None:
             raw = RawDomain(uuid, self.definitions.name(uuid), words.SHUTOFF, 0, defined=False)
-        process = _process_by_pid_file(raw.name, uuid)
+        process = proc.process_by_pid_file(raw.name, uuid)
         starting = (raw.state, raw.reason) == (words.PAUSED, words.PAUSED_STARTING_UP)
-        if process is None and (starting or any(watched == uuid for _fd, watched in self._watched.values())):
+        if process is None and (starting or self._is_watched(uuid)):
             process = next((found for found in proc.scan() if found.uuid == uuid), None)
         return raw, process
 
@@ -277,6 +283,8 @@ class LibvirtHypervisor:
                 self._ran.add(token)
         elif process is not None:
             state, reason = QemuState.UNKNOWN, "libvirt calls it shut off and its QEMU is alive"
+        elif self._is_watched(raw.uuid) or raw.uuid in self._leftovers.held:
+            state, reason = QemuState.UNKNOWN, LEFT
         else:
             state, reason = QemuState.GONE, ""
             ended = words.shutoff_end(raw.reason) if raw.defined else EndReason.NOT_ENDED
@@ -323,8 +331,14 @@ class LibvirtHypervisor:
     def _pid_gone(self, token: str) -> None:
         uuid = self._unwatch(token)
         self._ran.discard(token)
+        self._leftovers.ended(uuid, token, self.definitions.ports(uuid))
+
+    def _nothing_left(self, uuid: str, token: str) -> None:
         self._facts(PidGone(uuid, token, self._ends.get(uuid, EndReason.NOT_ENDED)))
         self._look_at(uuid)
+
+    def _is_watched(self, uuid: str) -> bool:
+        return any(watched == uuid for _fd, watched in self._watched.values())
 
     def _unwatch(self, token: str) -> str:
         handle, uuid = self._watched.pop(token)
@@ -382,19 +396,3 @@ class LibvirtHypervisor:
                 return
             if job is not None:
                 self._facts(MigrationMoved(uuid, job.percent, job.remaining_bytes, job.rate_bytes_per_s))
-
-
-def is_abandoned(raw: RawDomain) -> bool:
-    """Say whether libvirt still calls a domain starting that the libvirtd before it began to start."""
-    starting = (raw.state, raw.reason) == (words.PAUSED, words.PAUSED_STARTING_UP)
-    return starting and proc.starter_is_dead(raw.name)
-
-
-def _process_by_pid_file(name: str, uuid: str) -> proc.QemuProcess | None:
-    """Return the living QEMU that libvirt's pid file names, if it is really this VM's."""
-    try:
-        text = (PID_DIR / f"{name}.pid").read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    process = proc.read_qemu(int(text)) if text.isdigit() else None
-    return process if process is not None and process.uuid == uuid else None

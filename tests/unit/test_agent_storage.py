@@ -12,7 +12,8 @@ import pytest
 
 from agent import storage
 from agent.keeper_types import DefinitionRead
-from agent.storage import Socket, StorageWatch, ask_server, parse_socket
+from agent.sockets import Socket, parse_socket
+from agent.storage import StorageWatch, ask_server
 from fleet.model import Definition, Disk, StorageReach
 from fleet.storage import Server, lies_on, network_storage, servers_of
 
@@ -83,7 +84,7 @@ async def test_a_mount_that_hangs_is_lost_and_holds_up_nothing(tmp_path: Path, m
 
 def test_a_line_of_the_kernels_table_is_read() -> None:
     line = "   1: 0B034D0A:A8F6 FA034D0A:2A39 04 0000001D:00000000 01:000000FD 00000009     0        0 0 2 0000 0"
-    assert parse_socket(line) == Socket(remote_port=10809, waiting_bytes=29, retransmits=9)
+    assert parse_socket(line) == Socket(state="04", remote_port=10809, waiting_bytes=29, retransmits=9)
 
 
 @pytest.mark.parametrize(
