@@ -67,6 +67,7 @@ class Hands(Struct, frozen=True):
     hypervisor: Hypervisor
     clock: Clock
     token: str
+    storage: StorageWatch
 
 
 class Daemon:
@@ -85,7 +86,7 @@ class Daemon:
         self._peers = peer.PeerServer(config.listen, self._put, self._relay)
         self._session = aiohttp.ClientSession()
         self._bmc: BmcIdentity | None = None
-        self._storage = StorageWatch(self._tell_facts)
+        self._storage = hands.storage
         self._timer: asyncio.TimerHandle | None = None
         self._errands: set[asyncio.Task[None]] = set()
         self._dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -110,7 +111,7 @@ class Daemon:
             self._errand(self._keep_performing(memory))
             await self._know_libvirt()
             self._errand(self._keep_facts())
-            self._errand(self._storage.run())
+            self._errand(self._storage.run(self._tell_facts))
             self._link.start()
             service.ready(f"node {self.config.node}, ledger {state}")
             try:

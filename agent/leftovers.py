@@ -4,7 +4,8 @@ A process is gone and its connection to the storage lives on: the kernel goes on
 wrote (seen: a socket in FIN-WAIT-1 with the request in its queue, minutes after SIGKILL, while the host was
 cut from its storage). Once the cable is mended those bytes reach the disk, long after the VM was started
 elsewhere. So such a VM is not gone before its host has nothing of it to send; the sockets are ended, which
-throws away what they hold. Knows the kernel's table of sockets and `ss`; no libvirt.
+throws away what they hold. What a mounted file system still has to write cannot be thrown away: the VM is
+there until its server answers, or the host is fenced. Knows the kernel's table of sockets and `ss`; no libvirt.
 """
 
 from __future__ import annotations
@@ -34,23 +35,27 @@ class Leftovers:
     over is called once for each process that has ended, when nothing of it is left: mostly at once.
     """
 
-    def __init__(self, over: Callable[[str, str], None]) -> None:
+    def __init__(self, over: Callable[[str, str], None], mount_is_lost: Callable[[str], bool]) -> None:
         self.held: dict[str, asyncio.Task[None]] = {}  # by uuid
         self._over = over
+        self._mount_is_lost = mount_is_lost
 
     def ended(self, uuid: str, token: str, ports: Collection[int]) -> None:
         """A process has ended. ports: of the servers its disks lie on."""
-        if ports and are_left(ports):
+        if self._is_left(uuid, ports):
             log.info("a QEMU has ended, and what it wrote still waits here to be sent", vm=uuid)
             self.held[uuid] = asyncio.get_running_loop().create_task(self._drop(uuid, token, ports))
         else:
             self._over(uuid, token)
 
+    def _is_left(self, uuid: str, ports: Collection[int]) -> bool:
+        return self._mount_is_lost(uuid) or (bool(ports) and are_left(ports))
+
     async def _drop(self, uuid: str, token: str, ports: Collection[int]) -> None:
         wait_s, waited_s = LOOK_AGAIN_S, 0.0
         try:
-            while are_left(ports):
-                if waited_s >= PATIENCE_S:
+            while self._is_left(uuid, ports):
+                if waited_s >= PATIENCE_S and ports:
                     await end_sockets(ports)
                 await asyncio.sleep(wait_s)
                 waited_s, wait_s = waited_s + wait_s, min(LOOK_AGAIN_S_MAX, 2 * wait_s)

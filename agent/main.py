@@ -16,6 +16,7 @@ from agent.daemon import Daemon, Hands
 from agent.host import read_identity
 from agent.ledger import Ledger, LedgerError
 from agent.places import Places
+from agent.storage import StorageWatch
 from agent.watcher import LibvirtHypervisor
 from fleet.clock import SystemClock
 from fleet.config import ConfigError, read_secret
@@ -48,9 +49,12 @@ def main() -> int:
         clock = SystemClock()
         lock = hold_lock(Path(config.run_dir))
         try:
-            hypervisor = LibvirtHypervisor(config.libvirt_uri, clock, Places(config.node).resolve)
+            storage = StorageWatch()
+            hypervisor = LibvirtHypervisor(
+                config.libvirt_uri, clock, Places(config.node).resolve, storage.mount_is_lost
+            )
             ledger = Ledger(Path(config.state_dir), Path(config.run_dir), identity.boot_id)
-            await Daemon(config, identity, ledger, Hands(hypervisor, clock, token)).run(service)
+            await Daemon(config, identity, ledger, Hands(hypervisor, clock, token, storage)).run(service)
         except LedgerError as error:
             raise ServiceError(str(error)) from None
         finally:

@@ -19,7 +19,7 @@ from agent.places import Mount, read_mounts, storage_of_mount
 from agent.sockets import Socket, read_sockets
 from agent.workers import CrowdedError, StuckError, Workers
 from fleet.model import Disk, StorageReach
-from fleet.storage import Server, network_storage, servers_of
+from fleet.storage import Server, lies_on, network_storage, servers_of
 
 ASK_EVERY_S = 2.0
 ASK_TIMEOUT_S = 1.0
@@ -35,8 +35,7 @@ log = structlog.get_logger(part="storage")
 class StorageWatch:
     """Asks every shared storage of this node's VMs; `reaches` never blocks."""
 
-    def __init__(self, changed: Callable[[], None], mountinfo: Path = Path("/proc/self/mountinfo")) -> None:
-        self._changed = changed
+    def __init__(self, mountinfo: Path = Path("/proc/self/mountinfo")) -> None:
         self._mountinfo = mountinfo
         self._disks: dict[str, tuple[Disk, ...]] = {}  # by the VM's uuid
         self._failures: dict[str, int] = {}
@@ -55,14 +54,24 @@ class StorageWatch:
         """Return what the last round found."""
         return self._told
 
-    async def run(self) -> None:
-        """Ask until cancelled."""
+    def mount_is_lost(self, uuid: str) -> bool:
+        """Say whether a disk of the VM lies on a mounted storage that does not answer.
+
+        What its QEMU wrote there is the kernel's by now, which sends it when the server is back: nobody
+        can tell how much that is, or take it back.
+        """
+        lost = [name for name, failures in self._failures.items() if failures and not servers_of(name)]
+        return any(lies_on(disk.identity, name) for disk in self._disks.get(uuid, ()) for name in lost)
+
+    async def run(self, changed: Callable[[], None]) -> None:
+        """Ask until cancelled; changed is called when an answer differs from the last one."""
         while True:
-            await self.ask_all()
+            if await self.ask_all():
+                changed()
             await asyncio.sleep(ASK_EVERY_S)
 
-    async def ask_all(self) -> None:
-        """Ask every storage once, side by side."""
+    async def ask_all(self) -> bool:
+        """Ask every storage once, side by side; say whether anything has changed."""
         identities = [d.identity for disks in self._disks.values() for d in disks if d.shared and d.writable]
         network = sorted({name for identity in identities if (name := network_storage(identity))})
         mounts = self._mounts()
@@ -75,9 +84,8 @@ class StorageWatch:
         for reach in told:
             if reach not in self._told:
                 (log.info if reach.reached else log.warning)("storage", name=reach.storage, reached=reach.reached)
-        if told != self._told:
-            self._told = told
-            self._changed()
+        changed, self._told = told != self._told, told
+        return changed
 
     def _mounts(self) -> dict[str, Mount]:
         """Return every network mount by its storage, in use or not: other nodes need to know who reaches it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,7 +52,7 @@ log = structlog.get_logger(part="watcher")
 class LibvirtHypervisor:
     """agent.hypervisor.Hypervisor on libvirt and /proc."""
 
-    def __init__(self, uri: str, clock: Clock, resolve: Resolver, definitions_dir: Path | None = None) -> None:
+    def __init__(self, uri: str, clock: Clock, resolve: Resolver, mount_is_lost: Callable[[str], bool]) -> None:
         self.uri = uri
         self.clock = clock
         self._watch = Connection(uri)
@@ -67,7 +67,7 @@ class LibvirtHypervisor:
         self._watched: dict[str, tuple[int, str]] = {}  # process token → pidfd, uuid
         self._ran: set[str] = set()  # tokens of processes that were seen running here
         self._ends: dict[str, EndReason] = {}
-        self._leftovers = Leftovers(self._nothing_left)
+        self._leftovers = Leftovers(self._nothing_left, mount_is_lost)
         self._last: dict[str, tuple[int, int, bool]] = {}
         self._moving_vms: set[str] = set()
         self._looks: dict[str, bool] = {}  # uuid → look once more when the present look is over
@@ -76,8 +76,7 @@ class LibvirtHypervisor:
         self._ready = asyncio.Event()
         self._died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        definitions = definitions_dir or Path("/etc/libvirt/qemu")
-        self.definitions = Definitions(Connection(uri), resolve, definitions, self._look_at)
+        self.definitions = Definitions(Connection(uri), resolve, Path("/etc/libvirt/qemu"), self._look_at)
 
     # --- life
 

@@ -24,6 +24,7 @@ from agent.host import Identity, parse_bmc, read_bmc
 from agent.keeper_types import Probe, TellPeer
 from agent.ledger import Ledger
 from agent.main import hold_lock
+from agent.storage import StorageWatch
 from agent.workers import CrowdedError, StuckError, Workers
 from fleet.clock import SystemClock
 from fleet.messages import DestroyVm, ProbeAddress, ReleasedNotice, StartVm
@@ -64,7 +65,7 @@ class Agent:
         self.service = Service("test")
         self.hypervisor.go.set()
         ledger = Ledger(self.directory / "state", self.directory / "run", "boot-1")
-        hands = Hands(self.hypervisor, CLOCK, self.token)
+        hands = Hands(self.hypervisor, CLOCK, self.token, StorageWatch())
         self.daemon = Daemon(self.config, Identity("boot-1", "machine"), ledger, hands)
         self.task = asyncio.create_task(self.daemon.run(self.service))
 

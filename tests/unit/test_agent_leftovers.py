@@ -37,12 +37,17 @@ def leave_writes() -> tuple[socket.socket, int]:
     return server, int(server.getsockname()[1])
 
 
+def no_mount(_uuid: str) -> bool:
+    """No disk lies on a mount that is lost."""
+    return False
+
+
 async def test_an_ended_vm_is_gone_when_its_host_has_nothing_of_it_to_send() -> None:
     server, port = leave_writes()
     with server:
         assert are_left({port})
         gone: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        left = Leftovers(lambda uuid, token: gone.put_nowait((uuid, token)))
+        left = Leftovers(lambda uuid, token: gone.put_nowait((uuid, token)), no_mount)
         left.ended("u", "12:34", {port})
         assert list(left.held) == ["u"]
         assert gone.empty()
@@ -63,7 +68,7 @@ async def test_what_cannot_be_thrown_away_is_waited_for(monkeypatch: pytest.Monk
     server, port = leave_writes()
     with server:
         gone: list[str] = []
-        left = Leftovers(lambda uuid, _token: gone.append(uuid))
+        left = Leftovers(lambda uuid, _token: gone.append(uuid), no_mount)
         left.ended("u", "12:34", {port})
         async with asyncio.timeout(20):
             await tried.wait()
@@ -74,10 +79,23 @@ async def test_what_cannot_be_thrown_away_is_waited_for(monkeypatch: pytest.Monk
 
 def test_a_vm_that_left_nothing_is_gone_at_once() -> None:
     gone: list[str] = []
-    Leftovers(lambda uuid, _token: gone.append(uuid)).ended("u", "12:34", frozenset({1}))
-    Leftovers(lambda uuid, _token: gone.append(uuid)).ended("v", "12:35", frozenset())
+    Leftovers(lambda uuid, _token: gone.append(uuid), no_mount).ended("u", "12:34", frozenset({1}))
+    Leftovers(lambda uuid, _token: gone.append(uuid), no_mount).ended("v", "12:35", frozenset())
     assert gone == ["u", "v"]
 
 
 def test_only_the_servers_of_writable_disks_are_looked_at() -> None:
     assert ports_of(parse_domain(XML)) == {10810}
+
+
+async def test_what_lies_on_a_mount_without_its_server_is_there_until_it_answers() -> None:
+    """Its kernel alone knows what is still to be written, and will write it when the server is back."""
+    lost = {"u": True}
+    gone: asyncio.Queue[str] = asyncio.Queue()
+    left = Leftovers(lambda uuid, _token: gone.put_nowait(uuid), lambda uuid: lost.get(uuid, False))
+    left.ended("u", "12:34", frozenset())
+    left.ended("v", "12:35", frozenset())
+    assert (gone.get_nowait(), list(left.held)) == ("v", ["u"])
+    lost.clear()
+    async with asyncio.timeout(20):
+        assert await gone.get() == "u"

@@ -43,20 +43,19 @@ async def test_nbd_is_reached_when_it_greets(greeting: bytes, *, reached: bool) 
 
 
 async def test_one_question_that_fails_is_no_loss_and_two_are() -> None:
-    told: list[tuple[StorageReach, ...]] = []
     server, port = await serve(b"NBDMAGIC")
-    watch = StorageWatch(lambda: told.append(watch.reaches()), mountinfo=Path("/nonexistent"))
+    watch = StorageWatch(mountinfo=Path("/nonexistent"))
     name = f"nbd://127.0.0.1:{port}"
     disks = (Disk("vda", f"{name}/a", shared=True), Disk("vdb", "file:h1:/a.img"))
     watch.take(DefinitionRead(Definition("u", "a", "<domain/>", "h", disks)))
-    await watch.ask_all()
-    assert told == [(StorageReach(name, reached=True),)]
+    assert await watch.ask_all()
+    assert watch.reaches() == (StorageReach(name, reached=True),)
     server.close()
     await server.wait_closed()
-    await watch.ask_all()
-    assert len(told) == 1
-    await watch.ask_all()
-    assert told[1:] == [(StorageReach(name, reached=False),)]
+    assert not await watch.ask_all()
+    assert await watch.ask_all()
+    assert watch.reaches() == (StorageReach(name, reached=False),)
+    assert not watch.mount_is_lost("u")
 
 
 async def test_a_mount_that_hangs_is_lost_and_holds_up_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,11 +70,15 @@ async def test_a_mount_that_hangs_is_lost_and_holds_up_nothing(tmp_path: Path, m
 
     monkeypatch.setattr(os, "statvfs", hangs)
     monkeypatch.setattr(storage, "ASK_TIMEOUT_S", 0.1)
-    watch = StorageWatch(lambda: None, mountinfo)
+    watch = StorageWatch(mountinfo)
+    disk = Disk("vda", "nfs://filer:/export/a.qcow2", shared=True)
+    watch.take(DefinitionRead(Definition("u", "a", "<domain/>", "h", (disk,))))
     for _ in range(3):
         await watch.ask_all()
     assert watch.reaches() == (StorageReach("nfs://filer:/export", reached=False, stuck=True),)
     assert calls == ["/vms"]
+    assert watch.mount_is_lost("u")
+    assert not watch.mount_is_lost("v")
     server_is_back.set()
     while watch.reaches()[0].stuck:
         await watch.ask_all()

@@ -18,6 +18,7 @@ from agent.host import Identity
 from agent.keeper_types import OfferToPeer, RelayOffered
 from agent.ledger import Ledger
 from agent.relay import RelayDoor
+from agent.storage import StorageWatch
 from aggregator.core.events import NodeState
 from fleet.clock import SystemClock
 from fleet.sealing import NONCE_CHARACTERS, Claim
@@ -75,7 +76,7 @@ class Agent:
         hypervisor = FakeHypervisor(clock)
         hypervisor.go.set()
         ledger = Ledger(directory / name, directory / f"{name}-run", f"boot-{name}")
-        hands = Hands(hypervisor, clock, f"token-of-{name}")
+        hands = Hands(hypervisor, clock, f"token-of-{name}", StorageWatch())
         self.service = Service("test")
         self.daemon = Daemon(config, Identity(f"boot-{name}", f"machine-{name}"), ledger, hands)
         self.task = asyncio.create_task(self.daemon.run(self.service))
