@@ -49,6 +49,8 @@ VERBS = {
     "label": Verb("maintenance:label", "Set or take off labels of a node or VM."),
     "fence": Verb("fencing:fence", "Make sure that a node runs nothing any more."),
     "confirm-gone": Verb("fencing:confirm_gone", "Vouch that a VM's old run is gone for good."),
+    "disarm": Verb("arming:disarm", "Fence, start and move nothing by itself, for a while."),
+    "arm": Verb("arming:arm", "Let virtward act by itself again."),
     "node": Verb("node:node", "Let nodes join: token, approve."),
     "config": Verb("config:config", "Show or change the fleet's settings."),
     "place": Verb("offline:place", "Judge placement scenarios from a file, without a fleet."),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct, convert, structs
 
 from aggregator.core import events as ev
+from aggregator.core.arming import scope_key, scope_words
 from aggregator.core.events import Event, VmVerb
 from aggregator.core.manifest import check_object
 from aggregator.core.objects import NodeSpec, Taint, TaintEffect, VirtualMachine, VmSpec
@@ -147,6 +148,24 @@ def _fence(ask: Ask) -> list[Event]:
     return [ev.FenceRequested(at=ask.at, name=node.name, who=WHO)]
 
 
+def _scope(ask: Ask) -> tuple[str, str]:
+    node = ask.node().name if "node" in ask.arguments else ""
+    return node, ask.vm().name if "vm" in ask.arguments else ""
+
+
+def _disarm(ask: Ask) -> list[Event]:
+    node, vm = _scope(ask)
+    until = ask.at + parse_duration_s(ask.text("for")) if "for" in ask.arguments else 0.0
+    return [ev.Disarmed(at=ask.at, node=node, vm=vm, until=until, who=WHO)]
+
+
+def _arm(ask: Ask) -> list[Event]:
+    node, vm = _scope(ask)
+    if scope_key(node, vm) not in ask.state.disarmed:
+        raise RefusedError(f"{scope_words(node, vm)} is not disarmed")
+    return [ev.Armed(at=ask.at, node=node, vm=vm, who=WHO)]
+
+
 def _confirm_gone(ask: Ask) -> list[Event]:
     return [ev.VmGoneConfirmed(at=ask.at, name=ask.vm().name, who=WHO)]
 
@@ -241,11 +260,13 @@ def _config(ask: Ask) -> list[Event]:
 
 VERBS: dict[str, Callable[[Ask], list[Event]]] = {
     "apply": _apply,
+    "arm": _arm,
     "cancel": _cancel,
     "config": _config,
     "confirmGone": _confirm_gone,
     "cordon": _cordon,
     "delete": _delete,
+    "disarm": _disarm,
     "drain": _drain,
     "fence": _fence,
     "label": _label,

@@ -13,7 +13,7 @@ from http import HTTPStatus
 import structlog
 from aiohttp import web
 
-from aggregator.api import cluster, fencing, history, lists, moves, nodes, vm_verbs, vms
+from aggregator.api import arming, cluster, fencing, history, lists, moves, nodes, vm_verbs, vms
 from aggregator.api.auth import Door
 from aggregator.api.bodies import BODY_BYTES_MAX
 from aggregator.api.calls import Call
@@ -35,6 +35,7 @@ API_ROUTES: tuple[Route, ...] = (
     *vm_verbs.ROUTES,
     *moves.ROUTES,
     *fencing.ROUTES,
+    *arming.ROUTES,
     *history.ROUTES,
     *cluster.ROUTES,
 )

@@ -15,8 +15,9 @@ from aggregator.api.problems import conflict
 from aggregator.api.router import Route
 from aggregator.api.vm_state import vm_record
 from aggregator.api.writes import commit
+from aggregator.core.arming import acts
 from aggregator.core.events import Event, FenceRequested, OffConfirmed, PowerAnswer, VmGoneConfirmed
-from aggregator.core.lookups import ALIVE, acts, current_report
+from aggregator.core.lookups import ALIVE, counts_from, current_report
 from aggregator.core.moments import span
 from aggregator.core.state import NodeRecord, State, VmRecord
 
@@ -54,7 +55,7 @@ def _refuse_ladder(state: State, record: NodeRecord) -> None:
             f"node {record.name} has no fence device in spec.fencing; "
             f"switch it off by hand and vouch for it: virtward fence {record.name} --confirm-off"
         )
-    if not acts(state.config):
+    if not acts(state):
         raise conflict(
             "the fleet only observes (mode Observe), so nothing is fenced; begin with: virtward config set mode=Act"
         )
@@ -64,7 +65,7 @@ def speaks_against_off(state: State, record: NodeRecord, now: float) -> str:
     """Return what shows that a node is not off, empty if nothing does."""
     if record.connected and now - record.last_sign < state.config.suspect_after:
         return f"its agent was heard {span(now - record.last_sign)} ago"
-    waited = now - state.started_at
+    waited = now - counts_from(state)
     if not record.seen and record.machine_id and waited < state.config.lost_after:
         return f"this aggregator started {span(waited)} ago, so the node has had no time to speak yet"
     if record.suspicion is None:

@@ -69,6 +69,21 @@ class GoneOrder(_Order):
     typed_name: str | None = None
 
 
+class DisarmOrder(_Order):
+    """node or vm, or neither for the fleet. forSeconds: after that it arms itself; null: no end."""
+
+    node: str | None = None
+    vm: str | None = None
+    for_seconds: float | None = None
+
+
+class ArmOrder(_Order):
+    """node or vm, or neither for the fleet."""
+
+    node: str | None = None
+    vm: str | None = None
+
+
 class Apply(_Order):
     """documents: manifests. strict: what would be a warning is an error."""
 
@@ -116,7 +131,8 @@ class Problem(Struct):
 
 _TYPES = (
     VirtualMachine, Node, Migration, Drain, Incident, EventView, Explanation, VerbOrder, MigrateOrder,
-    DrainOrder, Uncordon, TaintOrder, FenceOrder, GoneOrder, Apply, Applied, Token, List, Problem,
+    DrainOrder, Uncordon, TaintOrder, FenceOrder, GoneOrder, DisarmOrder, ArmOrder, Apply, Applied,
+    Token, List, Problem,
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
+from aggregator.core.arming import decide_arming
 from aggregator.core.draft import Decision, Draft
 from aggregator.core.drain import decide_drains
 from aggregator.core.evidence import decide_evidence, decide_readiness, decide_trust
@@ -28,6 +29,7 @@ from aggregator.core.state import State
 from aggregator.core.storage_loss import decide_storage, decide_storage_recovery
 
 STAGES: tuple[Callable[[Draft], None], ...] = (
+    decide_arming,
     decide_brake,
     decide_nodes,
     decide_orders,

@@ -6,9 +6,10 @@ A drain is over when nothing is bound to its node. Pure.
 
 from __future__ import annotations
 
+from aggregator.core.arming import acts
 from aggregator.core.draft import Draft
 from aggregator.core.events import DrainChanged, MigrationPhase, MigrationQueued, RunOutcome, StopDecided
-from aggregator.core.lookups import acts, binding_to, bound_to, can_order
+from aggregator.core.lookups import binding_to, bound_to, can_order
 from aggregator.core.migrate import why_not_migratable
 from aggregator.core.seats import migration_targets, stays_in_maintenance
 from aggregator.core.state import DrainRecord, NodeRecord, State, VmRecord
@@ -40,7 +41,7 @@ def eviction_method(state: State, vm: VmRecord) -> tuple[str, str]:
 
 def decide_drains(draft: Draft) -> None:
     """Move every running drain on."""
-    if not acts(draft.state.config):
+    if not acts(draft.state):
         return
     for drain in draft.state.drains.values():
         node = draft.state.nodes.get(drain.node)

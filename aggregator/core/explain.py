@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from aggregator.core.arming import acts, arm_command, disarmed_words
 from aggregator.core.events import NodeState, VmPhase
-from aggregator.core.lookups import CONVICTED, acts, open_orders, survives_loss, wants_run
+from aggregator.core.lookups import CONVICTED, open_orders, survives_loss, wants_run
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.state import Binding, HistoryLine, NodeRecord, State, VmRecord
 from aggregator.core.views_node import not_ready
@@ -107,7 +108,8 @@ def _waits_of_vm(state: State, record: VmRecord) -> tuple[list[str], list[str]]:
     ways: list[str] = []
     if record.deleting:
         waits.append("It is being deleted; its name and disks are free once every node it is bound to has let it go.")
-    if not acts(state.config):
+    _held_text(state, {record.home or record.owner}, record.name, waits, ways)
+    if not acts(state):
         waits.append("The fleet only observes (mode Observe): nothing is started, moved or fenced.")
         ways.append("virtward config set mode=Act")
     for order in open_orders(state, record):
@@ -187,6 +189,7 @@ def _waits_of_node(state: State, record: NodeRecord) -> tuple[list[str], list[st
         waits.append(f"It takes no VMs: {sentence}.")
         if reason == "NotApproved" or record.state is NodeState.JOINING:
             ways.append(f"virtward node approve {record.name}")
+    _held_text(state, {record.name}, "", waits, ways)
     if record.spec.unschedulable:
         waits.append("It is cordoned by a person: nothing new is placed on it.")
         ways.append(f"virtward uncordon {record.name}")
@@ -209,6 +212,14 @@ def _waits_of_node(state: State, record: NodeRecord) -> tuple[list[str], list[st
     if record.incident:
         ways.append(f"virtward describe incident {record.incident}")
     return waits, ways
+
+
+def _held_text(state: State, nodes: set[str], vm: str, waits: list[str], ways: list[str]) -> None:
+    for held in state.disarmed.values():
+        if (not held.node and not held.vm) or held.node in nodes - {""} or (vm and held.vm == vm):
+            words = disarmed_words(held)
+            waits.append(f"{words[0].upper()}{words[1:]}: virtward does nothing to it by itself.")
+            ways.append(arm_command(held))
 
 
 def _drain_text(state: State, record: NodeRecord, waits: list[str], ways: list[str]) -> None:

@@ -247,6 +247,23 @@ class FenceRequested(Event, frozen=True, kw_only=True):
     who: str = ""
 
 
+class Disarmed(Event, frozen=True, kw_only=True):
+    """A person stops automatic action on a node, a VM or, with neither, the fleet. until: fleet time; 0: no end."""
+
+    node: str = ""
+    vm: str = ""
+    until: float = 0.0
+    who: str = ""
+
+
+class Armed(Event, frozen=True, kw_only=True):
+    """A person ends a disarming of the same scope."""
+
+    node: str = ""
+    vm: str = ""
+    who: str = ""
+
+
 class DrainRequested(Event, frozen=True, kw_only=True):
     """A person empties a node. deadline_s: 0 means none."""
 

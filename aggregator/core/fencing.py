@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from math import inf
 
+from aggregator.core.arming import scope_key, why_held
 from aggregator.core.draft import Draft
 from aggregator.core.events import FenceFailed, NodeState, PowerAnswer
 from aggregator.core.fence_questions import ask, usable_rungs, waits_for
 from aggregator.core.fencing_device import devices_of
-from aggregator.core.lookups import CONVICTED, acts, bound_to, pinned_to, survives_loss
+from aggregator.core.lookups import CONVICTED, bound_to, pinned_to, survives_loss
 from aggregator.core.nodes import beats_again, evidence_of, may_convict, silence_s, step
 from aggregator.core.policy import off_orders_per_hour_max
 from aggregator.core.proofs import is_listener
@@ -34,6 +35,8 @@ def would_move(state: State, node: NodeRecord) -> list[str]:
 
 
 def _would_move(state: State, vm: VmRecord, node: NodeRecord) -> bool:
+    if scope_key(vm=vm.name) in state.disarmed and not vm.start_wanted:
+        return False
     return survives_loss(vm) and pinned_to(vm) != node.name and not _runs_elsewhere(state, vm, node)
 
 
@@ -69,6 +72,8 @@ def why_not_shot(draft: Draft, node: NodeRecord) -> str:
     """Return which device, limit or doubt forbids an off order to this node now, silent or not; empty if none does."""
     state = draft.state
     in_flight = sum(1 for n in state.nodes.values() if n.state is NodeState.FENCING)
+    if held := _held(state, node):
+        return held
     if runs_here(state, node):
         return "this aggregator runs on it, and never convicts its own host"
     if not usable_rungs(node):
@@ -80,6 +85,10 @@ def why_not_shot(draft: Draft, node: NodeRecord) -> str:
     if in_flight >= state.config.fences_in_flight_max:
         return "enough other nodes are being fenced"
     return _hour_is_full(draft, node)
+
+
+def _held(state: State, node: NodeRecord) -> str:
+    return "" if node.fence_wanted else why_held(state, node=node.name)
 
 
 def _not_shown_silent(draft: Draft, node: NodeRecord) -> str:
@@ -124,12 +133,7 @@ def _walk(draft: Draft, node: NodeRecord, attempt: FenceAttempt) -> None:
     """Send the next off order once the last one is answered or its slot is over."""
     rungs = usable_rungs(node)
     if not attempt.tries:
-        if rungs and not draft.due(_listened_until(node, rungs[0])):
-            return  # a rung above it has its time
-        if rungs:
-            ask(draft, node, rungs[0], "off", "fencing", OFF_TIMEOUT_S)
-        else:
-            _give_up(draft, node, attempt)
+        _order_first(draft, node, attempt, rungs)
         return
     if waits_for(draft, node, "off"):
         return
@@ -144,6 +148,15 @@ def _walk(draft: Draft, node: NodeRecord, attempt: FenceAttempt) -> None:
     elif not may_convict(draft) and (attempt.living or not _not_shown_silent(draft, node)):
         # else a new life of the aggregator, or a doubt: asked again before anybody is switched off
         ask(draft, node, following, "off", "fencing", OFF_TIMEOUT_S)
+
+
+def _order_first(draft: Draft, node: NodeRecord, attempt: FenceAttempt, rungs: list[int]) -> None:
+    if held := _held(draft.state, node):
+        _give_up(draft, node, attempt, held)
+    elif not rungs:
+        _give_up(draft, node, attempt)
+    elif draft.due(_listened_until(node, rungs[0])):  # else a rung above it has its time
+        ask(draft, node, rungs[0], "off", "fencing", OFF_TIMEOUT_S)
 
 
 def _listened_until(node: NodeRecord, rung: int) -> float:
@@ -183,22 +196,26 @@ def _why_no_more(draft: Draft, node: NodeRecord, attempt: FenceAttempt, *, carri
         return "it beats again"
     if draft.state.brake_closed:
         return "the brake is closed: too many nodes fell silent"
-    return ""
+    return _held(draft.state, node)
 
 
 def _give_up(draft: Draft, node: NodeRecord, attempt: FenceAttempt, why: str = "") -> None:
     reads = node.suspicion.reads if node.suspicion is not None else []
     said = f"; status says {reads[-1].answer.lower()}" if reads else ""
-    detail = ("; ".join(attempt.notes) or "no answer to the off order") + said + (f"; {why}" if why else "")
+    detail = ("; ".join(attempt.notes) or _unanswered(attempt)) + said + (f"; {why}" if why else "")
     draft.add(FenceFailed(at=draft.now, node=node.name, detail=detail, cause=node.fact))
     step(draft, node, NodeState.LOST, f"fencing gave no proof: {detail}")
+
+
+def _unanswered(attempt: FenceAttempt) -> str:
+    return "no answer to the off order" if attempt.tries else "no off order was given"
 
 
 def _power_on(draft: Draft, node: NodeRecord) -> None:
     inert = node.inert
     if inert is None or not inert.by_our_off or node.power_on_asked_at >= inert.at:
         return
-    if node.spec.after_fence != "On" or node.drain or not acts(draft.state.config):
+    if node.spec.after_fence != "On" or node.drain or why_held(draft.state, node=node.name):
         return
     if bound_to(draft.state, node.name) or not draft.due(inert.at):
         return

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aggregator.core import events as ev
-from aggregator.core import fold_evidence, fold_fencing, fold_moves, fold_nodes, fold_storage, fold_vms, history
+from aggregator.core import (
+    fold_arming,
+    fold_evidence,
+    fold_fencing,
+    fold_moves,
+    fold_nodes,
+    fold_storage,
+    fold_vms,
+    history,
+)
 from aggregator.core.events import Event, NodeState
 from aggregator.core.policy import read_config
 from aggregator.core.reconcile import ABOUT_STORE
@@ -154,6 +163,7 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.IncidentOpened: _incident_opened,
     ev.IncidentNoted: _incident_noted,
     ev.IncidentClosed: _incident_closed,
+    **fold_arming.HANDLERS,
     **fold_nodes.HANDLERS,
     **fold_evidence.HANDLERS,
     **fold_fencing.HANDLERS,

@@ -13,6 +13,7 @@ from msgspec import structs
 from aggregator.core import events as ev
 from aggregator.core.events import Event, Transition
 from aggregator.core.evidence_words import end_words, observer_of, power_words, probe_words
+from aggregator.core.moments import rfc3339
 from aggregator.core.state import (
     HISTORY_MAX,
     INCIDENT_STEPS_MAX,
@@ -68,6 +69,11 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.StartDecided: lambda e: f"run {e.run} at epoch {e.epoch}",
     ev.BindingFreed: lambda e: f"proof {e.proof}" + (f", {e.end}" if e.end else ""),
     ev.RunEnded: lambda e: f"run {e.run} {e.outcome}",
+    ev.Disarmed: lambda e: (
+        ("" if e.node or e.vm else "the fleet ") + (f"until {rfc3339(e.until)}" if e.until else "with no end")
+    ).strip(),
+    ev.Armed: lambda e: "" if e.node or e.vm else "the fleet",
+    ev.DisarmEnded: lambda e: "" if e.node or e.vm else "the fleet",
     ev.StopDecided: lambda e: e.outcome,
     ev.VmPhaseChanged: lambda e: e.phase,
     ev.PlacementRefused: lambda e: "; ".join(

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from aggregator.core.events import NodeState, RunOutcome
-from aggregator.core.policy import ClusterConfig, share_of
+from aggregator.core.policy import share_of
 from aggregator.core.state import Binding, NodeRecord, OrderRecord, SeenReport, State, VmRecord
 from fleet.model import LedgerState, QemuState, RunStrategy, VmReport
 
 CONVICTED = (NodeState.LOST, NodeState.FENCING, NodeState.FENCED)
 SILENT = (NodeState.SUSPECT, NodeState.AGENT_LOST, *CONVICTED)
 ALIVE = (QemuState.RUNNING, QemuState.PAUSED)
-
-
-def acts(config: ClusterConfig) -> bool:
-    """Return whether the fleet acts or only observes."""
-    return config.mode == "Act"
 
 
 def can_order(node: NodeRecord | None) -> bool:
@@ -136,9 +131,15 @@ def grace_over(state: State, now: float) -> bool:
     """Return whether the start-up grace has ended: enough nodes seen, or long enough waited."""
     known = [n for n in state.nodes.values() if n.approved and n.machine_id]
     needed = share_of(state.config.startup_grace.seen, len(known), up=True)
-    if sum(1 for n in known if n.seen) >= max(needed, min(1, len(known))):
+    again = state.armed_at > state.started_at
+    if sum(1 for n in known if n.seen and (n.connected or not again)) >= max(needed, min(1, len(known))):
         return True
-    return now >= state.started_at + state.config.startup_grace.at_most
+    return now >= counts_from(state) + state.config.startup_grace.at_most
+
+
+def counts_from(state: State) -> float:
+    """Return from when silences and the grace count: this life's start, or the last arming in it."""
+    return max(state.started_at, state.armed_at)
 
 
 def doubt_over_at(state: State) -> float:

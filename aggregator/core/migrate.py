@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 
+from aggregator.core.arming import acts
 from aggregator.core.draft import Draft
 from aggregator.core.events import MigrationChanged, MigrationPhase, NodeState, OwnerChanged
 from aggregator.core.fold_moves import ENDED
 from aggregator.core.lookups import (
-    acts,
     binding_to,
     can_order,
+    counts_from,
     current_report,
     gives_vms,
     grace_over,
@@ -144,12 +145,12 @@ def _queued(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
         _step(draft, migration, MigrationPhase.FAILED, f"it no longer runs on {migration.source}")
         return
     if not grace_over(state, draft.now):
-        draft.look_again(state.started_at + state.config.startup_grace.at_most)
+        draft.look_again(counts_from(state) + state.config.startup_grace.at_most)
         return  # who has not spoken yet in this life of the aggregator is no reason to fail
     if source.state not in {NodeState.UP, NodeState.SUSPECT, NodeState.UNSEEN}:
         _step(draft, migration, MigrationPhase.FAILED, f"{source.name} is {source.state}")
         return
-    if not can_order(source) or not acts(state.config) or open_orders(state, vm):
+    if not can_order(source) or not acts(state) or open_orders(state, vm):
         return
     if why := why_not_migratable(state, vm):
         _step(draft, migration, MigrationPhase.FAILED, why)

@@ -15,9 +15,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from aggregator.core.actions import CloseSession
+from aggregator.core.arming import acts
 from aggregator.core.draft import Draft
 from aggregator.core.events import BrakeChanged, NodeProven, NodeState, NodeStateChanged, ProofKind
-from aggregator.core.lookups import SILENT, acts, doubt_over_at, grace_over
+from aggregator.core.lookups import SILENT, counts_from, doubt_over_at, grace_over
 from aggregator.core.policy import RECONNECT_DELAY_S_MAX, lost_nodes_max
 from aggregator.core.proofs import off_proof
 from aggregator.core.reference import reference_doubt, runs_here
@@ -111,18 +112,18 @@ def unseen_too_long(draft: Draft, node: NodeRecord) -> bool:
     if node.state is not NodeState.UNSEEN or node.connected or not (node.approved and node.machine_id):
         return False
     state = draft.state
-    return draft.due(state.started_at + max(state.config.unseen_at_least, 2 * RECONNECT_DELAY_S_MAX))
+    return draft.due(counts_from(state) + max(state.config.unseen_at_least, 2 * RECONNECT_DELAY_S_MAX))
 
 
 def may_convict(draft: Draft) -> str:
     """Return why nobody may be convicted now; empty if verdicts may be given (S6, S7, S9)."""
     state = draft.state
-    if not acts(state.config):
+    if not acts(state):
         return "the fleet only observes"
     if state.behind:
         return "the store is older than what agents have obeyed"
     if not grace_over(state, draft.now):
-        draft.look_again(state.started_at + state.config.startup_grace.at_most)
+        draft.look_again(counts_from(state) + state.config.startup_grace.at_most)
         return "the start-up grace is not over"
     if not draft.due(doubt_over_at(state)):
         return f"the aggregator doubts itself: {state.doubt}"
@@ -133,7 +134,7 @@ def may_convict(draft: Draft) -> str:
 
 def silence_s(draft: Draft, node: NodeRecord) -> float:
     """Return for how long the node has been silent, in this life and since the last doubt."""
-    return draft.now - max(node.last_sign, draft.state.started_at, draft.state.doubted_at)
+    return draft.now - max(node.last_sign, counts_from(draft.state), draft.state.doubted_at)
 
 
 def beats_again(draft: Draft, node: NodeRecord) -> bool:
@@ -202,7 +203,7 @@ def _unseen(draft: Draft, node: NodeRecord) -> None:
 
 
 def _up(draft: Draft, node: NodeRecord) -> None:
-    base = max(node.last_sign, draft.state.started_at, draft.state.doubted_at)
+    base = max(node.last_sign, counts_from(draft.state), draft.state.doubted_at)
     if draft.due(base + draft.state.config.suspect_after):
         ended = f", its connection {node.ended_how}" if node.ended_how else ""
         step(draft, node, NodeState.SUSPECT, f"no beat for {draft.now - base:.1f} s{ended}")

@@ -7,6 +7,7 @@ aggregator, as a node's does; simulator and tests take it for a violation.
 
 from __future__ import annotations
 
+from aggregator.core.arming import why_vm_held
 from aggregator.core.draft import Draft
 from aggregator.core.events import MigrationPhase, NodeState, RunOutcome, VmPhase, VmPhaseChanged
 from aggregator.core.lookups import current_report, wants_run
@@ -76,9 +77,10 @@ def phase_of(state: State, now: float, vm: VmRecord) -> tuple[VmPhase, str]:
             return VmPhase.UNKNOWN, f"it may run on {nodes}"
         if vm.held_until > now:
             return VmPhase.CRASH_LOOP_BACK_OFF, vm.held_why
+        held = "" if vm.start_wanted else why_vm_held(state, vm)
         if vm.outcome in {RunOutcome.FAILED, RunOutcome.EVICTED}:
-            return VmPhase.RECOVERING, start_reason(vm)
-        return VmPhase.PENDING, start_reason(vm)
+            return VmPhase.RECOVERING, held or start_reason(vm)
+        return VmPhase.PENDING, held or start_reason(vm)
     if vm.outcome is None:
         return VmPhase.STOPPED, f"its run strategy is {vm.spec.run_strategy}"
     return _OUTCOMES[vm.outcome], f"its last run {vm.outcome.lower()}"

@@ -8,6 +8,7 @@ anything changes. Pure.
 
 from __future__ import annotations
 
+from aggregator.core.arming import acts, why_vm_held
 from aggregator.core.draft import Draft
 from aggregator.core.events import (
     MigrationPhase,
@@ -18,8 +19,8 @@ from aggregator.core.events import (
     VmVerb,
 )
 from aggregator.core.lookups import (
-    acts,
     can_order,
+    counts_from,
     current_report,
     grace_over,
     open_orders,
@@ -39,10 +40,10 @@ def decide_starts(draft: Draft) -> None:
     """Place and start, as one batch, every VM that should run and may."""
     state = draft.state
     waiting = [vm for vm in state.vms.values() if _may_start(draft, vm)]
-    if not waiting or not acts(state.config):
+    if not waiting or not acts(state):
         return
     if not grace_over(state, draft.now):
-        draft.look_again(state.started_at + state.config.startup_grace.at_most)
+        draft.look_again(counts_from(state) + state.config.startup_grace.at_most)
         return
     waiting.sort(key=lambda vm: (-vm.spec.restart_priority, vm.created, vm.name))
     in_flight = _starts_in_flight(state)
@@ -92,6 +93,7 @@ def _may_start(draft: Draft, vm: VmRecord) -> bool:
         not vm.run_open
         and not vm.bindings
         and wants_run(vm)
+        and (vm.start_wanted or not why_vm_held(draft.state, vm))
         and draft.due(vm.held_until)
         and draft.due(vm.retry_at)
         and not open_orders(draft.state, vm)
@@ -140,7 +142,7 @@ def decide_stops(draft: Draft) -> None:
         if not vm.run_open:
             continue
         halted = vm.spec.run_strategy is RunStrategy.HALTED and not vm.start_wanted
-        if halted and vm.stopping is None and acts(draft.state.config):
+        if halted and vm.stopping is None and acts(draft.state):
             draft.add(
                 StopDecided(
                     at=draft.now,

@@ -50,6 +50,16 @@ class IncidentRecord(Struct):
     vms: list[str] = field(default_factory=list)
 
 
+class Disarming(Struct, frozen=True):
+    """A person has stopped automatic action: on a node, a VM, or (neither) the fleet. until: 0 is no end."""
+
+    node: str
+    vm: str
+    since: float
+    until: float
+    who: str
+
+
 class HistoryLine(Struct, frozen=True):
     """One line of history; the same stream feeds events, explain, logs and stories."""
 
@@ -95,6 +105,8 @@ class State(Struct):
     behind: str = ""  # why this aggregator only reconciles: an agent obeyed what this store does not hold
     met: Leadership | None = None  # the highest such leadership
     store_incident: str = ""
+    disarmed: dict[str, Disarming] = field(default_factory=dict)  # by scope (arming.scope_key)
+    armed_at: float = 0.0  # when a disarming ended last: every silence counts from then
     off_orders: list[float] = field(default_factory=list)
     storage_losses: dict[str, StorageLoss] = field(default_factory=dict)  # by storage, while a node does not reach it
     foreign: dict[str, dict[str, VmReport]] = field(default_factory=dict)  # node -> uuid -> report

@@ -10,6 +10,7 @@ Storage that is back lets its VMs run on where they are. Pure.
 from __future__ import annotations
 
 from aggregator.core.actions import SendProbe
+from aggregator.core.arming import why_held
 from aggregator.core.draft import Draft
 from aggregator.core.events import (
     IncidentClosed,
@@ -28,7 +29,6 @@ from aggregator.core.events import (
 from aggregator.core.fencing import why_not_shot
 from aggregator.core.fold_storage import ABOUT
 from aggregator.core.lookups import (
-    acts,
     bound_to,
     can_order,
     current_report,
@@ -91,12 +91,12 @@ def decide_storage_recovery(draft: Draft) -> None:
     for vm in state.vms.values():
         _run_on(draft, vm)
     marked = [node for node in state.nodes.values() if node.storage_marked and node.state is NodeState.UP]
-    if not marked or state.config.storage_loss_policy != "Recover" or not acts(state.config):
+    if not marked or state.config.storage_loss_policy != "Recover":
         return
     if not grace_over(state, draft.now) or not draft.due(doubt_over_at(state)):
         return
     for node in marked:
-        if not draft.transitions and _is_due(draft, node):
+        if not draft.transitions and not why_held(state, node=node.name) and _is_due(draft, node):
             _recover(draft, node)
 
 
@@ -178,7 +178,7 @@ def _is_due(draft: Draft, node: NodeRecord) -> bool:
 def _recover(draft: Draft, node: NodeRecord) -> None:
     """End what stands still and restarts elsewhere, move the rest, and fence what does not end."""
     for vm in bound_to(draft.state, node.name):
-        if vm.owner != node.name or not vm.run_open or vm.stopping is not None:
+        if vm.owner != node.name or not vm.run_open or vm.stopping is not None or why_held(draft.state, vm=vm.name):
             continue
         if is_stopped_by(draft.state, node, vm):
             _end(draft, node, vm)
@@ -261,7 +261,7 @@ def _run_on(draft: Draft, vm: VmRecord) -> None:
     if seen is None or not seen.report.paused_on_io_error or node is None:
         return
     report = current_report(draft.state, vm, vm.owner)
-    if report is None or report.state is not QemuState.PAUSED or not acts(draft.state.config):
+    if report is None or report.state is not QemuState.PAUSED or why_held(draft.state, node.name, vm.name):
         return
     if not vm.run_open or vm.stopping is not None or vm.pause_asked is not None:
         return

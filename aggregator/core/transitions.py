@@ -124,6 +124,13 @@ class BrakeChanged(Transition, frozen=True, kw_only=True):
     nodes: tuple[str, ...]
 
 
+class DisarmEnded(Transition, frozen=True, kw_only=True):
+    """A disarming is over because its time is."""
+
+    node: str = ""
+    vm: str = ""
+
+
 class ReconcileEnded(Transition, frozen=True, kw_only=True):
     """Everybody is accounted for: this aggregator leads, in a term above all that were obeyed."""
 

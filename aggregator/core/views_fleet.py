@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from aggregator.core.arming import acts, arm_command, disarmed_words
 from aggregator.core.fold_moves import ENDED
-from aggregator.core.lookups import acts, grace_over
+from aggregator.core.lookups import counts_from, grace_over
 from aggregator.core.moments import rfc3339
 from aggregator.core.policy import ClusterConfig, write_config
 from aggregator.core.state import State
@@ -51,10 +52,14 @@ def _counts(words: Iterable[str]) -> dict[str, int]:
 def holds(state: State, now: float) -> list[str]:
     """Return what keeps virtward from acting now, a sentence each; empty if nothing does."""
     found = []
-    if not acts(state.config):
+    if not acts(state):
         found.append("the fleet only observes (mode Observe): nothing is fenced, started or moved")
+    found += [
+        f"{disarmed_words(held)}: nothing of it is fenced, started or moved without a person ({arm_command(held)})"
+        for held in state.disarmed.values()
+    ]
     if state.nodes and not grace_over(state, now):
-        until = rfc3339(state.started_at + state.config.startup_grace.at_most)
+        until = rfc3339(counts_from(state) + state.config.startup_grace.at_most)
         found.append(f"start-up grace until {until}, or until {state.config.startup_grace.seen} of the nodes were seen")
     if state.brake_closed:
         found.append("the brake is closed: too many nodes fell silent at once, so nothing is fenced without a person")

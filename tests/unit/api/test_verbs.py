@@ -262,3 +262,37 @@ async def test_approval_is_asked_once(api: Api, world: World) -> None:
     position = world.state.position
     await api("POST", "/api/v1/nodes/n1:approve")
     assert world.state.position == position
+
+
+async def test_a_disarmed_fleet_starts_nothing_by_itself(api: Api, world: World) -> None:
+    answer = await api("POST", "/api/v1/disarm", {"forSeconds": 600})
+    assert (answer.status, "the fleet is disarmed by admin until" in answer.body["holds"][0]) == (200, True)
+    await api("PUT", "/api/v1/vms/web-1", a_vm("web-1"))
+    world.run(2)
+    assert world.state.vms["web-1"].phase is VmPhase.PENDING
+    assert "is disarmed by admin" in (await api("GET", "/api/v1/vms/web-1")).body["status"]["reason"]
+    explained = await api("GET", "/api/v1/explain/vms/web-1")
+    assert "virtward arm" in explained.body["text"]
+    assert (await api("POST", "/api/v1/arm")).body == {"holds": []}
+    world.run(2)
+    assert phase_of(world) is VmPhase.RUNNING
+
+
+async def test_a_start_is_obeyed_although_the_vm_is_disarmed(api: Api, world: World) -> None:
+    await api("PUT", "/api/v1/vms/web-1", a_vm("web-1", strategy="Manual"))
+    await api("POST", "/api/v1/disarm", {"vm": "web-1"})
+    await api("POST", "/api/v1/vms/web-1:start")
+    world.run(2)
+    assert phase_of(world) is VmPhase.RUNNING
+
+
+async def test_disarming_takes_one_scope_that_exists_and_a_time(api: Api, world: World) -> None:
+    position = world.state.position
+    assert (await api("POST", "/api/v1/disarm", {"node": "n9"})).status == 404
+    assert (await api("POST", "/api/v1/arm", {"vm": "v9"})).status == 404
+    assert (await api("POST", "/api/v1/disarm", {"node": "n1", "vm": "web-1"})).status == 400
+    for seconds in (0, -1, True, "2h", 1e12):
+        assert (await api("POST", "/api/v1/disarm", {"forSeconds": seconds})).status == 400
+    assert (await api("POST", "/api/v1/disarm?dryRun=1", {"node": "n1"})).body["holds"]
+    assert (await api("POST", "/api/v1/arm", {"node": "n1"})).status == 200
+    assert (world.state.position, world.state.disarmed) == (position, {})

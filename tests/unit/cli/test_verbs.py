@@ -364,3 +364,17 @@ def test_describe_says_of_a_repeated_observation_how_often_and_until_when(speake
     _, out, _ = virtward("describe", "incident", "inc-1")
     assert "no answer within 1 s  (12 times, last 2026-01-01T00:00:13.000Z)" in out
     assert out.count("times") == 1
+
+
+def test_disarm_and_arm_name_their_scope(speaker: Speaker, virtward: Virtward) -> None:
+    speaker.says("POST", "/api/v1/disarm", {"holds": ["node h1 is disarmed"]})
+    speaker.says("POST", "/api/v1/arm", {"holds": []})
+    assert virtward("disarm", "--node", "h1", "--vm", "web-1")[0] == 2
+    assert virtward("disarm", "--for", "soon")[0] == 2
+    assert speaker.heard == []
+    assert virtward("disarm", "--for", "2h", "--node", "node/h1")[:2] == (
+        0,
+        "node/h1: disarmed for 2h\n  node h1 is disarmed\n",
+    )
+    assert virtward("arm")[:2] == (0, "the fleet: armed\n")
+    assert speaker.bodies("POST") == [{"node": "h1", "forSeconds": 7200.0}, {}]
