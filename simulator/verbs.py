@@ -13,6 +13,7 @@ from msgspec import Struct, convert, structs
 from aggregator.core import events as ev
 from aggregator.core.arming import scope_key, scope_words
 from aggregator.core.events import Event, VmVerb
+from aggregator.core.fencing import why_no_fence
 from aggregator.core.manifest import check_object
 from aggregator.core.objects import NodeSpec, Taint, TaintEffect, VirtualMachine, VmSpec
 from aggregator.core.policy import decode_config_value, read_config, write_config
@@ -145,6 +146,8 @@ def _fence(ask: Ask) -> list[Event]:
     node = ask.node()
     if ask.get("confirmOff"):
         return [ev.OffConfirmed(at=ask.at, name=node.name, who=WHO)]
+    if why := why_no_fence(node):
+        raise RefusedError(why)
     return [ev.FenceRequested(at=ask.at, name=node.name, who=WHO)]
 
 

@@ -17,6 +17,7 @@ from aggregator.api.vm_state import vm_record
 from aggregator.api.writes import commit
 from aggregator.core.arming import acts
 from aggregator.core.events import Event, FenceRequested, OffConfirmed, PowerAnswer, VmGoneConfirmed
+from aggregator.core.fencing import why_no_fence
 from aggregator.core.lookups import ALIVE, counts_from, current_report
 from aggregator.core.moments import span
 from aggregator.core.state import NodeRecord, State, VmRecord
@@ -59,6 +60,8 @@ def _refuse_ladder(state: State, record: NodeRecord) -> None:
         raise conflict(
             "the fleet only observes (mode Observe), so nothing is fenced; begin with: virtward config set mode=Act"
         )
+    if why := why_no_fence(record):
+        raise conflict(why)
 
 
 def speaks_against_off(state: State, record: NodeRecord, now: float) -> str:

@@ -228,4 +228,5 @@ def _drain_text(state: State, record: NodeRecord, waits: list[str], ways: list[s
         return
     waits.append(f"Its drain is {drain.state}" + (f", ended {rfc3339(drain.ended)}." if drain.ended else "."))
     waits.extend(f"  {vm} blocks it: {why}" for vm, why in sorted(drain.blocked.items()))
-    ways.append(f"virtward uncordon {record.name}    # ends the drain")
+    if record.drain:
+        ways.append(f"virtward uncordon {record.name}    # ends the drain")

@@ -91,6 +91,19 @@ def _held(state: State, node: NodeRecord) -> str:
     return "" if node.fence_wanted else why_held(state, node=node.name)
 
 
+def why_no_fence(node: NodeRecord) -> str:
+    """Return why a person's order to fence the node is refused; empty if it is taken.
+
+    Kept for a node that beats it would lie in wait and shoot at the first silence, past evidence and limits.
+    """
+    if node.state not in (NodeState.UP, NodeState.JOINING):
+        return ""
+    return (
+        f"node {node.name} is {node.state}, and a node that speaks is not fenced; move its VMs away with "
+        f"virtward drain {node.name}, or switch it off yourself: its VMs start elsewhere once its device says off"
+    )
+
+
 def _not_shown_silent(draft: Draft, node: NodeRecord) -> str:
     """Return why the node is not known to be silent in this life of the aggregator; empty if it is."""
     silent_since = draft.now - silence_s(draft, node)

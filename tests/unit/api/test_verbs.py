@@ -250,6 +250,22 @@ async def test_fencing_needs_a_device_and_a_fleet_that_acts(api: Api, world: Wor
     assert "only observes" in answer.detail
 
 
+async def test_a_node_that_speaks_is_not_fenced_and_no_order_lies_in_wait(api: Api, world: World) -> None:
+    answer = await api("POST", "/api/v1/nodes/n1:fence", {})
+    assert (answer.status, "node n1 is Up, and a node that speaks is not fenced" in answer.detail) == (409, True)
+    assert not world.state.nodes["n1"].fence_wanted
+    world.state.nodes["n1"].state = NodeState.LOST
+    assert (await api("POST", "/api/v1/nodes/n1:fence", {})).status == 200
+
+
+async def test_an_ended_drain_offers_no_uncordon(api: Api, world: World) -> None:
+    await api("POST", "/api/v1/nodes/n1:drain", {})
+    world.run(2)
+    assert "virtward uncordon n1" in (await api("GET", "/api/v1/explain/nodes/n1")).body["text"]
+    await api("POST", "/api/v1/nodes/n1:uncordon", {})
+    assert "virtward uncordon n1" not in (await api("GET", "/api/v1/explain/nodes/n1")).body["text"]
+
+
 async def test_a_vm_that_is_seen_running_is_not_gone(api: Api, world: World) -> None:
     node = await running(api, world)
     answer = await api("POST", "/api/v1/vms/web-1:confirmGone")
