@@ -109,7 +109,6 @@ WRITES: list[tuple[str, str, Any]] = [
     ("POST", "/api/v1/nodes/n3:taint", {"taint": "a=b:NoSchedule"}),
     ("POST", "/api/v1/nodes/n3:token", None),
     ("POST", "/api/v1/nodes/n3:fence", {"confirmOff": True, "typedName": "n3"}),
-    ("POST", "/api/v1/disarm", {"node": "n3"}),
     ("DELETE", "/api/v1/nodes/n3", None),
     ("PUT", "/api/v1/config", {"lostAfter": "12s"}),
     ("PATCH", "/api/v1/config", {"migration": {"clusterMax": 7}}),
