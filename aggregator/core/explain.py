@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from aggregator.core.arming import acts, arm_command, disarmed_words
 from aggregator.core.events import NodeState, VmPhase
+from aggregator.core.fencing import power_on_limit_words
 from aggregator.core.lookups import CONVICTED, open_orders, survives_loss, wants_run
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.state import Binding, HistoryLine, NodeRecord, State, VmRecord
@@ -204,6 +205,10 @@ def _waits_of_node(state: State, record: NodeRecord) -> tuple[list[str], list[st
         )
         if record.inert is not None:
             waits.append(f"It is proven inert ({record.inert.proof}): {record.inert.detail}.")
+            limit = power_on_limit_words(state, record, state.now) if record.inert.by_our_off else ""
+            if limit and record.power_on_asked_at < record.inert.at:
+                waits.append(f"It is not powered on again by itself: {limit}.")
+                ways.append(f"switch {record.name} on yourself when you know why it failed")
         else:
             waits.append(_proof_text(state, record))
             ways.append(f"virtward fence {record.name} --confirm-off    # if you have seen that it is off")

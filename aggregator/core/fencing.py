@@ -224,6 +224,15 @@ def _unanswered(attempt: FenceAttempt) -> str:
     return "no answer to the off order" if attempt.tries else "no off order was given"
 
 
+def power_on_limit_words(state: State, node: NodeRecord, now: float) -> str:
+    """Return that a node was powered on as often within a day as it may be; empty if it was not."""
+    today = [t for t in node.power_ons if t > now - DAY_S]
+    most = state.config.flap.power_on_per_day_max
+    if len(today) < most:
+        return ""
+    return f"it was powered on {len(today)} times within a day, and flap.powerOnPerDayMax is {most}"
+
+
 def _power_on(draft: Draft, node: NodeRecord) -> None:
     inert = node.inert
     if inert is None or not inert.by_our_off or node.power_on_asked_at >= inert.at:
@@ -232,9 +241,8 @@ def _power_on(draft: Draft, node: NodeRecord) -> None:
         return
     if bound_to(draft.state, node.name) or not draft.due(inert.at):
         return
-    today = [t for t in node.power_ons if t > draft.now - DAY_S]
     rungs = usable_rungs(node)
-    if not rungs or len(today) >= draft.state.config.flap.power_on_per_day_max:
+    if not rungs or power_on_limit_words(draft.state, node, draft.now):
         return
     rung = node.attempt.rung if node.attempt is not None and node.attempt.rung in rungs else rungs[0]
     ask(draft, node, rung, "on", "power-on", inf)

@@ -7,6 +7,7 @@ from msgspec import structs
 
 from aggregator.core import events as ev
 from aggregator.core.events import NodeState, PowerAnswer, ProofKind, VmPhase
+from aggregator.core.explain import explain_node
 from aggregator.core.objects import NodeSpec
 from fleet.model import QemuState
 from tests.unit.core.fleet import LABORATORY, Fleet
@@ -62,6 +63,19 @@ def test_a_hung_node_is_fenced_by_its_ladder_and_powered_on_once() -> None:
     fleet.reboot(lost)
     assert fleet.node(lost).state is NodeState.UP
     assert fleet.vm("v1").owner != lost
+
+
+def test_a_node_at_its_power_on_limit_stays_off_and_says_so() -> None:
+    """What fails again and again is not powered on for ever; explain names the limit."""
+    fleet = fleet_with_vms(config={**LABORATORY, "flap": {"powerOnPerDayMax": 0}})
+    lost = fleet.vm("v1").owner
+    fleet.silent.add(lost)
+    fleet.run_until(fleet.is_in(lost, NodeState.FENCED), 20)
+    fleet.run(30)
+    assert fleet.asked("off") == [lost]
+    assert fleet.asked("on") == []
+    text = explain_node(fleet.state, fleet.node(lost), fleet.state.history).text
+    assert "not powered on again by itself: it was powered on 0 times within a day" in text
 
 
 def test_suspicion_is_free_and_reversible() -> None:
