@@ -96,7 +96,7 @@ def amnesia_after_restart(patch: pytest.MonkeyPatch) -> None:
 
 def swapped_device_believed(patch: pytest.MonkeyPatch) -> None:
     """Whoever answers at the address is the node's own device; nobody else is asked whether he lives."""
-    for place in ("proofs", "fencing"):
+    for place in ("proofs", "fence_questions"):
         patch.setattr(f"aggregator.core.{place}.rung_is_trusted", lambda _node, _rung: True)
     patch.setattr("aggregator.core.proofs._another_may_have_died", lambda *_arguments: False)
 
