@@ -15,7 +15,16 @@ from aggregator.core.events import FenceFailed, NodeState, PowerAnswer
 from aggregator.core.fence_questions import ask, usable_rungs, waits_for
 from aggregator.core.fencing_device import devices_of
 from aggregator.core.lookups import CONVICTED, bound_to, pinned_to, survives_loss
-from aggregator.core.nodes import beats_again, evidence_of, may_convict, silence_s, step
+from aggregator.core.nodes import (
+    BRAKE_WORDS,
+    beats_again,
+    brake_limit,
+    evidence_of,
+    may_convict,
+    silence_s,
+    silent_nodes,
+    step,
+)
 from aggregator.core.policy import off_orders_per_hour_max
 from aggregator.core.proofs import is_listener
 from aggregator.core.reference import runs_here
@@ -78,13 +87,21 @@ def why_not_shot(draft: Draft, node: NodeRecord) -> str:
         return "this aggregator runs on it, and never convicts its own host"
     if not usable_rungs(node):
         return "it has no fence device that was shown to be its own and on"
-    if verdict := may_convict(draft):
+    if verdict := may_convict(draft) or _beyond_the_brake(draft, node):
         return verdict
     if not draft.due(node.quiet_until):
         return "the last attempt failed; the next one waits"
     if in_flight >= state.config.fences_in_flight_max:
         return "enough other nodes are being fenced"
     return _hour_is_full(draft, node)
+
+
+def _beyond_the_brake(draft: Draft, node: NodeRecord) -> str:
+    """Return that a node which still beats would be one too many to be shot; empty if it would not (S6)."""
+    others = [name for name in silent_nodes(draft) if name != node.name]
+    if len(others) < brake_limit(draft.state):
+        return ""
+    return f"{', '.join(others)} fell silent lately, and one node more would be beyond the brake"
 
 
 def _held(state: State, node: NodeRecord) -> str:
@@ -168,7 +185,9 @@ def _order_first(draft: Draft, node: NodeRecord, attempt: FenceAttempt, rungs: l
         _give_up(draft, node, attempt, held)
     elif not rungs:
         _give_up(draft, node, attempt)
-    elif draft.due(_listened_until(node, rungs[0])):  # else a rung above it has its time
+    elif draft.state.brake_closed:
+        _give_up(draft, node, attempt, BRAKE_WORDS)
+    elif draft.due(_listened_until(node, rungs[0])) and not may_convict(draft):  # else a rung above it has its time
         ask(draft, node, rungs[0], "off", "fencing", OFF_TIMEOUT_S)
 
 
@@ -207,9 +226,7 @@ def _why_no_more(draft: Draft, node: NodeRecord, attempt: FenceAttempt, *, carri
     """
     if beats_again(draft, node) and (carried_out or not attempt.living):
         return "it beats again"
-    if draft.state.brake_closed:
-        return "the brake is closed: too many nodes fell silent"
-    return _held(draft.state, node)
+    return BRAKE_WORDS if draft.state.brake_closed else _held(draft.state, node)
 
 
 def _give_up(draft: Draft, node: NodeRecord, attempt: FenceAttempt, why: str = "") -> None:

@@ -29,6 +29,7 @@ PLANES_FOR_SHORT_WAIT = 2
 BRAKE_MARGIN_S = 1.0  # so that the first and the last of a window never fall on its two ends
 RELAY_TRIES_FIRST = 3  # an agent that has just lost its link tries for itself first
 RELAY_EVERY_S = 2.0
+BRAKE_WORDS = "the brake is closed: too many nodes fell silent"
 
 STEPS: dict[NodeState, tuple[NodeState, ...]] = {
     NodeState.JOINING: (NodeState.UP,),
@@ -128,7 +129,7 @@ def may_convict(draft: Draft) -> str:
     if not draft.due(doubt_over_at(state)):
         return f"the aggregator doubts itself: {state.doubt}"
     if state.brake_closed:
-        return "the brake is closed: too many nodes fell silent"
+        return BRAKE_WORDS
     return reference_doubt(draft)
 
 
