@@ -50,7 +50,7 @@ def _judge(golden: Path, performance: Performance, text: str, *, rewrite: bool) 
     for expectation in performance.unmet:
         span = f"{expectation.earliest:g}..{expectation.latest:g} s"
         code = _problem(f"expected and not seen in {span}: {expectation.words}")
-    for bad in performance.summary.violations:
+    for bad in performance.unforeseen:
         code = _problem(f"violation of {bad.invariant} at {bad.t:.3f} s: {bad.text}")
     if rewrite:
         golden.write_text(text, encoding="utf-8")

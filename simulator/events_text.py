@@ -14,6 +14,7 @@ from fleet.model import Plane, QemuState
 from fleet.units import parse_duration_s
 from simulator.faults import (
     AnyFault,
+    ByHand,
     ClockJump,
     ClockRate,
     Cut,
@@ -175,6 +176,11 @@ def _guest(item: Item) -> AnyFault:
     return GuestDoes(at=item.at, vm=item.vm("guest"), does=item.word("does", ("crash", "poweroff", "hang")))
 
 
+def _virsh(item: Item) -> AnyFault:
+    item.only("virsh", "vm", "does")
+    return ByHand(at=item.at, host=item.host("virsh"), vm=item.vm("vm"), does=item.word("does", ("start", "destroy")))
+
+
 def _clock(item: Item) -> AnyFault:
     item.only("clock", "rate")
     target = str(item.raw["clock"])
@@ -225,6 +231,7 @@ READERS: dict[str, Callable[[Item], AnyFault]] = {
     **{verb: _signal(verb) for verb in ("pause", "resume", "kill", "start")},
     "fence": _fence,
     "guest": _guest,
+    "virsh": _virsh,
     "clock": _clock,
     "jump": _jump,
     "storage": _storage,

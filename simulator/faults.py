@@ -112,8 +112,17 @@ class Reference(Fault, frozen=True, kw_only=True):
     gone: bool
 
 
+class ByHand(Fault, frozen=True, kw_only=True):
+    """A person with virsh on a host that nothing keeps from it. does: start (defining it first) | destroy."""
+
+    host: str
+    vm: str
+    does: str
+
+
 AnyFault = (
-    Panic
+    ByHand
+    | Panic
     | Reference
     | Power
     | Cut
@@ -149,6 +158,8 @@ def strike(world: World, fault: AnyFault) -> None:
             clock.set_rate(fault.rate)
         case ClockJump():
             world.aggregator.jump(fault.by_s)
+        case ByHand():
+            world.hosts[fault.host].by_hand(fault.vm, fault.does)
         case Panic() | Reference() | Storage():
             _surroundings(world, fault)
 

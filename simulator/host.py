@@ -217,6 +217,20 @@ class Host:
             end = EndReason.CRASHED if what == "crash" else EndReason.POWEROFF
             self.end_qemu(qemu, end, f"guest {what}")
 
+    def by_hand(self, name: str, does: str) -> None:
+        """Do what a person's virsh does here: start | destroy."""
+        uuid = next((uuid for uuid, vm in self.world.vms.items() if vm.name == name), "")
+        if not self.hypervisor.alive or self.frozen or not uuid:
+            return
+        qemu = self.qemus.get(uuid)
+        if does == "destroy" and qemu is not None:
+            self.end_qemu(qemu, EndReason.DESTROYED, "destroyed")
+        elif does == "start" and qemu is None:
+            known = [host.definitions[uuid] for host in self.world.hosts.values() if uuid in host.definitions]
+            self.definitions.setdefault(uuid, known[0])
+            self.world.truth.vm(uuid).starts -= 1  # this one is not virtward's
+            self.new_qemu(uuid, QemuState.RUNNING)
+
     def _later(self, qemu: Qemu, delay_s: float) -> None:
         def off() -> None:
             if qemu.frozen:

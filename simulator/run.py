@@ -14,7 +14,7 @@ from aggregator.core import events as ev
 from aggregator.core import history
 from aggregator.core.events import Event, Transition
 from aggregator.core.state import State
-from simulator.checkers import Checkers
+from simulator.checkers import Checkers, Violation
 from simulator.faults import AnyFault, strike
 from simulator.plan import WorldPlan
 from simulator.render import Fence, Line, Summary, fault_text, line_of, summary_of
@@ -39,18 +39,27 @@ class Happening(Struct, frozen=True, kw_only=True):
 
 
 class Expectation(Struct, frozen=True, kw_only=True):
-    """An event that has to come. earliest and latest: world seconds."""
+    """An event that has to come. earliest and latest: world seconds.
+
+    violation: an invariant that has to be broken instead, where a person of the story breaks it with a false word.
+    """
 
     earliest: float
     latest: float
     words: str
     fields: dict[str, object]
+    violation: str = ""
+    vm: str = ""  # of the violation
 
     def is_met_by(self, line: Line) -> bool:
-        if not self.earliest <= line.t <= self.latest:
+        if self.violation or not self.earliest <= line.t <= self.latest:
             return False
         shown = line.json()
         return all(shown.get(key) == value for key, value in self.fields.items())
+
+    def foresees(self, bad: Violation) -> bool:
+        in_time = self.earliest <= bad.t <= self.latest
+        return in_time and bad.invariant == self.violation and bad.text.startswith(f"{self.vm} ")
 
 
 class Story(Struct, frozen=True, kw_only=True):
@@ -73,9 +82,11 @@ class Performance(Struct):
     steps: int
     world: World
 
+    unforeseen: list[Violation]
+
     @property
     def good(self) -> bool:
-        return not self.summary.violations and not self.unmet
+        return not self.unforeseen and not self.unmet
 
 
 class Player:
@@ -102,13 +113,15 @@ class Player:
         return self.performance()
 
     def performance(self) -> Performance:
+        expected, broken = self.story.expectations, self.checkers.violations
         return Performance(
             text=self.text,
             lines=self.lines,
-            summary=summary_of(self.world, self._fences, self.checkers.violations),
-            unmet=[e for e in self.story.expectations if not any(e.is_met_by(line) for line in self.lines)],
+            summary=summary_of(self.world, self._fences, broken),
+            unmet=[e for e in expected if not any(map(e.is_met_by, self.lines)) and not any(map(e.foresees, broken))],
             steps=self.world.queue.steps,
             world=self.world,
+            unforeseen=[bad for bad in broken if not any(e.foresees(bad) for e in expected)],
         )
 
     def _happen(self, happening: Happening) -> None:

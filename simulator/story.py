@@ -217,12 +217,17 @@ def _vm(raw: object, where: str, nodes: tuple[NodePlan, ...]) -> VmPlan:
 
 
 def _expectation(raw: object, where: str) -> Expectation:
-    if not isinstance(raw, dict) or "event" not in raw:
-        raise StoryError(where, "an expectation names an event")
+    if not isinstance(raw, dict) or ("event" not in raw and "violation" not in raw):
+        raise StoryError(where, "an expectation names an event, or a violation that a person of the story causes")
     earliest, latest = _span(raw.get("t", "0..1000000s"), f"{where}.t")
     fields = {str(key): value for key, value in raw.items() if key != "t"}
     words = " ".join(f"{key} {value}" for key, value in fields.items())
-    return Expectation(earliest=earliest, latest=latest, words=words, fields=fields)
+    if "violation" not in raw:
+        return Expectation(earliest=earliest, latest=latest, words=words, fields=fields)
+    if "vm" not in raw:
+        raise StoryError(f"{where}.vm", "an expected violation names its VM")
+    broken, vm = str(raw["violation"]), str(raw["vm"])
+    return Expectation(earliest=earliest, latest=latest, words=words, fields={}, violation=broken, vm=vm)
 
 
 def _span(raw: object, where: str) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from math import inf
 from aggregator.core.arming import decide_arming
 from aggregator.core.draft import Decision, Draft
 from aggregator.core.drain import decide_drains
+from aggregator.core.duplicates import decide_duplicates, decide_second_runs
 from aggregator.core.evidence import decide_evidence, decide_readiness, decide_trust
 from aggregator.core.fencing import decide_fencing
 from aggregator.core.incidents import decide_incidents
@@ -37,6 +38,8 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_reconcile,
     decide_runs,
     decide_doubts,
+    decide_second_runs,
+    decide_duplicates,
     decide_incidents,
     decide_trust,
     decide_reference,
@@ -56,6 +59,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
 _DEEDS = (
     decide_runs,
     decide_doubts,
+    decide_duplicates,
     decide_fencing,
     decide_storage_recovery,
     decide_stops,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from msgspec import structs
+
 from aggregator.core import events as ev
 from aggregator.core.events import Event, ProofKind, RunOutcome, VmVerb
 from aggregator.core.state import (
@@ -15,6 +17,7 @@ from aggregator.core.state import (
     Binding,
     NodeRecord,
     OrderRecord,
+    SecondRun,
     SeenReport,
     State,
     VmRecord,
@@ -282,8 +285,23 @@ def _vm_removed(state: State, event: ev.VmRemoved) -> None:
             del state.epochs_past[uuid]
 
 
-def _nothing(_state: State, _event: Event) -> None:
-    """Nothing changes: the line in history and incident is the point."""
+def _second_run_seen(state: State, event: ev.SecondRunSeen) -> None:
+    vm = state.vms[event.vm]
+    begun = [_began_at(state, binding) for binding in vm.bindings if binding.node in event.nodes]
+    vm.second_run = SecondRun(event.nodes, event.at, max(begun, default=event.at))
+
+
+def _began_at(state: State, binding: Binding) -> float:
+    """Return when a QEMU began at the earliest: one that a session's first report shows may be of any age."""
+    node = state.nodes.get(binding.node)
+    old = node is not None and binding.why == "foreign" and binding.since <= node.session_since
+    return 0.0 if old else binding.since
+
+
+def _second_run_ended(state: State, event: ev.SecondRunEnded) -> None:
+    vm = state.vms[event.vm]
+    if vm.second_run is not None:
+        vm.second_run = structs.replace(vm.second_run, over_at=event.at)
 
 
 def _vm_applied(state: State, event: ev.VmApplied) -> None:
@@ -336,6 +354,7 @@ def _vm_commanded(state: State, event: ev.VmCommanded) -> None:
         vm.stop_force = event.force
         vm.start_wanted = event.verb is VmVerb.RESTART
         vm.retry_at = 0.0
+        vm.second_run = None  # whoever ends this run has heard of it
     else:
         vm.pause_asked = event.verb
 
@@ -360,7 +379,8 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.PlacementRefused: _placement_refused,
     ev.VmHeld: _vm_held,
     ev.VmRemoved: _vm_removed,
-    ev.SecondRunSeen: _nothing,
+    ev.SecondRunSeen: _second_run_seen,
+    ev.SecondRunEnded: _second_run_ended,
     ev.VmApplied: _vm_applied,
     ev.VmDeleteRequested: _vm_delete_requested,
     ev.VmCommanded: _vm_commanded,

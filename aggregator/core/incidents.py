@@ -11,7 +11,7 @@ from aggregator.core.fencing import is_past_first_order, why_not_fenced, would_m
 from aggregator.core.lookups import SILENT, wants_run
 from aggregator.core.nodes import may_convict, silence_s, silent_nodes, unseen_too_long
 from aggregator.core.reference import reference_doubt, runs_here
-from aggregator.core.state import IncidentRecord, NodeRecord, State
+from aggregator.core.state import IncidentRecord, Inert, NodeRecord, State
 
 
 def decide_incidents(draft: Draft) -> None:
@@ -57,6 +57,8 @@ def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
             f"{node.name} speaks only through {node.via}: its VMs run on, it is given no new ones",
             f"mend the control network between {node.name} and the aggregator",
         )
+    if node.state is NodeState.FENCED and node.connected and node.inert is not None:
+        return _way_back(node, node.inert)
     moving = would_move(draft.state, node)
     if node.state is NodeState.FENCING and node.attempt is not None and is_past_first_order(node, node.attempt):
         where = f"rung {node.attempt.rung + 1} of {len(node.spec.fencing)}, try {node.attempt.tries}"
@@ -74,6 +76,16 @@ def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
         return f"{node.name} is not convicted: this aggregator runs on it", confirm
     doubt = may_convict(draft) if draft.state.brake_closed else reference_doubt(draft) if overdue else ""
     return (f"nobody is convicted: {doubt}", confirm) if doubt else ("", "")
+
+
+def _way_back(node: NodeRecord, inert: Inert) -> tuple[str, str]:
+    """A node that speaks in the boot that was proven inert was not inert: only another boot of it is believed."""
+    if node.boot_id != inert.boot_id:
+        return "", ""
+    return (
+        f"{node.name} speaks, although {inert.detail}: the proof was wrong, and it takes no VM before its next boot",
+        f"look for VMs that still run on {node.name} (virsh list), end those that run elsewhere, then reboot it",
+    )
 
 
 def _say_way_out(draft: Draft, node: NodeRecord, incident: IncidentRecord) -> None:

@@ -6,8 +6,8 @@ Pure. What a node's failure does to its VMs is in the node's own incident (incid
 from __future__ import annotations
 
 from aggregator.core.draft import Draft
+from aggregator.core.duplicates import second_run_words
 from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, MigrationPhase, NodeState, VmPhase
-from aggregator.core.lookups import running_on
 from aggregator.core.state import State, VmRecord
 
 HAND_OVER_S_MAX = 5.0
@@ -34,11 +34,9 @@ def decide_vm_incidents(draft: Draft) -> None:
 def _trouble(draft: Draft, vm: VmRecord) -> tuple[str, str]:
     """Return (what is wrong, what a person can do), two empty texts if nothing is."""
     state = draft.state
-    running = running_on(state, vm)
-    if len(running) > 1:
-        title = f"{vm.name} runs twice: on {' and '.join(running)}"
-        way = f"its owner is {vm.owner or 'nobody'}; end the other one on its host at once: virsh destroy {vm.name}"
-        return title, f"{way}, then check the guest's disk"
+    second = vm.second_run
+    if second is not None and not second.over_at:
+        return second_run_words(draft, vm, second)
     migration = state.migrations.get(vm.migration)
     if migration is not None and migration.phase is MigrationPhase.HANDING_OVER:
         if not draft.due(migration.handed_over + HAND_OVER_S_MAX):
@@ -51,7 +49,7 @@ def _trouble(draft: Draft, vm: VmRecord) -> tuple[str, str]:
         where = ", ".join(dict.fromkeys(binding.node for binding in vm.bindings)) or "no node"
         way = f"look on {where} (virsh list, virtward-agent's log); if it runs nowhere: virtward confirm-gone {vm.name}"
         return f"nobody can tell whether {vm.name} runs: {vm.phase_reason}", way
-    return "", ""
+    return second_run_words(draft, vm, second) if second is not None else ("", "")
 
 
 def _told_by_node(state: State, vm: VmRecord) -> bool:

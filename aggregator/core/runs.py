@@ -15,11 +15,10 @@ from aggregator.core.events import (
     ProofKind,
     RunEnded,
     RunOutcome,
-    SecondRunSeen,
     SessionDoubted,
     VmRemoved,
 )
-from aggregator.core.lookups import can_order, current_report, open_orders, running_on
+from aggregator.core.lookups import can_order, current_report, open_orders
 from aggregator.core.proofs import binding_proof
 from aggregator.core.state import OrderRecord, State, VmRecord
 from fleet.messages import MigrateVm, ReceiveVm, StartVm, UndefineVm
@@ -151,7 +150,7 @@ def _is_hand_over_in_doubt(state: State, vm: VmRecord, node: str, proof: ProofKi
 
 
 def decide_runs(draft: Draft) -> None:
-    """End runs that nothing is left of; remove deleted VMs; report a VM that runs twice."""
+    """End runs that nothing is left of; remove deleted VMs."""
     for vm in draft.state.vms.values():
         if vm.run_open and not vm.bindings:
             outcome = outcome_of(vm)
@@ -167,7 +166,6 @@ def decide_runs(draft: Draft) -> None:
             )
         elif vm.deleting and not vm.bindings and not open_orders(draft.state, vm):
             _remove(draft, vm)
-        _look_for_second_run(draft, vm)
 
 
 def _remove(draft: Draft, vm: VmRecord) -> None:
@@ -204,25 +202,3 @@ def _why_ended(vm: VmRecord) -> str:
         EndReason.ORDERED: "ended by order",
         EndReason.MIGRATED: "its migration ended without a copy",
     }[vm.last_end]
-
-
-def _look_for_second_run(draft: Draft, vm: VmRecord) -> None:
-    running = running_on(draft.state, vm)
-    if len(running) < 2 or _already_said(draft.state, vm, running):  # noqa: PLR2004
-        return
-    draft.add(
-        SecondRunSeen(
-            at=draft.now,
-            vm=vm.name,
-            nodes=tuple(running),
-            reason="two nodes report a running QEMU of it",
-            cause=vm.fact,
-        )
-    )
-
-
-def _already_said(state: State, vm: VmRecord, running: list[str]) -> bool:
-    words = ", ".join(running)
-    return any(
-        line.kind == "SecondRunSeen" and line.vm == vm.name and line.detail == words for line in state.history[-200:]
-    )

@@ -30,6 +30,15 @@ class SeenReport(Struct):
     full: bool = False  # part of a full state, not of a delta
 
 
+class SecondRun(Struct, frozen=True):
+    """Two nodes reported a running QEMU of the VM. since: it may have begun as early as then."""
+
+    nodes: tuple[str, ...]
+    seen_at: float
+    since: float
+    over_at: float = 0.0
+
+
 class VmRecord(Struct):
     """One VM: what is ordered, where it may be, how its runs went."""
 
@@ -83,6 +92,7 @@ class VmRecord(Struct):
     xml_version: int = 0  # rises when the ordered XML changes
     run_xml_version: int = 0  # of the XML the newest run was started from
     incident: str = ""  # about this VM alone
+    second_run: SecondRun | None = None  # until a person stops or restarts it: its disk may be damaged
     fact: int = 0  # position of the last fact about it
 
 

@@ -258,6 +258,12 @@ class SecondRunSeen(Transition, frozen=True, kw_only=True):
     nodes: tuple[str, ...]
 
 
+class SecondRunEnded(Transition, frozen=True, kw_only=True):
+    """At most one node reports a running QEMU of the VM again."""
+
+    vm: str
+
+
 # --- transitions: migrations and drains ----------------------------------------------------------
 
 

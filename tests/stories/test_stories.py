@@ -21,7 +21,7 @@ def test_story(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     story = read_story(text, path.stem)
     performance = Player(story).play()
-    assert performance.summary.violations == []
+    assert performance.unforeseen == []
     assert [expectation.words for expectation in performance.unmet] == []
     assert text_of(performance) == path.with_suffix(".out").read_text(encoding="utf-8")
     assert story.name == path.stem

@@ -17,8 +17,8 @@ def of_vm(fleet: Fleet, name: str) -> IncidentRecord:
     return [i for i in fleet.state.incidents.values() if i.vm == name][-1]
 
 
-def test_a_vm_that_runs_twice_is_an_incident_until_it_does_not() -> None:
-    """S1 is broken: who, where, and what to do at once."""
+def test_a_vm_that_runs_twice_is_an_incident_that_stays() -> None:
+    """S1 is broken: who, where, and what to do at once; and when it is over, what to do about the disk."""
     fleet = fleet_with_vms()
     vm = fleet.vm("v1")
     report = fleet.qemus[vm.owner, vm.uuid]
@@ -27,9 +27,10 @@ def test_a_vm_that_runs_twice_is_an_incident_until_it_does_not() -> None:
     assert "runs twice: on n1 and n3" in incident.title
     assert "virsh destroy v1" in incident.way_out
     fleet.settle(fleet.reported("n3", structs.replace(report, state=QemuState.GONE, released=True)))
-    assert of_vm(fleet, "v1").closed
     fleet.run(5)
     assert of_vm(fleet, "v1").name == incident.name
+    assert not incident.closed
+    assert "ran twice: on n1 and n3" in incident.stuck
 
 
 def test_a_guest_that_stays_paused_at_its_hand_over_is_named_within_five_seconds() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from simulator.command import read_seeds, run_random, run_story
 from simulator.faults import Cut, Power, Signal
+from simulator.run import Player
 from simulator.story import read_story
 from simulator.story_error import StoryError
 
@@ -65,6 +66,7 @@ def test_a_story_is_read() -> None:
         ("events: [{at: 1s, kill: aggregator@2}]", r"events\[0\].kill: aggregator@2: this simulator knows"),
         ("events: [{at: 1s, kill: agent@n1, when: Monday}]", r"events\[0\].when: 'Monday' is neither"),
         ("expect: [{t: 5s, event: NodeUp}]", r"expect\[0\].t: '5s' is no span of time"),
+        ("expect: [{t: 1..5s, violation: S1}]", r"expect\[0\].vm: an expected violation names its VM"),
         ("events: [{at: 50s, pause: n1}]\nuntil: 10s", "until: the story would end before its last event"),
     ],
 )
@@ -90,6 +92,21 @@ def test_an_unmet_expectation_is_a_failure(tmp_path: Path, capsys: pytest.Captur
     path.write_text("vms: 1\nexpect: [{t: 0..20s, event: NodeLost, node: n1}]\nuntil: 20s\n", encoding="utf-8")
     assert run_story(path, "text") == 1
     assert "expected and not seen in 0..20 s: event NodeLost node n1" in capsys.readouterr().err
+
+
+def test_only_the_violation_that_a_story_foretells_is_forgiven() -> None:
+    """A person of the story may break an invariant by hand; anything else that breaks is a failure as ever."""
+    foretold = (Path(__file__).parents[2] / "stories" / "copy-that-nobody-ordered-is-left-alone.yaml").read_text()
+    performance = Player(read_story(foretold, "by hand")).play()
+    assert [bad.invariant for bad in performance.summary.violations] == ["S1"]
+    assert performance.good
+    for other in (
+        foretold.replace("vm: v1}\n- {t: 20", "vm: v2}\n- {t: 20"),
+        foretold.replace("violation: S1", "violation: S2"),
+    ):
+        performance = Player(read_story(other, "by hand")).play()
+        assert len(performance.unforeseen) == len(performance.unmet) == 1
+        assert not performance.good
 
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
