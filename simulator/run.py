@@ -143,7 +143,8 @@ class Player:
     def _qemu_changed(self, vm: VmTruth, _why: str) -> None:
         if self._armed:
             for state in [str(qemu.state) for qemu in vm.qemus]:
-                self._strike_armed(state)
+                # a step of the world ends before the next thing happens to it
+                self.world.queue.after(0.0, partial(self._strike_armed, state))
 
     def _strike(self, happening: Happening) -> None:
         self.text.append(fault_text(self.world.queue.now, happening.words))
