@@ -171,6 +171,19 @@ class Bmc:
         """Lead its power cable to another host."""
         (self.dir / "controls").write_text(host + "\n", encoding="ascii")
 
+    def note_deed(self, words: str) -> None:
+        """Keep what it was ordered to do to a host's power."""
+        with (self.dir / "deeds").open("a", encoding="ascii") as file:
+            file.write(words + "\n")
+
+    @property
+    def deeds(self) -> list[str]:
+        """Every order it ever got about power, from the first: "power 0", "reset 1", …; readings are none."""
+        try:
+            return (self.dir / "deeds").read_text(encoding="ascii").splitlines()
+        except FileNotFoundError:
+            return []
+
     @property
     def guid(self) -> str:
         """Its GUID, as the IPMI command reports it."""

@@ -52,9 +52,11 @@ def main() -> int:
             delay_s = random.uniform(EARLY_S_MIN, EARLY_S_MAX)
             laboratory.switch_power(laboratory.bmc(own).controls, on=False, delay_s=delay_s)
             return 0
+        settings = _settings(words)
+        laboratory.bmc(own).note_deed(" ".join(f"{key} {value}" for key, value in settings.items()))
         if laboratory.bmc(own).mode is BmcMode.FAILS:
             return 1
-        _obey(laboratory, own, _settings(words))
+        _obey(laboratory, own, settings)
     except LaboratoryError as error:
         sys.stderr.write(f"{error}\n")
         return 1

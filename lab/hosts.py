@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import sys
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,18 @@ class Host:
         self._write("machine_id", identity.replace("-", ""))
         if not (self.dir / "power").exists():
             self._write("power", "off")
+
+    @property
+    def identity(self) -> str:
+        """The host uuid its libvirtd tells; its machine-id is the same without dashes."""
+        return str(uuid.UUID(self._read("machine_id")))
+
+    def replace_identity(self, identity: str) -> None:
+        """Become another machine at the next power on; LaboratoryError while this one runs."""
+        if self.init is not None:
+            raise LaboratoryError(f"{self.name} runs; `virtward-lab power {self.name} off` before it is replaced")
+        libvirtd.write_configuration(self._layout, self.name, self.dir / "etc-libvirt", identity)
+        self._write("machine_id", identity.replace("-", ""))
 
     def _write(self, file: str, text: str) -> None:
         """Write in one step: readers never see half a file. An existing inode that is bind-mounted stays in place."""

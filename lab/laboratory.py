@@ -283,6 +283,11 @@ class Laboratory:
         """Let a BMC work, fail, hang or say off too early."""
         self.bmc(host).set_mode(BmcMode(mode))
 
+    def fence_deeds(self) -> dict[str, list[str]]:
+        """Every order about power that each host's BMC ever got, where there was one."""
+        deeds = {host.name: self.bmc(host.name).deeds for host in self.hosts}
+        return {name: orders for name, orders in deeds.items() if orders}
+
     def swap_bmcs(self, one: str, other: str) -> None:
         """Exchange what two BMCs control."""
         first, second = self.bmc(one), self.bmc(other)

@@ -5,6 +5,7 @@ Gives orders over the HTTP API as any client would, and judges only by the groun
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -182,6 +183,11 @@ class Scene:
         """Return how often a guest has booted."""
         return self.witness.guests[vm].says("boot from")
 
+    def unbroken(self, vm: str) -> bool:
+        """Return whether a guest has booted once and counted on ever since, no count left out and none twice."""
+        counts = [line.tick or 0 for line in self.witness.guests[vm].ticks]
+        return self.starts(vm) == 1 and all(after == before + 1 for before, after in itertools.pairwise(counts))
+
     def faults(self) -> list[str]:
         """Return everything that must never be: VMs seen twice, guests that met another writer."""
         found = [f"{self.witness.twice_seen} looks showed a VM twice"] if self.witness.twice_seen else []
@@ -191,9 +197,9 @@ class Scene:
         """Return the first event of a kind about a node since a moment."""
         return self.witness.first(kind, node, since_s)
 
-    def kinds(self) -> list[str]:
-        """Return the kinds of all events seen."""
-        return [h.kind for h in self.witness.happenings]
+    def kinds(self, since_s: float = 0.0) -> list[str]:
+        """Return the kinds of all events seen since a moment."""
+        return [h.kind for h in self.witness.happenings if h.at_s >= since_s]
 
     def field(self, collection: str, name: str, path: str) -> str:
         """Return one field of an object as text."""

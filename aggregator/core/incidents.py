@@ -13,6 +13,11 @@ from aggregator.core.nodes import may_convict, silence_s, silent_nodes, unseen_t
 from aggregator.core.reference import reference_doubt, runs_here
 from aggregator.core.state import IncidentRecord, Inert, NodeRecord, State
 
+OUTAGE_WAY_OUT = (
+    "mend what they have in common, such as a switch or a power feed; for each node that is off for certain run: "
+    "virtward fence NODE --confirm-off"
+)
+
 
 def decide_incidents(draft: Draft) -> None:
     """Open, annotate and close incidents."""
@@ -133,12 +138,23 @@ def _mass_outage(draft: Draft) -> None:
     state = draft.state
     if state.brake_closed and not state.brake_incident:
         nodes = ", ".join(silent_nodes(draft))
+        name = draft.new_id("inc")
         draft.add(
             IncidentOpened(
                 at=draft.now,
-                incident=draft.new_id("inc"),
+                incident=name,
                 title=f"mass outage: {nodes} fell silent",
                 reason="more nodes than the brake lets through: nobody is fenced",
+                cause=state.position,
+            )
+        )
+        draft.add(
+            IncidentNoted(
+                at=draft.now,
+                incident=name,
+                text="nobody is convicted until nodes are heard again",
+                way_out=OUTAGE_WAY_OUT,
+                reason="a person can help",
                 cause=state.position,
             )
         )
