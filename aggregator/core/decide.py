@@ -8,7 +8,6 @@ anything ends the look, the caller folds it and asks again until nothing is left
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 
 from aggregator.core.arming import decide_arming
 from aggregator.core.draft import Decision, Draft
@@ -25,6 +24,7 @@ from aggregator.core.reconcile import decide_reconcile
 from aggregator.core.recovery import decide_starts, decide_stops
 from aggregator.core.reference import decide_reference
 from aggregator.core.relays import decide_relays
+from aggregator.core.rest import refresh
 from aggregator.core.runs import decide_bindings, decide_doubts, decide_orders, decide_runs
 from aggregator.core.state import State
 from aggregator.core.storage_loss import decide_storage, decide_storage_recovery
@@ -68,6 +68,7 @@ _DEEDS = (
     decide_starts,
 )
 """What rests while this aggregator only reconciles."""
+_STAGES_BEHIND = tuple(stage for stage in STAGES if stage not in _DEEDS)
 
 
 def decide(state: State, now: float) -> Decision:
@@ -76,13 +77,10 @@ def decide(state: State, now: float) -> Decision:
     now: fleet time in seconds. look_again_at is the earliest time at which anything could be
     decided without a new fact; inf if there is none.
     """
-    look_again_at = inf
-    for stage in STAGES:
-        if state.behind and stage in _DEEDS:
-            continue
-        draft = Draft(state, now)
+    refresh(state)
+    draft = Draft(state, now)
+    for stage in STAGES if not state.behind else _STAGES_BEHIND:
         stage(draft)
-        look_again_at = min(look_again_at, draft.look_again_at)
         if draft.transitions:
-            return Decision(tuple(draft.transitions), tuple(draft.actions), look_again_at)
-    return Decision((), (), look_again_at)
+            break
+    return draft.decision()

@@ -21,7 +21,7 @@ from fleet.model import LedgerState, QemuState, VmReport
 
 def decide_second_runs(draft: Draft) -> None:
     """Say it when a VM runs twice, and when it does so no longer."""
-    for vm in draft.state.vms.values():
+    for vm in draft.state.derived.active_vms:
         second = vm.second_run
         if len(vm.reports) < 2 and second is None:  # noqa: PLR2004
             continue
@@ -37,7 +37,7 @@ def decide_second_runs(draft: Draft) -> None:
 
 def decide_duplicates(draft: Draft) -> None:
     """Order every copy ended that is older than the run that the owner's node reports."""
-    for vm in draft.state.vms.values():
+    for vm in draft.state.derived.active_vms:
         if len(vm.reports) < 2:  # noqa: PLR2004
             continue
         for name in vm.reports:

@@ -35,7 +35,7 @@ ASKED_ABOUT = (NodeState.UNSEEN, NodeState.SUSPECT, NodeState.AGENT_LOST, NodeSt
 
 def decide_evidence(draft: Draft) -> None:
     """Ask peers and fence devices about nodes that are silent."""
-    for node in draft.state.nodes.values():
+    for node in draft.state.derived.active_nodes:
         if node.suspicion is None:
             continue
         if beats_again(draft, node) and node.state is not NodeState.FENCING:
@@ -146,7 +146,7 @@ def _listen(draft: Draft, node: NodeRecord) -> None:
 
 def decide_trust(draft: Draft) -> None:
     """Stop trusting a device that said off about a node that went on beating."""
-    for node in draft.state.nodes.values():
+    for node in draft.state.derived.active_nodes:
         for (rung, device), ready in zip(places(node.spec), node.readiness, strict=False):
             if ready.off_at and node.last_sign > ready.off_at + draft.state.config.heartbeat:
                 draft.add(
@@ -165,8 +165,9 @@ def decide_trust(draft: Draft) -> None:
 def decide_readiness(draft: Draft) -> None:
     """Show, while a node beats, that its fence devices say on and are its own."""
     state = draft.state
-    room = READINESS_IN_FLIGHT_MAX - sum(len(n.questions) for n in state.nodes.values())
-    for node in state.nodes.values():
+    active = state.derived.active_nodes
+    room = READINESS_IN_FLIGHT_MAX - sum([len(n.questions) for n in active])
+    for node in state.nodes.values() if room > 0 and _is_any_unready(draft) else active:
         if node.state is not NodeState.UP or node.questions or not beats_again(draft, node):
             continue
         for place, (rung, device) in enumerate(places(node.spec)):
@@ -179,3 +180,14 @@ def decide_readiness(draft: Draft) -> None:
                 ask_one(draft, node, (rung, device), ("status", "readiness"), STATUS_TIMEOUT_S)
                 room -= 1
                 break
+
+
+def _is_any_unready(draft: Draft) -> bool:
+    """Return whether a node at rest has a device that is to be asked now, or does not beat just now."""
+    state, derived = draft.state, draft.state.derived
+    if not derived.resting_nodes:
+        return False
+    if draft.now - min([node.last_sign for node in derived.resting_nodes]) >= state.config.suspect_after:
+        return True
+    first_at = derived.checked_first_at
+    return not first_at or draft.due(first_at + state.config.readiness_every)

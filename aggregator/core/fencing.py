@@ -59,7 +59,7 @@ def _runs_elsewhere(state: State, vm: VmRecord, node: NodeRecord) -> bool:
 
 def decide_fencing(draft: Draft) -> None:
     """Begin attempts on Lost nodes, walk the ladder of those in Fencing, power on afterwards."""
-    for node in draft.state.nodes.values():
+    for node in draft.state.derived.active_nodes:
         if draft.transitions:
             return  # the limits count what was decided: one node at a look
         if node.state is NodeState.LOST:

@@ -19,6 +19,7 @@ from aggregator.core import (
     fold_storage,
     fold_vms,
     history,
+    rest,
 )
 from aggregator.core.events import Event, NodeState
 from aggregator.core.policy import read_config
@@ -42,7 +43,9 @@ def fold(state: State, event: Event) -> None:
     state.now = max(state.now, event.at)
     handler(state, event)
     if not volatile:
-        history.record(state, event)
+        subject = history.subject_of(state, event)
+        rest.note(state, event, subject)
+        history.record(state, event, subject)
 
 
 def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:

@@ -116,12 +116,13 @@ def is_quiet(event: Event) -> bool:
     )
 
 
-def record(state: State, event: Event) -> None:
+def record(state: State, event: Event, subject: tuple[str, str]) -> None:
     """Append the event's line to history and to the open incidents it belongs to.
 
     Must be called after the event was folded: a line about a state speaks of the new state.
+    subject: (node, vm) it speaks of.
     """
-    node, vm = subject_of(state, event)
+    node, vm = subject
     line = HistoryLine(
         position=state.position,
         at=event.at,

@@ -21,7 +21,7 @@ OUTAGE_WAY_OUT = (
 
 def decide_incidents(draft: Draft) -> None:
     """Open, annotate and close incidents."""
-    for node in draft.state.nodes.values():
+    for node in draft.state.derived.active_nodes:
         incident = draft.state.incidents.get(node.incident)
         if incident is None:
             _open(draft, node)

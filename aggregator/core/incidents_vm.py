@@ -16,7 +16,7 @@ UNKNOWN_S_MAX = 300.0
 
 def decide_vm_incidents(draft: Draft) -> None:
     """Open, annotate and close the incidents of VMs."""
-    for vm in draft.state.vms.values():
+    for vm in draft.state.derived.active_vms:
         title, way = _trouble(draft, vm)
         incident = draft.state.incidents.get(vm.incident)
         if incident is None and title:

@@ -76,7 +76,13 @@ def binding_to(vm: VmRecord, node_name: str) -> Binding | None:
 
 def bound_to(state: State, node_name: str) -> list[VmRecord]:
     """Return the VMs bound to a node, in the order they were created."""
-    return [vm for vm in state.vms.values() if any(b.node == node_name for b in vm.bindings)]
+    bound = state.derived.bound
+    if bound is None:
+        bound = state.derived.bound = {}
+        for vm in state.vms.values():
+            for name in dict.fromkeys([binding.node for binding in vm.bindings]):
+                bound.setdefault(name, []).append(vm)
+    return bound.get(node_name, [])
 
 
 def open_orders(state: State, vm: VmRecord) -> list[OrderRecord]:

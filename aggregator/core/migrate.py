@@ -72,9 +72,7 @@ class IllegalMoveError(RuntimeError):
 def decide_migrations(draft: Draft) -> None:
     """Take every migration one step."""
     waiting = []
-    for migration in draft.state.migrations.values():
-        if migration.phase in ENDED:
-            continue
+    for migration in _open_migrations(draft.state):
         vm = draft.state.vms.get(migration.vm)
         if vm is None or not vm.run_open:
             _without_run(draft, migration)
@@ -88,6 +86,14 @@ def decide_migrations(draft: Draft) -> None:
         _queued(draft, migration, vm)
         if draft.transitions:
             return
+
+
+def _open_migrations(state: State) -> list[MigrationRecord]:
+    """Return what has not ended, in the order it was asked for."""
+    derived = state.derived
+    if derived.open_migrations is None:
+        derived.open_migrations = [m for m in state.migrations.values() if m.phase not in ENDED]
+    return derived.open_migrations
 
 
 def _step(draft: Draft, migration: MigrationRecord, to: MigrationPhase, reason: str, epoch: int = 0) -> None:

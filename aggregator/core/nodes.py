@@ -12,6 +12,8 @@ Pure: reads the state, decides steps. The proof itself is proofs.py's, the ladde
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 from aggregator.core.actions import CloseSession
@@ -66,9 +68,21 @@ def step(draft: Draft, node: NodeRecord, to: NodeState, reason: str) -> None:
 
 def decide_nodes(draft: Draft) -> None:
     """Take every node one step along the table, where there is a reason to."""
-    for node in draft.state.nodes.values():
+    nodes: Iterable[NodeRecord] = draft.state.derived.active_nodes
+    if _is_any_overdue(draft):
+        nodes = draft.state.nodes.values()
+    for node in nodes:
         if not _proven(draft, node):
             _STEPPERS[node.state](draft, node)
+
+
+def _is_any_overdue(draft: Draft) -> bool:
+    """Return whether a node at rest has been silent for too long; of the rest this alone is watched here."""
+    state = draft.state
+    if not state.derived.resting_nodes:
+        return False
+    first = min([node.last_sign for node in state.derived.resting_nodes])
+    return draft.due(max(first, counts_from(state), state.doubted_at) + state.config.suspect_after)
 
 
 def decide_brake(draft: Draft) -> None:
@@ -83,6 +97,12 @@ def decide_brake(draft: Draft) -> None:
 
 def brake_limit(state: State) -> int:
     """Return how many nodes may be lost at once before nobody is convicted any more."""
+    if state.derived.brake_limit is None:
+        state.derived.brake_limit = _count_brake_limit(state)
+    return state.derived.brake_limit
+
+
+def _count_brake_limit(state: State) -> int:
     members = [n for n in state.nodes.values() if n.approved]
     domains: dict[tuple[str, str], int] = {}
     for node in members:
@@ -98,7 +118,7 @@ def silent_nodes(draft: Draft) -> list[str]:
     window = draft.state.config.brake.window
     margin = BRAKE_MARGIN_S if window else 0.0
     found = []
-    for node in draft.state.nodes.values():
+    for node in draft.state.derived.fallen:
         ends = max(node.silent_at, node.convicted_at) + window + margin
         if node.state in SILENT or unseen_too_long(draft, node):
             found.append(node.name)

@@ -59,7 +59,7 @@ def may_follow(before: VmPhase, after: VmPhase) -> bool:
 
 def decide_phases(draft: Draft) -> None:
     """Say so when what people see of a VM has changed."""
-    for vm in draft.state.vms.values():
+    for vm in draft.state.derived.active_vms:
         phase, reason = phase_of(draft.state, draft.now, vm)
         if phase is not vm.phase:
             draft.add(VmPhaseChanged(at=draft.now, vm=vm.name, phase=phase, reason=reason, cause=vm.fact))

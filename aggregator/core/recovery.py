@@ -39,7 +39,7 @@ GRACE_S_WINDOWS = 3600.0
 def decide_starts(draft: Draft) -> None:
     """Place and start, as one batch, every VM that should run and may."""
     state = draft.state
-    waiting = [vm for vm in state.vms.values() if _may_start(draft, vm)]
+    waiting = [vm for vm in state.derived.active_vms if _may_start(draft, vm)]
     if not waiting or not acts(state):
         return
     if not grace_over(state, draft.now):
@@ -138,7 +138,7 @@ def start_reason(vm: VmRecord) -> str:
 
 def decide_stops(draft: Draft) -> None:
     """End runs that shall end, and carry out pauses."""
-    for vm in draft.state.vms.values():
+    for vm in draft.state.derived.active_vms:
         if not vm.run_open:
             continue
         halted = vm.spec.run_strategy is RunStrategy.HALTED and not vm.start_wanted

@@ -25,7 +25,7 @@ _MAY_SPEAK = (NodeState.UNSEEN, NodeState.SUSPECT, NodeState.AGENT_LOST, NodeSta
 
 def decide_relays(draft: Draft) -> None:
     """Have a peer offered as relay to every silent node whose agent it hears."""
-    for node in draft.state.nodes.values():
+    for node in draft.state.derived.active_nodes:
         silent = node.state in _MAY_SPEAK
         if node.suspicion is not None and node.facts is not None and silent and not beats_again(draft, node):
             _offer(draft, node, node.suspicion, node.facts.agent_port)

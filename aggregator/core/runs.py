@@ -95,7 +95,7 @@ def _across_sessions(state: State, record: OrderRecord) -> str:
 def decide_bindings(draft: Draft) -> None:
     """Free every binding that has a proof."""
     state = draft.state
-    for vm in state.vms.values():
+    for vm in state.derived.active_vms:
         for binding in vm.bindings:
             found = binding_proof(state, vm, binding)
             if found is None or _is_hand_over_in_doubt(state, vm, binding.node, found[0]):
@@ -122,7 +122,7 @@ def decide_doubts(draft: Draft) -> None:
     be taken in this session, never in the next one.
     """
     state = draft.state
-    for vm in state.vms.values():
+    for vm in state.derived.active_vms:
         for binding in vm.bindings:
             node = state.nodes.get(binding.node)
             if node is None or not node.connected or node.doubted or not node.complete:
@@ -151,7 +151,7 @@ def _is_hand_over_in_doubt(state: State, vm: VmRecord, node: str, proof: ProofKi
 
 def decide_runs(draft: Draft) -> None:
     """End runs that nothing is left of; remove deleted VMs."""
-    for vm in draft.state.vms.values():
+    for vm in draft.state.derived.active_vms:
         if vm.run_open and not vm.bindings:
             outcome = outcome_of(vm)
             draft.add(

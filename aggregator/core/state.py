@@ -7,8 +7,11 @@ one name for all records; those of nodes and VMs lie in state_node and state_vm.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from msgspec import Struct, field
 
+from aggregator.core.derived import Derived
 from aggregator.core.policy import ClusterConfig
 from aggregator.core.state_node import *  # noqa: F403 (one name for all records)
 from aggregator.core.state_node import NodeRecord
@@ -73,8 +76,8 @@ class HistoryLine(Struct, frozen=True):
     detail: str = ""
 
 
-class State(Struct):
-    """The whole fleet as the aggregator knows it."""
+class State(Struct, dict=True):
+    """The whole fleet as the aggregator knows it. In its dict lies what is derived, which no codec and no copy sees."""
 
     leader: Leadership = Leadership(0, "", 0)
     secret: str = ""
@@ -110,3 +113,8 @@ class State(Struct):
     off_orders: list[float] = field(default_factory=list)
     storage_losses: dict[str, StorageLoss] = field(default_factory=dict)  # by storage, while a node does not reach it
     foreign: dict[str, dict[str, VmReport]] = field(default_factory=dict)  # node -> uuid -> report
+
+    @cached_property
+    def derived(self) -> Derived:
+        """What follows from all this; see there."""
+        return Derived()

@@ -66,7 +66,7 @@ PRIORITY_STORAGE = 100
 def decide_storage(draft: Draft) -> None:
     """Gather evidence about storages that are not reached, taint, recover, and let run on what is back."""
     state = draft.state
-    lost = list(dict.fromkeys(name for node in state.nodes.values() for name in node.storage_lost))
+    lost = list(dict.fromkeys(name for node in state.derived.active_nodes for name in node.storage_lost))
     for name in lost:
         loss = state.storage_losses.get(name)
         if loss is None:
@@ -78,7 +78,7 @@ def decide_storage(draft: Draft) -> None:
         if loss.storage not in lost:
             why = f"every node reaches {loss.storage}"
             draft.add(IncidentClosed(at=draft.now, incident=loss.incident, reason=why))
-    for node in state.nodes.values():
+    for node in state.derived.active_nodes:
         if node.state is NodeState.UP:
             _mark(draft, node)
     if not draft.transitions:
@@ -88,9 +88,9 @@ def decide_storage(draft: Draft) -> None:
 def decide_storage_recovery(draft: Draft) -> None:
     """Do what the policy says about nodes that have lost a storage alone."""
     state = draft.state
-    for vm in state.vms.values():
+    for vm in state.derived.active_vms:
         _run_on(draft, vm)
-    marked = [node for node in state.nodes.values() if node.storage_marked and node.state is NodeState.UP]
+    marked = [node for node in state.derived.active_nodes if node.storage_marked and node.state is NodeState.UP]
     if not marked or state.config.storage_loss_policy != "Recover":
         return
     if not grace_over(state, draft.now) or not draft.due(doubt_over_at(state)):
