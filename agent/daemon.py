@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Coroutine
+from pathlib import Path
 
 import aiohttp
 import structlog
@@ -46,8 +47,10 @@ from agent.keeper_types import (
 from agent.ledger import Ledger
 from agent.link import Link
 from agent.memory import Memory, to_records
+from agent.permits import PermitFiles
 from agent.relay import RelayDoor
 from agent.storage import StorageWatch
+from agent.wall import Forbid, LetGo, Permit, RaiseWall, WallEffect
 from fleet.clock import Clock
 from fleet.model import BmcIdentity, NodeFacts
 from fleet.service import Service
@@ -87,6 +90,7 @@ class Daemon:
         self._session = aiohttp.ClientSession()
         self._bmc: BmcIdentity | None = None
         self._storage = hands.storage
+        self._permits = PermitFiles(Path(config.state_dir), Path(config.run_dir), self.clock)
         self._timer: asyncio.TimerHandle | None = None
         self._errands: set[asyncio.Task[None]] = set()
         self._dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -193,6 +197,8 @@ class Daemon:
             try:
                 if isinstance(effect, Persist):
                     await self._persist(effect, memory)
+                elif isinstance(effect, WallEffect):
+                    await asyncio.to_thread(self._permits.do, effect)
                 else:
                     self._perform(effect)
             finally:
@@ -220,7 +226,7 @@ class Daemon:
                 self._link.open_relay(effect)
             case Call() | TellPeer() | Probe() | OfferToPeer() | CheckXml():
                 self._errand(self._do(effect))
-            case Persist() | LookAgainAt():
+            case Persist() | LookAgainAt() | RaiseWall() | Permit() | Forbid() | LetGo():
                 raise AssertionError(f"a {type(effect).__name__} is performed elsewhere")
 
     async def _do(self, effect: Call | TellPeer | Probe | OfferToPeer | CheckXml) -> None:

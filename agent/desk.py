@@ -24,6 +24,7 @@ from agent.keeper_types import (
 )
 from agent.memory import PROMISES_MAX, Memory, fold
 from agent.records import Promise, Standing
+from agent.wall import Wall
 from fleet.messages import MigrateVm, Order, OrderInHand
 from fleet.model import EndReason, LedgerState, QemuState, VmReport
 
@@ -51,6 +52,7 @@ class Desk:
         self.wake_s: float | None = None
         self.via = ""  # the peer that carries the present link
         self.end_due_s: dict[str, float] = {}  # until when libvirt may say why a QEMU ended
+        self._wall = Wall()
         self._call_id = 0
         self._looked_s = float("-inf")
 
@@ -68,6 +70,16 @@ class Desk:
         """Fold a record into the memory and have it synced before anything that follows."""
         fold(self.memory, record)
         self.out.append(Persist(record))
+        self.out.extend(self._wall.after(self.memory, record, self.now))
+
+    def raise_wall(self) -> None:
+        """Begin with the permits that the ledger has; the first thing after a start."""
+        same_boot = self.memory.session is not None and self.memory.session.boot_id == self.settings.boot_id
+        self.out.extend(self._wall.raised(self.memory, self.now, same_boot=same_boot))
+
+    def forbid(self, uuid: str) -> None:
+        """Withdraw a VM's permit before its order has ended."""
+        self.out.extend(self._wall.forbidden(uuid))
 
     def call(self, uuid: str, deed: AnyDeed, order_id: str = "", timeout_s: float | None = None) -> int:
         """Begin a deed; returns the number its CallReturned will carry."""

@@ -86,6 +86,7 @@ class Keeper:
         desk.now, desk.out, desk.wake_s = now, [], None
         if not self._recovered:
             self._recovered = True
+            desk.raise_wall()
             self._conversation.closed_s = now
             self._works.recover()
         self._take(fact)

@@ -37,6 +37,7 @@ from fleet.domain_xml import DomainXmlError, parse_domain, parse_tree
 
 KEEPALIVE_S, KEEPALIVE_COUNT = 1, 3  # a frozen libvirtd is an error after 4 s
 MIB = 1024 * 1024
+MARK_PREFIX, MARK_URI = "virtward", "urn:virtward:1"  # agent/hooks/qemu.d/virtward looks for the prefix
 ERROR_NAMES = {v: k.removeprefix("VIR_ERR_") for k, v in vars(libvirt).items() if k.startswith("VIR_ERR_")}
 MIGRATE_FLAGS = (
     libvirt.VIR_MIGRATE_LIVE
@@ -303,7 +304,12 @@ def _define(conn: Any, uuid: str, xml: str) -> None:  # noqa: ANN401
         xml = ET.tostring(root, encoding="unicode")
     if (given.text or "").strip().lower() != uuid:
         raise DomainXmlError(f"domain/uuid: is {given.text!r}, and the order names {uuid}")
-    conn.defineXML(xml).setAutostart(0)
+    domain = conn.defineXML(xml)
+    domain.setAutostart(0)
+    mark = f"<managed uuid='{uuid}'/>"  # with the uuid: a clone under another one is not managed
+    domain.setMetadata(
+        libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark, MARK_PREFIX, MARK_URI, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    )
 
 
 def _migrate(domain: Any, deed: Migrate) -> None:  # noqa: ANN401

@@ -24,8 +24,8 @@ from agent.records import (
     VmForgotten,
     VmReleased,
 )
-from fleet.messages import Order, ReceiveVm, StartVm
-from fleet.model import Leadership, SessionKey
+from fleet.messages import Order, ReceiveVm, StartVm, UndefineVm
+from fleet.model import Leadership, OrderOutcome, SessionKey
 
 ORDERS_DONE_MAX = 1000
 PROMISES_MAX = 4000
@@ -67,6 +67,7 @@ def fold(memory: Memory, record: AnyLedgerRecord) -> None:
             entry = memory.orders.get(order_id)
             if entry is not None:
                 memory.orders[order_id] = structs.replace(entry, ended=record)
+                _let_go(memory, entry.order, record)
         case LedgerLost(boot_id=boot_id):
             memory.lost_in_boot = boot_id
         case _:
@@ -104,6 +105,12 @@ def _fold_promise(memory: Memory, record: RunBegan | VmReleased | NoticeTaken | 
             memory.promises[promise.uuid] = promise
         case VmForgotten(uuid=uuid):
             memory.promises.pop(uuid, None)
+
+
+def _let_go(memory: Memory, order: Order, ended: OrderEnded) -> None:
+    promise = memory.promises.get(order.uuid)
+    if isinstance(order.body, UndefineVm) and ended.outcome is OrderOutcome.DONE and promise is not None:
+        memory.promises[order.uuid] = structs.replace(promise, let_go=True)
 
 
 def without_xml(order: Order) -> Order:

@@ -37,6 +37,7 @@ class Promise(Struct, frozen=True):
     ran: bool = False  # CPUs of this (epoch, run) may have run here
     receive: ReceiveVm | None = None  # the permit for an incoming copy
     notice_taken: bool = False
+    let_go: bool = False  # undefined by order: whoever defines it by hand may start it by hand
 
 
 class LedgerRecord(Struct, frozen=True, tag_field="r", tag=str.lower):

@@ -115,6 +115,7 @@ def _judge(bench: Bench, work: Work) -> None:
         bench.look_again(work)
     elif work.tries == 0:
         work.step = Step.BARRIER
+        desk.forbid(uuid)
         bench.call(work, Undefine())
     else:
         promise = desk.promise(uuid)

@@ -61,6 +61,7 @@ class Host:
         for directory in _DIRECTORIES:
             (self.dir / directory).mkdir(parents=True, exist_ok=True)
         libvirtd.write_configuration(self._layout, self.name, self.dir / "etc-libvirt", identity)
+        libvirtd.install_hook(self.dir / "etc-libvirt", self.dir / "agent")
         lines = ["127.0.0.1 localhost", *(f"{self._layout.address(host, Plane.CONTROL)} {host}" for host in hosts)]
         self._write("etc-hosts", "\n".join(lines))
         self._write("machine_id", identity.replace("-", ""))

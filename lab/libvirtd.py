@@ -14,6 +14,7 @@ from lab.layout import CACHE_DIR, LIBVIRT_PORT, Layout, Plane
 
 LIBVIRTD = "/usr/sbin/libvirtd"
 QEMU = "/usr/bin/qemu-system-x86_64"
+HOOK = Path(__file__).parents[1] / "agent" / "hooks" / "qemu.d" / "virtward"
 
 LIBVIRTD_CONF = """\
 host_uuid = "{host_uuid}"
@@ -50,6 +51,16 @@ def write_configuration(layout: Layout, host: str, directory: Path, host_uuid: s
         LIBVIRTD_CONF.format(host_uuid=host_uuid, port=LIBVIRT_PORT), encoding="ascii"
     )
     (directory / "qemu.conf").write_text(QEMU_CONF.format(migration=migration), encoding="ascii")
+
+
+def install_hook(directory: Path, state_dir: Path) -> None:
+    """Put virtward's hook where libvirtd looks when it starts. state_dir: of the host's agent."""
+    hooks = directory / "hooks" / HOOK.parent.name
+    hooks.mkdir(parents=True, exist_ok=True)
+    text = HOOK.read_text(encoding="ascii")
+    hook = hooks / HOOK.name
+    hook.write_text(text.replace("state=/var/lib/virtward-agent", f"state={state_dir}"), encoding="ascii")
+    hook.chmod(0o755)
 
 
 def _warm_dir() -> Path:

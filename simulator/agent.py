@@ -43,6 +43,7 @@ from agent.keeper_types import (
     Tick,
 )
 from agent.memory import recall
+from agent.wall import Forbid, LetGo, Permit, RaiseWall
 from fleet.messages import FromAggregator
 from fleet.model import Definition, LedgerState, Plane
 from simulator.connection import Connection
@@ -253,6 +254,8 @@ class SimulatedAgent(Process):
                 self.peers.do(effect)
             case AnswerPeer():
                 self.peers.answer(effect)
+            case RaiseWall() | Permit() | Forbid() | LetGo():
+                self.host.take(effect)
             case Note(event=event, uuid=uuid, detail=detail):
                 self.host.world.note(f"agent@{self.host.name}", event, uuid, detail)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent.keeper_types import AnyLedgerRecord
+from agent.wall import Forbid, LetGo, Permit, RaiseWall, WallEffect, Way
 from fleet.model import BmcIdentity, Definition, EndReason, NodeFacts, Plane, QemuState, StorageReach
 from simulator.agent import SimulatedAgent
 from simulator.hypervisor import Hypervisor
@@ -47,6 +48,7 @@ class Host:
         self.power_changes = 0
         self.definitions: dict[str, Definition] = {}
         self.ledger: list[AnyLedgerRecord] = []
+        self.permits: dict[str, Permit] = {}  # under /run: every boot begins without one
         self.qemus: dict[str, Qemu] = {}
         self.hypervisor = Hypervisor(self)
         self.agent = SimulatedAgent(self)
@@ -103,6 +105,7 @@ class Host:
             return
         self.power_on = False
         self.frozen = False
+        self.permits.clear()
         self.agent.lose_power()
         for process in (self.agent, self.hypervisor):
             process.resume("frozen")
@@ -185,6 +188,21 @@ class Host:
         self.world.queue.after(SUPERVISED_S, run)
 
     # --- QEMUs
+
+    def take(self, effect: WallEffect) -> None:
+        """What the agent wrote for libvirt's hook. Every VM of the world is virtward's, so only permits count."""
+        match effect:
+            case RaiseWall():
+                self.permits.clear()
+            case Permit(uuid=uuid):
+                self.permits[uuid] = effect
+            case Forbid(uuid=uuid) | LetGo(uuid=uuid):
+                self.permits.pop(uuid, None)
+
+    def may_begin(self, uuid: str, way: Way) -> bool:
+        """libvirt's hook is asked, at the moment a QEMU is about to begin."""
+        permit = self.permits.get(uuid)
+        return permit is not None and permit.way is way and self.clock.now() < permit.until_s
 
     def new_qemu(self, uuid: str, state: QemuState) -> Qemu:
         qemu = self.world.truth.born(uuid, self.world.vms[uuid].name, self.name, state)

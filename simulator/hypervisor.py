@@ -30,6 +30,7 @@ from agent.keeper_types import (
     Undefine,
     VmObservation,
 )
+from agent.wall import Way
 from fleet.model import Definition, Disk, EndReason, QemuState
 from simulator.migration import MigrationJob
 from simulator.plan import STORAGE
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 CODE_NO_CONNECTION = "NO_CONNECTION"  # libvirtd was not there: nothing was begun
 CODE_INVALID = "OPERATION_INVALID"
 CODE_STORAGE = "STORAGE"
+CODE_HOOK = "LIBVIRT_HOOK_SCRIPT_FAILED"
 KEEPALIVE_S = 4.0
 
 
@@ -217,6 +219,8 @@ class Hypervisor(Process):
             return self._fail(call, CODE_INVALID, "domain is already running")
         if call.uuid not in self.host.definitions:
             return self._fail(call, CODE_NOT_FOUND, "no such domain")
+        if not self.host.may_begin(call.uuid, Way.START):
+            return self._fail(call, CODE_HOOK, "virtward: it is managed and has no permit to begin on this host")
         if self.host.lacks_disk(call.uuid):
             return self._fail(call, CODE_STORAGE, "cannot open the disk: input/output error")
         self.ends.pop(call.uuid, None)

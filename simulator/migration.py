@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from agent.wall import Way
 from fleet.model import EndReason, Plane, QemuState
 from simulator.results import DONE, Result
 from simulator.truth import Qemu
@@ -96,6 +97,8 @@ class MigrationJob:
             return self._stall(self._connect, "the target's libvirtd does not answer")
         if uuid in target.qemus or target.lacks_disk(uuid):
             return self._fail("MIGRATION_FAILED", "the target refuses: domain is already active, or its disk is gone")
+        if not target.may_begin(uuid, Way.INCOMING):
+            return self._fail("MIGRATION_FAILED", "virtward: it is managed and may not arrive on the target")
         self.copy = target.new_qemu(uuid, QemuState.INCOMING)
         target.hypervisor.incoming[uuid] = self
         self.phase = Phase.TRANSFERRING

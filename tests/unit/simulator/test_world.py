@@ -2,7 +2,10 @@
 
 from random import Random
 
+import pytest
+
 from agent.keeper_types import Create, Destroy, Migrate, Undefine
+from agent.wall import Permit, Way
 from aggregator.core.events import PowerAnswer
 from fleet.model import Plane, QemuState
 from simulator.clock import LocalClock, Queue
@@ -25,6 +28,11 @@ def a_world(nodes: int = 2, vms: int = 1, seed: int = 1) -> World:
     )
     world.run_until(0.0)
     return world
+
+
+def permit(world: World, node: str, way: Way, for_s: float = 60.0) -> None:
+    host = world.hosts[node]
+    host.take(Permit(uuid_of(1), way, 2, host.clock.now() + for_s))
 
 
 def test_things_at_one_instant_happen_in_the_order_they_were_arranged() -> None:
@@ -148,8 +156,32 @@ def test_undefine_is_the_barrier_behind_a_create_on_its_way() -> None:
     assert uuid_of(1) not in host.definitions
 
 
+@pytest.mark.parametrize(
+    ("way", "for_s", "starts"), [(None, 0.0, 0), (Way.START, 60.0, 1), (Way.START, 0.05, 0), (Way.INCOMING, 60.0, 0)]
+)
+def test_a_call_to_start_needs_a_permit_when_libvirt_comes_to_it(way: Way | None, for_s: float, starts: int) -> None:
+    world = a_world()
+    world.aggregator.kill()  # it would start the VM again
+    call(world, "n1", Destroy())
+    world.run_until(1.0)
+    if way is not None:
+        permit(world, "n1", way, for_s)
+    world.hosts["n1"].hypervisor.begin(HypervisorCall(uuid_of(1), "v1", Create(), lambda _result: None))
+    world.hosts["n1"].agent.kill()  # whoever called is not needed any more
+    world.run_until(2.0)
+    assert len(world.truth.vm(uuid_of(1)).qemus) == starts
+
+
+def test_no_permit_outlives_the_power() -> None:
+    world = a_world()
+    permit(world, "n2", Way.START)
+    world.hosts["n2"].lose_power()
+    assert not world.hosts["n2"].may_begin(uuid_of(1), Way.START)
+
+
 def test_a_migration_hands_over_paused() -> None:
     world = a_world()
+    permit(world, "n2", Way.INCOMING)
     call(world, "n1", Migrate(peer_uri="sim://n2", migration_address="n2.migration"))
     states: list[list[str]] = []
     world.truth.watchers.append(lambda vm, _why: states.append([f"{q.host} {q.state}" for q in vm.qemus]))
@@ -162,6 +194,7 @@ def test_a_migration_hands_over_paused() -> None:
 def test_libvirt_lets_the_source_run_again_when_the_answer_to_finish_is_lost() -> None:
     """The trap: a complete copy waits at the target meanwhile."""
     world = a_world()
+    permit(world, "n2", Way.INCOMING)
     call(world, "n1", Migrate(peer_uri="sim://n2", migration_address="n2.migration"))
 
     def lose_the_answer(_vm: object, why: str) -> None:
