@@ -17,6 +17,7 @@ from aggregator.core.evidence import decide_evidence, decide_readiness, decide_t
 from aggregator.core.fencing import decide_fencing
 from aggregator.core.incidents import decide_incidents
 from aggregator.core.incidents_vm import decide_vm_incidents
+from aggregator.core.leftovers import decide_leftovers
 from aggregator.core.migrate import decide_migrations
 from aggregator.core.nodes import decide_brake, decide_nodes
 from aggregator.core.phases import decide_phases
@@ -40,6 +41,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_doubts,
     decide_second_runs,
     decide_duplicates,
+    decide_leftovers,
     decide_incidents,
     decide_trust,
     decide_reference,
@@ -60,6 +62,7 @@ _DEEDS = (
     decide_runs,
     decide_doubts,
     decide_duplicates,
+    decide_leftovers,
     decide_fencing,
     decide_storage_recovery,
     decide_stops,

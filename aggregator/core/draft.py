@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from aggregator.core.actions import Action, SendOrder
 from aggregator.core.events import OrderIssued, Transition
-from aggregator.core.state import NodeRecord, State, VmRecord
+from aggregator.core.state import Leftover, NodeRecord, State, VmRecord
 from fleet.messages import Order, OrderBody
 
 
@@ -64,27 +64,28 @@ class Draft:
 
     def order(self, node: NodeRecord, vm: VmRecord, body: OrderBody, *, epoch: int, reason: str) -> None:
         """Issue an order to a node's standing session."""
+        self._order(node, (vm.uuid, vm.name), body, epoch, (vm.name, reason, max(node.fact, vm.fact)))
+
+    def order_removed(self, node: NodeRecord, left: Leftover, body: OrderBody, *, reason: str) -> None:
+        """Issue an order about a VM that is no longer known."""
+        self._order(node, (left.uuid, left.name), body, left.epoch, ("", reason, node.fact))
+
+    def _order(
+        self, node: NodeRecord, whom: tuple[str, str], body: OrderBody, epoch: int, why: tuple[str, str, int]
+    ) -> None:
         if node.session is None:
             raise ValueError(f"order to {node.name}, which has no session")
         order = Order(
             order_id=self.new_id("ord"),
-            uuid=vm.uuid,
-            name=vm.name,
+            uuid=whom[0],
+            name=whom[1],
             epoch=epoch,
             leader=self.state.leader,
             session=node.session,
             body=body,
         )
-        self.add(
-            OrderIssued(
-                at=self.now,
-                node=node.name,
-                vm=vm.name,
-                order=order,
-                reason=reason,
-                cause=max(node.fact, vm.fact),
-            )
-        )
+        vm, reason, cause = why
+        self.add(OrderIssued(at=self.now, node=node.name, vm=vm, order=order, reason=reason, cause=cause))
         self.act(SendOrder(decided_at=self.now, node=node.name, order=order))
 
     def decision(self) -> Decision:

@@ -18,6 +18,7 @@ from aggregator.core import (
     fold_nodes,
     fold_storage,
     fold_vms,
+    fold_wishes,
     history,
     rest,
 )
@@ -172,5 +173,6 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     **fold_fencing.HANDLERS,
     **fold_storage.HANDLERS,
     **fold_vms.HANDLERS,
+    **fold_wishes.HANDLERS,
     **fold_moves.HANDLERS,
 }

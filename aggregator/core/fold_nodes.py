@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aggregator.core import events as ev
-from aggregator.core import fold_storage, fold_vms
+from aggregator.core import fold_leftovers, fold_storage, fold_vms
 from aggregator.core.events import Event, NodeState
 from aggregator.core.fencing_device import device_of, devices_of
 from aggregator.core.objects import Taint, TaintEffect
@@ -201,6 +201,7 @@ def _node_deleted(state: State, event: ev.NodeDeleted) -> None:
     if incident is not None:
         incident.closed, incident.way_out = event.at, ""
     state.foreign.pop(event.name, None)
+    fold_leftovers.forget(state, node=event.name)
     state.drains.pop(event.name, None)
 
 

@@ -1,4 +1,4 @@
-"""How events change VMs: reports, bindings, runs, orders, what people ask for.
+"""How events change VMs: reports, bindings, runs, orders. What people ask of them is in fold_wishes.
 
 Assigns to the state; called by fold only. A report of a QEMU always makes a binding, and no
 report ever takes one away: that is a decision with a proof (BindingFreed).
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from msgspec import structs
 
 from aggregator.core import events as ev
-from aggregator.core.events import Event, ProofKind, RunOutcome, VmVerb
+from aggregator.core import fold_leftovers
+from aggregator.core.events import Event, ProofKind, RunOutcome
 from aggregator.core.state import (
     EPOCHS_PAST_MAX,
     Binding,
@@ -55,6 +56,8 @@ def take_reports(
             if vm.uuid not in said:
                 vm.reports.pop(node.name, None)
         state.foreign[node.name] = {}
+    if state.leftovers:
+        fold_leftovers.take(state, node, said, full=full)
     for report in said.values():
         known = state.vms.get(state.names.get(report.uuid, ""))
         if known is None:
@@ -108,6 +111,8 @@ def _order_issued(state: State, event: ev.OrderIssued) -> None:
     if node is not None:
         node.last_order_at = event.at
     body = event.order.body
+    if not event.vm:
+        fold_leftovers.ordered(state, event.node, event.order.uuid, event.at)
     if isinstance(body, UnpauseVm):
         state.vms[event.vm].resumed_at.append(event.at)
     if isinstance(body, ReceiveVm | MigrateVm | CancelMigration):
@@ -150,19 +155,29 @@ def _order_dropped(state: State, event: ev.OrderDropped) -> None:
 def _order_closed(state: State, event: ev.OrderClosed) -> None:
     record = state.orders.pop(event.order_id, None)
     vm = state.vms.get(event.vm)
+    if record is not None and not record.vm:
+        fold_leftovers.closed(state, record)
     if record is None or vm is None:
         return
     never = event.outcome in {"NeverBegan", "Dropped", "Refused"}
     if isinstance(record.order.body, StartVm) and record.order.epoch == vm.epoch and never:
         vm.run_void = True
-    if isinstance(record.order.body, UndefineVm):
-        vm.undefined_on.append(record.node)
+    if isinstance(record.order.body, UndefineVm) and event.outcome in {"Done", "Failed", "Refused"}:
+        _undefined(vm, record.node, done=event.outcome == "Done")
     if isinstance(record.order.body, PauseVm | UnpauseVm) and event.outcome == "Done":
         vm.pause_asked = None
     if event.outcome in {"Failed", "Refused"} and not isinstance(record.order.body, MigrateVm):
         vm.retry_at = event.at + ORDER_RETRY_S
     elif event.outcome == "Dropped" or isinstance(record.order.body, ResumeVm):
         vm.retry_at = event.at + DROPPED_RETRY_S
+
+
+def _undefined(vm: VmRecord, node: str, *, done: bool) -> None:
+    """A node was told to forget a deleted VM. Where it could not, it is told again after the VM is removed."""
+    vm.undefined_on.append(node)
+    seen = vm.reports.get(node)
+    if done and seen is not None:
+        vm.reports[node] = structs.replace(seen, report=structs.replace(seen.report, definition_hash=""))
 
 
 def _start_decided(state: State, event: ev.StartDecided) -> None:
@@ -278,6 +293,7 @@ def _vm_removed(state: State, event: ev.VmRemoved) -> None:
     if vm is not None:
         state.names.pop(vm.uuid, None)
         state.epochs_past[vm.uuid] = vm.epoch_top
+        fold_leftovers.leave(state, vm)
         incident = state.incidents.get(vm.incident)
         if incident is not None:
             incident.closed, incident.way_out = event.at, ""
@@ -304,67 +320,6 @@ def _second_run_ended(state: State, event: ev.SecondRunEnded) -> None:
         vm.second_run = structs.replace(vm.second_run, over_at=event.at)
 
 
-def _vm_applied(state: State, event: ev.VmApplied) -> None:
-    vm = state.vms.get(event.name)
-    if vm is None:
-        vm = state.vms[event.name] = VmRecord(
-            event.name, event.uuid, event.spec, created=event.at, phase_since=event.at
-        )
-        state.names[event.uuid] = event.name
-        vm.epoch_top = state.epochs_past.pop(event.uuid, 0)
-        vm.xml_version = 1
-        for reports in state.foreign.values():
-            reports.pop(event.uuid, None)
-    elif event.spec.domain_xml != vm.spec.domain_xml:
-        vm.xml_version += 1
-        vm.definition = None
-    if event.spec.run_strategy is not vm.spec.run_strategy:
-        vm.ran_under_strategy = vm.run_open
-        vm.outcome = None
-        vm.start_wanted = False
-    vm.spec = event.spec
-    vm.labels = event.labels
-    vm.annotations = event.annotations
-    vm.disks = event.disks or vm.disks
-    vm.cpu_m = event.cpu_m
-    vm.memory_bytes = event.memory_bytes
-    vm.version = vm.fact = state.position
-
-
-def _vm_delete_requested(state: State, event: ev.VmDeleteRequested) -> None:
-    vm = state.vms[event.name]
-    vm.deleting = True
-    vm.start_wanted = False
-    if vm.run_open:
-        vm.stopping = RunOutcome.STOPPED
-    vm.fact = state.position
-
-
-def _vm_commanded(state: State, event: ev.VmCommanded) -> None:
-    vm = state.vms[event.name]
-    vm.fact = state.position
-    if event.verb is VmVerb.START:
-        vm.start_wanted = True
-        vm.held_until = vm.retry_at = 0.0
-        vm.held_why = ""
-        vm.failed_starts = 0
-        vm.restarts = []
-    elif event.verb in {VmVerb.STOP, VmVerb.RESTART}:
-        vm.stopping = RunOutcome.STOPPED if vm.run_open else None
-        vm.stop_force = event.force
-        vm.start_wanted = event.verb is VmVerb.RESTART
-        vm.retry_at = 0.0
-        vm.second_run = None  # whoever ends this run has heard of it
-    else:
-        vm.pause_asked = event.verb
-
-
-def _vm_gone_confirmed(state: State, event: ev.VmGoneConfirmed) -> None:
-    vm = state.vms[event.name]
-    vm.gone_confirmed_at = event.at
-    vm.fact = state.position
-
-
 HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.OrderIssued: _order_issued,
     ev.OrderReported: _order_reported,
@@ -381,8 +336,4 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.VmRemoved: _vm_removed,
     ev.SecondRunSeen: _second_run_seen,
     ev.SecondRunEnded: _second_run_ended,
-    ev.VmApplied: _vm_applied,
-    ev.VmDeleteRequested: _vm_delete_requested,
-    ev.VmCommanded: _vm_commanded,
-    ev.VmGoneConfirmed: _vm_gone_confirmed,
 }

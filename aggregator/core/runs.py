@@ -57,6 +57,8 @@ def _outcome(state: State, record: OrderRecord) -> str:
     if isinstance(order.body, ACCEPTED_IS_ENOUGH) and record.accepted:
         return "Done"
     node = state.nodes.get(record.node)
+    if not record.vm and node is not None and node.session == order.session:
+        return ""  # about a VM that was removed: its node answers, or opens another session
     if node is None or record.vm not in state.vms:
         return "Overtaken"
     if _released_beyond(state, record):
@@ -73,8 +75,8 @@ def _outcome(state: State, record: OrderRecord) -> str:
 def _released_beyond(state: State, record: OrderRecord) -> bool:
     """Return whether the node released the VM at the order's epoch: nothing is left to be done there."""
     report = current_report(state, state.vms[record.vm], record.node)
-    if report is None or isinstance(record.order.body, STARTS):
-        return False  # a start's own answer says why it failed
+    if report is None or isinstance(record.order.body, (*STARTS, UndefineVm)):
+        return False  # a start's own answer says why it failed; what is undefined was released before
     return report.released and report.epoch >= record.order.epoch
 
 
@@ -169,12 +171,14 @@ def decide_runs(draft: Draft) -> None:
 
 
 def _remove(draft: Draft, vm: VmRecord) -> None:
-    """Have a deleted VM undefined where it is known, then let it go. Nodes that are away keep their definition."""
+    """Have a deleted VM undefined where it is known, then let it go. Nodes that are away: leftovers.py."""
     for name in vm.reports:
         node = draft.state.nodes.get(name)
         report = current_report(draft.state, vm, name)
         if node is None or report is None or not can_order(node) or name in vm.undefined_on:
             continue
+        if not draft.due(vm.retry_at):
+            return
         if report.state is QemuState.GONE:
             draft.order(node, vm, UndefineVm(reason="deleted"), epoch=vm.epoch_top, reason="it is deleted")
     if not draft.transitions:

@@ -18,7 +18,7 @@ from aggregator.core.state_node import NodeRecord
 from aggregator.core.state_storage import *  # noqa: F403
 from aggregator.core.state_storage import StorageLoss
 from aggregator.core.state_vm import *  # noqa: F403
-from aggregator.core.state_vm import DrainRecord, MigrationRecord, OrderRecord, VmRecord
+from aggregator.core.state_vm import DrainRecord, Leftover, MigrationRecord, OrderRecord, VmRecord
 from fleet.model import Leadership, VmReport
 
 HISTORY_MAX = 2000
@@ -88,6 +88,7 @@ class State(Struct, dict=True):
     vms: dict[str, VmRecord] = field(default_factory=dict)  # deleted ones too, until unbound
     names: dict[str, str] = field(default_factory=dict)  # uuid -> name
     epochs_past: dict[str, int] = field(default_factory=dict)  # uuid of a removed VM -> its highest epoch
+    leftovers: dict[str, Leftover] = field(default_factory=dict)  # "node uuid" -> a deleted VM it may still define
     orders: dict[str, OrderRecord] = field(default_factory=dict)
     migrations: dict[str, MigrationRecord] = field(default_factory=dict)
     drains: dict[str, DrainRecord] = field(default_factory=dict)  # by node

@@ -96,8 +96,22 @@ class VmRecord(Struct):
     fact: int = 0  # position of the last fact about it
 
 
+class Leftover(Struct):
+    """A node that was away when a VM was deleted: it may still hold its definition.
+
+    session: in which it said that the VM is defined there and does not run.
+    """
+
+    node: str
+    uuid: str
+    name: str
+    epoch: int
+    session: SessionKey | None = None
+    asked_at: float = 0.0
+
+
 class OrderRecord(Struct):
-    """An order that was issued and not closed."""
+    """An order that was issued and not closed. vm: empty where the VM was removed meanwhile (leftovers.py)."""
 
     order: Order
     node: str

@@ -60,6 +60,7 @@ class Fleet:
         self.refuse: dict[str, OrderOutcome] = {}  # vm -> what becomes of its start orders
         self.highest: dict[str, Leadership] = {}  # what an agent has obeyed, where it tells it
         self.refuse_resume: OrderOutcome | None = None  # what becomes of every resume order
+        self.refuse_undefine: OrderOutcome | None = None  # what becomes of every order to undefine
         self.ledgers: dict[str, LedgerState] = {}  # of nodes whose ledger is not sound
         self.sessions: dict[str, int] = {}
         self.boots: dict[str, int] = {}
@@ -128,10 +129,11 @@ class Fleet:
             )
         )
 
-    def reboot(self, name: str) -> None:
-        """Lose everything on a node and let another boot of it join."""
+    def reboot(self, name: str, *reports: VmReport) -> None:
+        """Lose everything on a node and let another boot of it join, with these reports."""
         self.boots[name] += 1
         self.qemus = {key: r for key, r in self.qemus.items() if key[0] != name}
+        self.qemus |= {(name, report.uuid): report for report in reports}
         self.silent.discard(name)
         self.power.pop(name, None)
         self.connect(name)
@@ -245,7 +247,9 @@ class Fleet:
         outcome = OrderOutcome.DONE
         now = self.qemus.get(key)
         run = getattr(body, "run", now.run if now else 0)
+        defined = now.definition_hash if now else ""
         report = VmReport(order.uuid, order.name, QemuState.GONE, epoch=order.epoch, run=run, managed=True)
+        report = structs.replace(report, definition_hash=defined)
         if isinstance(body, msg.StartVm) and order.name in self.refuse:
             outcome = self.refuse[order.name]
             if outcome is OrderOutcome.REFUSED:
@@ -263,6 +267,8 @@ class Fleet:
             return self._migrate(node, order, body)
         elif isinstance(body, msg.CancelMigration):
             return [self._told(node, order, outcome, None)]
+        elif isinstance(body, msg.UndefineVm):
+            return [self._told(node, order, self.refuse_undefine or outcome, now)]
         else:
             report = structs.replace(report, released=True, end=EndReason.ORDERED)
         self.qemus[key] = report
