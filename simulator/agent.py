@@ -80,6 +80,7 @@ class SimulatedAgent(Process):
         self._connecting = False
         self._starts = 0
         self._links = 0
+        self.aggregator = host.world.aggregators[0]  # whom we speak to, or try next
         self._effects: deque[Effect] = deque()
         self._performing = False
         self._tick: Timer | None = None
@@ -235,6 +236,7 @@ class SimulatedAgent(Process):
 
     def _synced(self, record: AnyLedgerRecord) -> None:
         self.host.ledger.append(record)
+        self.host.world.wrote(self.host.name, record)
         self._perform()
 
     def _do(self, effect: Effect) -> None:
@@ -291,11 +293,13 @@ class SimulatedAgent(Process):
         if self._connecting:
             return
         self._connecting = True
-        self.later(wait_s + self.host.random.uniform(*RECONNECT_S), self._connect)
+        aggregators = self.host.world.aggregators
+        self.aggregator = aggregators[(aggregators.index(self.aggregator) + 1) % len(aggregators)]
+        pause_s = self.host.random.uniform(*RECONNECT_S) / len(aggregators)
+        self.later(wait_s + pause_s, self._connect)
 
     def _connect(self) -> None:
-        world = self.host.world
-        aggregator = world.aggregator
+        world, aggregator = self.host.world, self.aggregator
         if not world.network.both_ways(self.host.name, aggregator.name, Plane.CONTROL) or aggregator.paused:
             self.later(CONNECT_TIMEOUT_S, self._try_again)
         elif not aggregator.alive:
@@ -304,13 +308,12 @@ class SimulatedAgent(Process):
             self.later(self.host.random.uniform(0.001, 0.004), self._connected)
 
     def _connected(self) -> None:
-        aggregator = self.host.world.aggregator
-        if not aggregator.answers:
+        if not self.aggregator.takes_agents:
             self._try_again()
             return
         self._connecting = False
         self._links += 1
-        self._use(Connection(self, aggregator, self._links))
+        self._use(Connection(self, self.aggregator, self._links))
 
     def _try_again(self) -> None:
         self._connecting = False
@@ -319,7 +322,7 @@ class SimulatedAgent(Process):
     def relayed_by(self, peer: SimulatedAgent, plane: Plane) -> None:
         """Speak through a peer from now on, and go on trying our own way."""
         self._links += 1
-        self._use(RelayedConnection(self, self.host.world.aggregator, self._links, peer, plane))
+        self._use(RelayedConnection(self, peer.aggregator, self._links, peer, plane))
         self._reconnect(0.0)
 
     def _use(self, connection: Connection) -> None:

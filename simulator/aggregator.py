@@ -2,18 +2,16 @@
 
 The journal lies in a store that survives kills; what was settled and not yet committed is lost
 with the process. A kill may land between any two steps: before the commit, between commit and
-the first deed, between two deeds. A restart reads snapshot and journal back through fold and the
-codec, then settles with AggregatorStarted. Decides nothing itself.
+the first deed, between two deeds. Who comes to lead reads snapshot and journal back through fold
+and the codec, then settles with AggregatorStarted; one of several that does not lead reads nothing
+and takes no agent. Decides nothing itself.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
-
-from msgspec import Struct
 
 from aggregator.core import events as ev
 from aggregator.core.actions import (
@@ -28,7 +26,7 @@ from aggregator.core.actions import (
 )
 from aggregator.core.events import Event, NodeState, PowerAnswer
 from aggregator.core.fold import fold
-from aggregator.core.journal_form import VOLATILE, decode_event, decode_state, encode_event, encode_state
+from aggregator.core.journal_form import VOLATILE, decode_event, decode_state, encode_event
 from aggregator.core.settle import settle
 from aggregator.core.state import State
 from fleet.messages import FromAgent
@@ -38,6 +36,8 @@ from simulator.connection import Connection, Ending
 from simulator.fences import FenceReply
 from simulator.intake import Intake
 from simulator.process import Process
+from simulator.seat import Seat
+from simulator.store import Opened
 
 if TYPE_CHECKING:
     from simulator.clock import Timer
@@ -52,27 +52,19 @@ FIRST_TURN_S = 1.5
 BEAT_WAIT_S_MAX = 0.1  # as the shipped queue of facts
 
 
-class Store(Struct):
-    """What survives the process: a snapshot and the events after it, as bytes."""
-
-    snapshot: bytes
-    events: list[bytes]
-
-
 class SimulatedAggregator(Process):
-    """The aggregator of the world."""
+    """One aggregator of the world. number: from 1."""
 
-    name = "aggregator"
-
-    def __init__(self, world: World, state: State, wall: LocalClock) -> None:
+    def __init__(self, world: World, number: int, state: State, wall: LocalClock) -> None:
         super().__init__(world.queue)
         self.world = world
-        self._random = world.random_of("aggregator")
+        self.name = "aggregator" if number == 1 else f"aggregator@{number}"
+        self._random = world.random_of(self.name)
         self.state = state
-        self.store = Store(snapshot=encode_state(state), events=[])
+        self.alone = world.plan.aggregators == 1
+        self.seat = Seat(self, world.store, alone=self.alone)
         self.wall = wall
         self.intake = Intake(self)
-        self.on_commit: list[Callable[[Event, State], None]] = []
         self._monotonic = LocalClock(world.queue, shows=state.now)
         self._gap = 0.0
         self._facts: deque[Event] = deque()
@@ -82,7 +74,6 @@ class SimulatedAggregator(Process):
         self._beat_turn = False
         self._look: Timer | None = None
         self._look_at = inf
-        self._instances = 1
         self._stopped_at: float | None = None
         self.position = state.position  # of the last event that is durable
 
@@ -91,18 +82,23 @@ class SimulatedAggregator(Process):
     def begin_quietly(self) -> None:
         """The life that was already running at the beginning of the story."""
         self.begin_life()
+        self.seat.take_quietly()
         self._gap = self.wall.now() - self._monotonic.now()
         self._busy = True
         self.later(FIRST_TURN_S, self._turn)  # by then every agent has connected
         self.later(SILENT_CHECK_S, self._drop_silent)
 
     def start(self) -> None:
-        """A new life: read the journal, then ask, then decide."""
-        if self.alive:
-            return
-        self.begin_life()
-        self.state = decode_state(self.store.snapshot)
-        for data in self.store.events:
+        """A new life."""
+        if not self.alive:
+            self.begin_life()
+            self.seat.begin()
+
+    def lead(self, opened: Opened, instance: str) -> None:
+        """Lead from here on: read the journal, then ask, then decide."""
+        self.world.leader = self
+        self.state = decode_state(opened.snapshot)
+        for data in opened.events:
             fold(self.state, decode_event(data))
         self.position = self.state.position
         self.intake = Intake(self)
@@ -112,16 +108,37 @@ class SimulatedAggregator(Process):
         self._beats.clear()
         self._busy = self._beat_turn = False
         self._look, self._look_at = None, inf
-        self._instances += 1
-        leader = Leadership(self.state.leader.term + 1, f"instance-{self._instances}", self.state.position)
+        term = max(opened.term, self.state.leader.term + 1)
+        leader = Leadership(term, instance, self.state.position)
+        if not self.alone:
+            self.world.tell(f"{self.name} leads in term {term}")
         self.fact(ev.AggregatorStarted(at=self.now(), leader=leader, machine_id=self.state.own_machine_id))
         self.later(SILENT_CHECK_S, self._drop_silent)
 
     def kill(self) -> None:
-        if not self.alive:
-            return
-        self.intake.close_all()
+        if self.alive:
+            self.intake.close_all()
+            self.seat.stand_up()
         self.end_life()
+
+    def give_up(self, why: str) -> None:
+        """End this life, as the shipped process does; systemd begins the next one."""
+        self.world.tell(f"{self.name} ends: {why}")
+        self.kill()
+        life = self.life
+        self.queue.after(SUPERVISED_S, lambda: self.start() if self.life == life else None)
+
+    def may_act(self) -> bool:
+        """Say whether this process still leads; one that does not is over. Asked before each deed and each answer."""
+        if self.seat.is_fresh():
+            return True
+        self.give_up("its lease is over")
+        return False
+
+    @property
+    def takes_agents(self) -> bool:
+        """Would an agent be let in now?"""
+        return self.answers and self.seat.leads
 
     def pause(self, why: str = "itself") -> None:
         if not self.paused:
@@ -139,8 +156,12 @@ class SimulatedAggregator(Process):
         return self._monotonic.now()
 
     def set_rate(self, rate: float) -> None:
-        self._monotonic.set_rate(rate)
-        self.wall.set_rate(rate)
+        for clock in (self._monotonic, self.wall, self.seat.machine):
+            clock.set_rate(rate)
+
+    def draw(self, span_s: tuple[float, float]) -> float:
+        """Return how long something takes this time."""
+        return self._random.uniform(*span_s)
 
     def jump(self, by_s: float) -> None:
         """Somebody sets the machine's wall clock."""
@@ -196,24 +217,42 @@ class SimulatedAggregator(Process):
         if self.step_boundary():
             return
         if settled.events or settled.actions:
-            self.later(self._random.uniform(*COMMIT_S), lambda: self._commit(settled.events, settled.actions))
+            self._send_to_store(settled.events, settled.actions)
         else:
             self._rest()
+
+    def _send_to_store(self, events: tuple[Event, ...], actions: tuple[Action, ...]) -> None:
+        """SQLite writes while this process runs; etcd does so while it is paused, too."""
+        life, delay_s = self.life, self._random.uniform(*COMMIT_S)
+        if self.alone:
+            self.later(delay_s, lambda: self._commit(events, actions))
+        else:
+            self.queue.after(delay_s, lambda: self._commit(events, actions) if self.life == life else None)
 
     def _commit(self, events: tuple[Event, ...], actions: tuple[Action, ...]) -> None:
         """The transaction is durable: from here on it has happened."""
         durable = [event for event in events if not isinstance(event, VOLATILE)]
-        self.store.events.extend(encode_event(event) for event in durable)
-        self.position += len(durable)
+        failed = self.seat.append(self.position, [encode_event(event) for event in durable])
+        if failed:
+            self.when_running(lambda: self.give_up(failed))
+            return
         life = self.life
         for event in events:
-            for watch in self.on_commit:
+            for watch in self.world.on_commit:
                 watch(event, self.state)
-        if self.life == life and not self.step_boundary():
+        if self.life == life:
+            self.when_running(lambda: self._committed(len(durable), actions))
+
+    def _committed(self, durable: int, actions: tuple[Action, ...]) -> None:
+        self.position += durable
+        self.seat.leads = True
+        if not self.step_boundary():
             self._act(deque(actions))
 
     def _act(self, actions: deque[Action]) -> None:
         while actions:
+            if not self.may_act():
+                return
             self._do(actions.popleft())
             if self.step_boundary():
                 return
@@ -242,6 +281,7 @@ class SimulatedAggregator(Process):
                 elif self.now() - action.decided_at > ACTION_AGE_S_MAX:
                     self._dropped(order.order_id, "the decision is too old")
                 else:
+                    world.acted(self, f"{order.order_id} to {node}")
                     talk.connection.aggregator_sends(order)
             case SendProbe(prober=prober, request=request):
                 talk = self.intake.standing(prober)
@@ -283,6 +323,8 @@ class SimulatedAggregator(Process):
         if too_old and action.question in ("off", "on"):
             answered(FenceReply(PowerAnswer.ERROR, None, "dropped"))
             return
+        if action.question in ("off", "on"):
+            world.acted(self, f"{action.question} to {action.node}'s device")
         world.fence_orders.append((self.queue.now, action.node, action.question))
         device = world.device_at(action.rung.params)
         device.ask(action.question, action.timeout_s, answered)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from agent.memory import recall
 from aggregator.core import events as ev
 from aggregator.core.events import Event, VmPhase
 from aggregator.core.lookups import wants_run
@@ -16,6 +17,7 @@ from aggregator.core.phases import may_follow
 from aggregator.core.policy import lost_nodes_max
 from aggregator.core.state import State, VmRecord
 from fleet.model import QemuState
+from simulator.leader_checks import LeaderChecks
 from simulator.truth import VmTruth
 from simulator.world import World
 
@@ -41,7 +43,9 @@ class Checkers:
         self._epochs: dict[str, int] = {}
         self._phases: dict[str, VmPhase] = {}
         world.truth.watchers.append(self.qemu_changed)
-        world.aggregator.on_commit.append(self.committed)
+        world.on_commit.append(self.committed)
+        world.on_roll_back.append(self.rolled_back)
+        self.leaders = LeaderChecks(world, self.violated)
 
     def violated(self, invariant: str, about: str, text: str) -> None:
         if (invariant, about) not in self._said:
@@ -67,6 +71,22 @@ class Checkers:
             self._phase_changed(event)
         elif isinstance(event, ev.VmRemoved):
             self._phases.pop(event.vm, None)
+
+    def rolled_back(self) -> None:
+        """What was decided and is forgotten binds nobody, but for epochs that an agent has obeyed."""
+        self._phases.clear()
+        self._shot.clear()
+        self._epochs = {
+            name: max(
+                (
+                    promise.epoch
+                    for host in self.world.hosts.values()
+                    if (promise := recall(host.ledger).promises.get(uuid))
+                ),
+                default=0,
+            )
+            for uuid, name in ((vm.uuid, vm.name) for vm in self.world.vms.values())
+        }
 
     def _start_decided(self, event: ev.StartDecided, state: State) -> None:
         vm = state.vms.get(event.vm)

@@ -27,6 +27,7 @@ from simulator.faults import (
     Reference,
     Signal,
     Storage,
+    Store,
 )
 from simulator.fences import OUTCOMES
 from simulator.network import PLANES
@@ -52,6 +53,7 @@ class Item:
         self.where = where
         self.plan = plan
         self.at = self.seconds("at")
+        self.aggregators = tuple(f"aggregator@{number}" for number in range(1, plan.aggregators + 1))
 
     def seconds(self, key: str) -> float:
         raw = self.raw.get(key)
@@ -87,19 +89,19 @@ class Item:
         return float(raw)
 
     def target(self, key: str) -> str:
-        """HOST | agent@HOST | libvirtd@HOST | qemu:VM | aggregator@1."""
+        """HOST | agent@HOST | libvirtd@HOST | qemu:VM | aggregator@N."""
         text = str(self.raw.get(key, ""))
         kind, at, name = text.rpartition("@")
         if text.startswith("qemu:"):
             return text
-        if text == "aggregator@1":
+        if text in self.aggregators:
             return text
         if kind == "aggregator":
-            raise StoryError(f"{self.where}.{key}", f"{text}: this simulator knows aggregator@1 only")
+            raise StoryError(f"{self.where}.{key}", f"{text} is none of {', '.join(self.aggregators)}")
         hosts = [node.name for node in self.plan.nodes]
         if name not in hosts or (at and kind not in ("agent", "libvirtd")):
             raise StoryError(
-                f"{self.where}.{key}", f"{text!r} is none of HOST, agent@HOST, libvirtd@HOST, qemu:VM, aggregator@1"
+                f"{self.where}.{key}", f"{text!r} is none of HOST, agent@HOST, libvirtd@HOST, qemu:VM, aggregator@N"
             )
         return text
 
@@ -184,7 +186,7 @@ def _virsh(item: Item) -> AnyFault:
 def _clock(item: Item) -> AnyFault:
     item.only("clock", "rate")
     target = str(item.raw["clock"])
-    if target != "aggregator@1":
+    if target not in item.aggregators:
         target = item.host("clock")
     return ClockRate(at=item.at, target=target, rate=max(0.5, item.rate("rate", 2.0)))
 
@@ -197,9 +199,10 @@ def _jump(item: Item) -> AnyFault:
         by_s = sign * parse_duration_s(text.removeprefix("-"))
     except ValueError as error:
         raise StoryError(f"{item.where}.by", str(error)) from None
-    if item.target("jump") != "aggregator@1":
-        raise StoryError(f"{item.where}.jump", "nobody reads a node's wall clock; only aggregator@1 can jump")
-    return ClockJump(at=item.at, target="aggregator@1", by_s=by_s)
+    target = item.target("jump")
+    if target not in item.aggregators:
+        raise StoryError(f"{item.where}.jump", "nobody reads a node's wall clock; only an aggregator's can jump")
+    return ClockJump(at=item.at, target=target, by_s=by_s)
 
 
 def _storage(item: Item) -> AnyFault:
@@ -220,7 +223,9 @@ def _reference(item: Item) -> AnyFault:
 
 
 def _store(item: Item) -> AnyFault:
-    raise StoryError(f"{item.where}.store", "this simulator cannot lose the aggregator's store yet")
+    to = item.word("store", ("lost", "back", "rolledBack"))
+    item.only("store", *(("by",) if to == "rolledBack" else ()))
+    return Store(at=item.at, to=to, by_s=item.seconds("by") if to == "rolledBack" else 0.0)
 
 
 READERS: dict[str, Callable[[Item], AnyFault]] = {

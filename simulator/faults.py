@@ -11,6 +11,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from fleet.model import Plane
+from simulator.aggregator import SimulatedAggregator
 from simulator.process import Process
 from simulator.truth import Qemu
 from simulator.world import World
@@ -106,6 +107,13 @@ class Panic(Fault, frozen=True, kw_only=True):
     host: str
 
 
+class Store(Fault, frozen=True, kw_only=True):
+    """to: lost | back | rolledBack, by so many seconds."""
+
+    to: str
+    by_s: float = 0.0
+
+
 class Reference(Fault, frozen=True, kw_only=True):
     """gone: the reference address does not answer the aggregator."""
 
@@ -134,6 +142,7 @@ AnyFault = (
     | ClockRate
     | ClockJump
     | Storage
+    | Store
 )
 
 
@@ -154,17 +163,17 @@ def strike(world: World, fault: AnyFault) -> None:
             if qemu is not None:
                 world.hosts[qemu.host].guest_does(qemu, fault.does)
         case ClockRate():
-            clock = world.hosts[fault.target].clock if fault.target in world.hosts else world.aggregator
+            clock = world.hosts[fault.target].clock if fault.target in world.hosts else _aggregator(world, fault.target)
             clock.set_rate(fault.rate)
         case ClockJump():
-            world.aggregator.jump(fault.by_s)
+            _aggregator(world, fault.target).jump(fault.by_s)
         case ByHand():
             world.hosts[fault.host].by_hand(fault.vm, fault.does)
-        case Panic() | Reference() | Storage():
+        case Panic() | Reference() | Storage() | Store():
             _surroundings(world, fault)
 
 
-def _surroundings(world: World, fault: Panic | Reference | Storage) -> None:
+def _surroundings(world: World, fault: Panic | Reference | Storage | Store) -> None:
     match fault:
         case Panic():
             world.hosts[fault.host].panic()
@@ -172,6 +181,10 @@ def _surroundings(world: World, fault: Panic | Reference | Storage) -> None:
             world.reference_answers = not fault.gone
         case Storage():
             world.hosts[fault.host].set_storage(gone=fault.gone, qemus=fault.qemus)
+        case Store(to="rolledBack"):
+            world.roll_back_store(fault.by_s)
+        case Store():
+            world.store.lost = fault.to == "lost"
 
 
 def _link(world: World, fault: Cut | Heal | Disturb, plane: Plane) -> None:
@@ -228,7 +241,8 @@ def _signal(world: World, fault: Signal) -> None:
     else:
         process: Process
         if kind == "aggregator":
-            process, kill, start = world.aggregator, _kill_aggregator(world), world.aggregator.start
+            aggregator = _aggregator(world, fault.target)
+            process, kill, start = aggregator, _kill_aggregator(aggregator), aggregator.start
         elif kind == "agent":
             process, kill, start = world.hosts[name].agent, world.hosts[name].kill_agent, world.hosts[name].agent.start
         else:
@@ -237,10 +251,14 @@ def _signal(world: World, fault: Signal) -> None:
         _signal_process(fault, process, kill, start)
 
 
-def _kill_aggregator(world: World) -> Callable[[], None]:
+def _aggregator(world: World, target: str) -> SimulatedAggregator:
+    return world.aggregators[int(target.removeprefix("aggregator@")) - 1]
+
+
+def _kill_aggregator(aggregator: SimulatedAggregator) -> Callable[[], None]:
     def kill() -> None:
-        world.aggregator.kill()
-        world.aggregator.resume()
+        aggregator.kill()
+        aggregator.resume()
 
     return kill
 

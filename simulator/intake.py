@@ -110,7 +110,7 @@ class Intake:
 
     def _greet(self, talk: Talk, hello: Hello) -> None:
         aggregator = self._aggregator
-        if talk.hello is not None:
+        if talk.hello is not None or not aggregator.may_act():
             return
         via = talk.connection.via
         answer = answer_hello(aggregator.state, hello, f"token-{talk.connection.node}", via)
@@ -121,6 +121,7 @@ class Intake:
             return
         talk.hello = hello
         talk.answers = AnswersSent(aggregator.now()) if via else None
+        aggregator.world.acted(aggregator, f"a welcome to {hello.node}")
         talk.connection.aggregator_sends(answer)
 
     def _open(self, talk: Talk, hello: Hello, full: FullState) -> None:
@@ -160,12 +161,15 @@ class Intake:
         node, at, fact = talk.connection.node, self._aggregator.now(), self._aggregator.fact
         match message:
             case Beat(sequence=sequence, generation=generation, answered=answered):
+                if not self._aggregator.may_act():
+                    return
                 made_after = None
                 if talk.answers is not None:
                     made_after = talk.answers.sent_at(answered)
                     talk.answers.sent(sequence, at)
                 leader = self._aggregator.state.leader
                 answer = BeatAnswer(sequence, Leadership(leader.term, leader.instance, self._aggregator.position))
+                self._aggregator.world.acted(self._aggregator, f"an answer to {node}'s beat")
                 talk.connection.aggregator_sends(answer)
                 fact(ev.BeatHeard(at=at, node=node, session=session, sequence=sequence, made_after=made_after))
                 if generation > talk.generation:  # a delta was lost

@@ -75,11 +75,11 @@ class Peers:
     def _open_relay(self, name: str, plane: Plane) -> None:
         """Ask the peer to carry us on to its aggregator; if it cannot, nothing follows."""
         world = self._agent.host.world
-        peer, aggregator = world.hosts[name].agent, world.aggregator
+        peer = world.hosts[name].agent
 
         def opened() -> None:
-            on = world.network.both_ways(name, aggregator.name, Plane.CONTROL)
-            if self._agent.host.reaches(peer.host, plane) and peer.answers and on and aggregator.answers:
+            on = world.network.both_ways(name, peer.aggregator.name, Plane.CONTROL)
+            if self._agent.host.reaches(peer.host, plane) and peer.answers and on and peer.aggregator.takes_agents:
                 self._agent.relayed_by(peer, plane)
 
         self._agent.later(self._agent.host.random.uniform(0.002, 0.008), opened)

@@ -44,6 +44,7 @@ class WorldPlan(Struct, frozen=True, kw_only=True):
     config: ClusterConfig = field(default_factory=ClusterConfig)
     nodes: tuple[NodePlan, ...] = ()
     vms: tuple[VmPlan, ...] = ()
+    aggregators: int = 1
 
 
 class WorldVm(Struct):

@@ -103,8 +103,9 @@ class Player:
         self._fences: list[Fence] = []
         self._questions: dict[str, Fence] = {}
         self._armed: list[Happening] = []
-        self.world.aggregator.on_commit.append(self._committed)
+        self.world.on_commit.append(self._committed)
         self.world.truth.watchers.append(self._qemu_changed)
+        self.world.teller = self._tell
         for happening in sorted(story.happenings, key=lambda h: h.at):
             self.world.queue.at(happening.at, partial(self._happen, happening))
 
@@ -133,6 +134,11 @@ class Player:
     def disarm(self) -> None:
         """Let nothing strike any more that still waits for its moment."""
         self._armed.clear()
+
+    def _tell(self, words: str) -> None:
+        """Write down what happens among the aggregators."""
+        if self.world.queue.now >= 0:
+            self.text.append(f"{self.world.queue.now:9.3f}  {words}")
 
     def _strike_armed(self, what: str) -> None:
         due = [happening for happening in self._armed if happening.when == what]

@@ -28,6 +28,7 @@ VM_KEYS = ("name", "node", "labels", "cpu", "memory", "spec", "storage")
 QUIET_AFTER_S = 300.0
 NODES_MAX = 1000
 VMS_MAX = 20_000
+AGGREGATORS_MAX = 3
 
 Table = Mapping[str, object]
 
@@ -41,14 +42,16 @@ def read_story(text: str, name: str) -> Story:
         where = f"line {mark.line + 1}" if mark is not None else "the text"
         raise StoryError(where, str(getattr(error, "problem", "") or "this is no YAML")) from None
     story = table(raw, "the story", KEYS)
-    if number(story.get("aggregators", 1), "aggregators") != 1:
-        raise StoryError("aggregators", "this simulator knows one aggregator only")
+    aggregators = number(story.get("aggregators", 1), "aggregators")
+    if not 1 <= aggregators <= AGGREGATORS_MAX:
+        raise StoryError("aggregators", f"{aggregators} cannot be simulated; 1 to {AGGREGATORS_MAX} can")
     nodes = _nodes(story.get("nodes", 3))
     plan = WorldPlan(
         seed=number(story.get("seed", 0), "seed"),
         config=_config(story.get("config", {})),
         nodes=nodes,
         vms=_vms(story.get("vms", 0), nodes),
+        aggregators=aggregators,
     )
     happenings = tuple(read_happening(item, f"events[{i}]", plan) for i, item in enumerate(items(story, "events")))
     last = max((happening.at for happening in happenings), default=0.0)

@@ -302,9 +302,11 @@ def make_story(seed: int, nodes: int | None, vms: int | None) -> tuple[Story, di
 def heal_everything(world: World) -> None:
     """End every fault: power, links, processes, devices, clocks, and people's marks."""
     at = world.queue.now
-    world.aggregator.set_rate(1.0)
-    world.aggregator.spare()
-    _wake(world, "aggregator@1")
+    world.store.lost = False
+    for number, aggregator in enumerate(world.aggregators, start=1):
+        aggregator.set_rate(1.0)
+        aggregator.spare()
+        _wake(world, f"aggregator@{number}")
     for name, host in world.hosts.items():
         strike(world, Heal(at=at, host=name, planes=PLANES))
         world.fences[name].outcome = "works"

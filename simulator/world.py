@@ -7,9 +7,15 @@ ground truth in truth.py. All chance comes from generators that the story's seed
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from random import Random
 
+from agent.keeper_types import AnyLedgerRecord
+from aggregator.core.events import Event
+from aggregator.core.journal_form import encode_state
+from aggregator.core.leadership import LEADER_LEASE_S
 from aggregator.core.objects import VmSpec
+from aggregator.core.state import State
 from fleet.model import QemuState
 from simulator.aggregator import SimulatedAggregator
 from simulator.beginning import FLEET_EPOCH_S, definition_of, ledger_of, state_of
@@ -19,6 +25,7 @@ from simulator.host import Host
 from simulator.network import Network
 from simulator.outlets import make_outlet
 from simulator.plan import VmPlan, WorldPlan, WorldVm, uuid_of
+from simulator.store import SimulatedStore
 from simulator.truth import Truth
 
 WARM_UP_S = 3.0
@@ -42,6 +49,19 @@ class World:
         self.fenced_off: list[tuple[float, str]] = []  # (when, host) as devices did it
         self.reference_answers = True
         self.noter: Noter | None = None
+        self.on_commit: list[Callable[[Event, State], None]] = []
+        self.on_deed: list[Callable[[SimulatedAggregator, str], None]] = []
+        self.on_roll_back: list[Callable[[], None]] = []
+        self.on_ledger: list[Callable[[str, AnyLedgerRecord], None]] = []
+        self.teller: Callable[[str], None] | None = None
+        at = FLEET_EPOCH_S - WARM_UP_S
+        lease_s = LEADER_LEASE_S if plan.aggregators > 1 else inf
+        self.store = SimulatedStore(self.queue, encode_state(state_of(plan, at)), lease_s)
+        self.aggregators = [
+            SimulatedAggregator(self, number, state_of(plan, at), LocalClock(self.queue, shows=at))
+            for number in range(1, plan.aggregators + 1)
+        ]
+        self.leader = self.aggregators[0]  # who came to lead last
         for number, vm in enumerate(plan.vms, start=1):
             self.add_vm(uuid_of(number), vm)
         for node in plan.nodes:
@@ -50,10 +70,33 @@ class World:
             self.outlets |= {f"{node.name}.{word}": make_outlet(self, node.name, word) for word in words}
             clock = LocalClock(self.queue, shows=self.random_of(f"{node.name}'s clock").uniform(100.0, 1e6))
             self.hosts[node.name] = Host(self, node, clock)
-        at = FLEET_EPOCH_S - WARM_UP_S
-        wall = LocalClock(self.queue, shows=at)
-        self.aggregator = SimulatedAggregator(self, state_of(plan, at), wall)
         self._populate()
+
+    @property
+    def aggregator(self) -> SimulatedAggregator:
+        """The aggregator that people speak to: the one that came to lead last."""
+        return self.leader
+
+    def acted(self, aggregator: SimulatedAggregator, what: str) -> None:
+        """An aggregator does a deed or gives an answer."""
+        for watch in self.on_deed:
+            watch(aggregator, what)
+
+    def wrote(self, node: str, record: AnyLedgerRecord) -> None:
+        """An agent's record is on disk."""
+        for watch in self.on_ledger:
+            watch(node, record)
+
+    def roll_back_store(self, by_s: float) -> None:
+        """A backup takes the store's place."""
+        self.store.roll_back(by_s)
+        for watch in self.on_roll_back:
+            watch()
+
+    def tell(self, words: str) -> None:
+        """Something happened among the aggregators."""
+        if self.teller is not None:
+            self.teller(words)
 
     def device_at(self, params: dict[str, str]) -> FenceDevice:
         """Return the device that a rung's parameters name (simulator.ladder)."""
@@ -81,7 +124,9 @@ class World:
         for number, vm in enumerate(self.plan.vms, start=1):
             if vm.node:
                 self.hosts[vm.node].definitions[uuid_of(number)] = definition_of(uuid_of(number), vm)
-        self.aggregator.begin_quietly()
+        self.aggregators[0].begin_quietly()
+        for standby in self.aggregators[1:]:
+            standby.start()
         for host in self.hosts.values():
             host.boot()
         for number, vm in enumerate(self.plan.vms, start=1):

@@ -115,7 +115,7 @@ class Stage:
     def __init__(self, player: Player, is_it: Seen, blow: Callable[[], None]) -> None:
         self.struck = False
         self._is_it, self._blow, self._queue = is_it, blow, player.world.queue
-        player.world.aggregator.on_commit.append(lambda event, _state: self._look(event, None))
+        player.world.on_commit.append(lambda event, _state: self._look(event, None))
         player.world.truth.watchers.append(lambda vm, _why: self._look(None, vm))
 
     def _look(self, event: Event | None, vm: VmTruth | None) -> None:
