@@ -61,10 +61,10 @@ class Conversation:
         self._since_s = 0.0
         self._generation = 0
         self._told_complete = False
-        self._sequence = 0
+        self.beats = 0  # of this session, sent so far
         self._answered = 0
         self._heard_s = 0.0
-        self._beat_s = 0.0
+        self.beat_s = 0.0  # when the next one is due
         self._told: dict[str, VmReport] = {}
         self._definitions_told: dict[str, str] = {}
         self._facts_told: NodeFacts | None = None
@@ -116,6 +116,20 @@ class Conversation:
         """Return for how long a standing session's beats have not been answered; 0 if none stands."""
         return self.desk.now - self._heard_s if self.phase is Phase.STANDING else 0.0
 
+    @property
+    def only_beats(self) -> bool:
+        """Whether all is told and every beat was answered: until something happens only beats are said."""
+        all_told = self.phase is Phase.STANDING and self._told_complete and not self.desk.via
+        return all_told and 0 < self.beats == self._answered
+
+    def beats_passed(self, count: int, heard_s: float, leader: Leadership) -> None:
+        """Be as after so many more beats between which nothing happened, the last one answered at heard_s."""
+        self.beats += count
+        self._answered = self.beats
+        self._heard_s = heard_s
+        self.beat_s += count * self.heartbeat_s
+        self.learn(leader)
+
     def send(self, message: FromAgent) -> None:
         """Send on the present link, if there is one."""
         if self.phase is not Phase.CLOSED:
@@ -151,7 +165,7 @@ class Conversation:
 
     def answered(self, answer: BeatAnswer) -> None:
         """Count an answered beat."""
-        if self.phase is not Phase.STANDING or answer.sequence > self._sequence:
+        if self.phase is not Phase.STANDING or answer.sequence > self.beats:
             return
         if self.learn(answer.leader):
             self._answered = max(self._answered, answer.sequence)
@@ -186,7 +200,7 @@ class Conversation:
         elif self.phase is Phase.WELCOMED:
             due_s = self._since_s + settings.first_list_wait_s_max
             if self._whole or desk.now >= due_s:
-                self._sequence = self._answered = 0
+                self.beats = self._answered = 0
                 self._tell_everything(complete=self._whole)
             else:
                 desk.wake_at(due_s)
@@ -225,7 +239,7 @@ class Conversation:
         self.phase = Phase.STANDING
         self._generation = 1
         self._told_complete = complete
-        self._heard_s, self._beat_s = desk.now, desk.now
+        self._heard_s, self.beat_s = desk.now, desk.now
         self._told = {uuid: desk.report(uuid) for uuid in desk.all_uuids()}
         self._definitions_told = {}
         first, rest = self._split_definitions()
@@ -304,8 +318,8 @@ class Conversation:
             self.send(Delta(self.session, self._generation, vms, definitions, facts))
 
     def _beat(self) -> None:
-        if self.desk.now >= self._beat_s:
-            self._sequence += 1
-            self.send(Beat(self._sequence, self._generation, self._answered))
-            self._beat_s = max(self._beat_s + self.heartbeat_s, self.desk.now + self.heartbeat_s / 2)
-        self.desk.wake_at(self._beat_s)
+        if self.desk.now >= self.beat_s:
+            self.beats += 1
+            self.send(Beat(self.beats, self._generation, self._answered))
+            self.beat_s = max(self.beat_s + self.heartbeat_s, self.desk.now + self.heartbeat_s / 2)
+        self.desk.wake_at(self.beat_s)

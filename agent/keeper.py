@@ -57,7 +57,7 @@ from fleet.messages import (
     Refusal,
     Welcome,
 )
-from fleet.model import EndReason, QemuState
+from fleet.model import EndReason, Leadership, QemuState
 
 PROGRESS_EVERY_S = 1.0
 
@@ -102,6 +102,35 @@ class Keeper:
     def session_stands(self) -> bool:
         """Say whether the aggregator has welcomed us and knows what is here."""
         return self._conversation.phase is Phase.STANDING
+
+    # --- quiet time
+
+    @property
+    def only_beats(self) -> bool:
+        """Say whether nothing is in hand or awaited: until a fact comes, only beats are said."""
+        desk = self._desk
+        return self._conversation.only_beats and not desk.calls and not desk.end_due_s and self._works.idle
+
+    @property
+    def beat_s(self) -> float:
+        """Say when the next beat is due."""
+        return self._conversation.beat_s
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Say how far apart beats are."""
+        return self._conversation.heartbeat_s
+
+    @property
+    def beats(self) -> int:
+        """Say how many beats the session has sent."""
+        return self._conversation.beats
+
+    def beats_passed(self, count: int, heard_s: float, leader: Leadership) -> list[Effect]:
+        """Be as after so many more beats, the last one answered at heard_s, with nothing else since the last step."""
+        self._desk.out = []
+        self._conversation.beats_passed(count, heard_s, leader)
+        return self._desk.out
 
     def _take(self, fact: Fact) -> None:
         match fact:

@@ -45,6 +45,11 @@ class Tells:
         else:
             telling.next_s = self.desk.now + self.desk.settings.tell_peer_every_s
 
+    @property
+    def idle(self) -> bool:
+        """Whether no notice is on its way."""
+        return not self._tellings
+
     def advance(self) -> None:
         """Repeat what is due; give up what is too old (the aggregator tells the target as well)."""
         for migration, telling in list(self._tellings.items()):

@@ -153,6 +153,11 @@ class Works:
             self._advance(work)
         self._sweep_ended()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in hand, and nobody is told anything."""
+        return not self._works and not self.bench.arrivals.uuids() and self.bench.tells.idle
+
     def advance_all(self) -> None:
         """Advance everything in hand, by the clock."""
         for uuid in dict.fromkeys(work.order.uuid for work in self._works.values()):

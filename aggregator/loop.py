@@ -56,7 +56,7 @@ class Loop:
         self._rest = asyncio.Event()
         self._changed = asyncio.Event()
         self._snapshot_position = state.position
-        self._calm_until = 0.0  # nothing can be decided before, unless something happens
+        self._calm_until = 0.0  # nothing can be decided before, unless something but calm beats happens
 
     # --- for the shell around it
 
@@ -159,7 +159,7 @@ class Loop:
         self.turns += 1
         if rows:
             self._announce()
-        self._calm_until = settled.look_again_at
+        self._calm_until = settled.calm_until
         return settled.look_again_at
 
     def _passes(self, waiting: Waiting) -> bool:

@@ -8,6 +8,7 @@ The ledger lies on the host's disk. Decides nothing itself.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ from simulator.connection import Connection
 from simulator.hypervisor import HypervisorCall, proc_only
 from simulator.peers import Peers
 from simulator.process import Process
+from simulator.quiet import QuietLink
 from simulator.relay import RelayedConnection
 from simulator.results import Result
 from simulator.truth import Qemu
@@ -73,8 +75,10 @@ class SimulatedAgent(Process):
     def __init__(self, host: Host) -> None:
         super().__init__(host.world.queue)
         self.host = host
+        self._routine = host.world.random_of(f"{host.name}'s routine")  # of what quiet time jumps over
         self.keeper: Keeper | None = None
         self.connection: Connection | None = None
+        self.quiet = QuietLink(self)
         self.peers = Peers(self)
         self.relays: list[RelayedConnection] = []  # that we carry for others
         self._connecting = False
@@ -115,6 +119,7 @@ class SimulatedAgent(Process):
         """SIGKILL: what was not performed is lost, the kernel closes its connection."""
         if not self.alive:
             return
+        self.quiet.leave()
         self.end_life()
         self.keeper = None
         self._effects.clear()
@@ -130,7 +135,16 @@ class SimulatedAgent(Process):
             self.give(Stopping("service stop"))
             self.later(0.1, self.kill)
 
+    def pause(self, why: str = "itself") -> None:
+        self.quiet.end()
+        super().pause(why)
+
+    def die_after(self, steps: int, die: Callable[[], None]) -> None:
+        self.quiet.end()
+        super().die_after(steps, die)
+
     def lose_power(self) -> None:
+        self.quiet.leave()
         if self.connection is not None:
             self.connection.lose_agent_kernel()
             self.connection = None
@@ -150,6 +164,7 @@ class SimulatedAgent(Process):
         """Hand the keeper one fact; what it wants done joins the one queue of effects."""
         if self.keeper is None:
             return
+        self.quiet.leave()
         self._effects.extend(self.keeper.step(self.now(), fact))
         if not self._performing:
             self._perform()
@@ -210,7 +225,7 @@ class SimulatedAgent(Process):
     def _look(self) -> None:
         """Read everything; what is read is a little older than the moment it is told."""
         hypervisor, asked_s = self.host.hypervisor, self.now()
-        random = self.host.random
+        random = self._routine
 
         def read() -> None:
             complete = hypervisor.answers
@@ -230,14 +245,17 @@ class SimulatedAgent(Process):
             effect = self._effects.popleft()
             if isinstance(effect, Persist):
                 self._performing = True
-                self.later(self.host.random.uniform(*SYNC_S), partial(self._synced, effect.record))
+                self.later(self._routine.uniform(*SYNC_S), partial(self._synced, effect.record))
                 return
             self._do(effect)
 
     def _synced(self, record: AnyLedgerRecord) -> None:
+        self._write(record)
+        self._perform()
+
+    def _write(self, record: AnyLedgerRecord) -> None:
         self.host.ledger.append(record)
         self.host.world.wrote(self.host.name, record)
-        self._perform()
 
     def _do(self, effect: Effect) -> None:
         match effect:
@@ -268,7 +286,20 @@ class SimulatedAgent(Process):
             self.later(0.0, lambda: self.give(LinkClosed(effect.link)))
             self._reconnect(effect.wait_s)
 
+    def learn_quietly(self, effects: list[Effect]) -> None:
+        """What answers taught in quiet time was synced then."""
+        for effect in effects:
+            if isinstance(effect, Persist):
+                self._write(effect.record)
+
     def _look_again(self, at_s: float) -> None:
+        if self._effects or self.keeper is None or not self.quiet.begin_if_quiet(self.keeper):
+            self.tick_at(at_s)
+        elif self._tick is not None:
+            self._tick.cancel()
+
+    def tick_at(self, at_s: float) -> None:
+        """Have the keeper look again at that time of its clock."""
         if self._tick is not None:
             self._tick.cancel()
         delay_s = self.host.clock.when(at_s) - self.queue.now

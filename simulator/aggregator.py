@@ -9,6 +9,7 @@ and takes no agent. Decides nothing itself.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ from aggregator.core.actions import (
     SendProbe,
     SendRelayOffer,
 )
-from aggregator.core.events import Event, NodeState, PowerAnswer
+from aggregator.core.beats import silence_due_at
+from aggregator.core.events import BeatHeard, Event, PowerAnswer
 from aggregator.core.fold import fold
 from aggregator.core.journal_form import VOLATILE, decode_event, decode_state, encode_event
 from aggregator.core.settle import settle
@@ -41,6 +43,7 @@ from simulator.store import Opened
 
 if TYPE_CHECKING:
     from simulator.clock import Timer
+    from simulator.quiet import QuietLink
     from simulator.world import World
 
 TURN_S = (0.0005, 0.003)
@@ -70,10 +73,12 @@ class SimulatedAggregator(Process):
         self._facts: deque[Event] = deque()
         self._beats: dict[str, Event] = {}
         self._busy = False
-        self._calm = False  # no beat of one node matters to another: settle's own condition
+        self.quiet: dict[str, QuietLink] = {}  # by node
+        self.awaited: frozenset[str] = frozenset()  # nodes whose next beat wakes the loop: settle's own word
+        self._calm_until = 0.0
+        self._durable: list[tuple[float, int]] = [(world.queue.now, state.position)]  # since when which position was
         self._beat_turn = False
         self._look: Timer | None = None
-        self._look_at = inf
         self._stopped_at: float | None = None
         self.position = state.position  # of the last event that is durable
 
@@ -107,7 +112,8 @@ class SimulatedAggregator(Process):
         self._facts.clear()
         self._beats.clear()
         self._busy = self._beat_turn = False
-        self._look, self._look_at = None, inf
+        self._look, self.awaited, self._calm_until = None, frozenset(), 0.0
+        self._durable = [(self.queue.now, self.position)]
         term = max(opened.term, self.state.leader.term + 1)
         leader = Leadership(term, instance, self.state.position)
         if not self.alone:
@@ -117,6 +123,7 @@ class SimulatedAggregator(Process):
 
     def kill(self) -> None:
         if self.alive:
+            self._end_quiet()
             self.intake.close_all()
             self.seat.stand_up()
         self.end_life()
@@ -141,6 +148,7 @@ class SimulatedAggregator(Process):
         return self.answers and self.seat.leads
 
     def pause(self, why: str = "itself") -> None:
+        self._end_quiet()
         if not self.paused:
             self._stopped_at = self.queue.now
         super().pause(why)
@@ -155,7 +163,12 @@ class SimulatedAggregator(Process):
         """Return fleet time."""
         return self._monotonic.now()
 
+    def shows(self, when: float) -> float:
+        """Return fleet time at a world time of this life."""
+        return self._monotonic.shows(when)
+
     def set_rate(self, rate: float) -> None:
+        self._end_quiet()
         for clock in (self._monotonic, self.wall, self.seat.machine):
             clock.set_rate(rate)
 
@@ -178,15 +191,45 @@ class SimulatedAggregator(Process):
         self.intake.take(connection, item)
 
     def fact(self, fact: Event) -> None:
-        """Queue a fact. A beat alone wakes the loop late, and while all is well not at all: it moves a number."""
+        """Queue a fact. A beat alone wakes the loop late, and not at all unless it is awaited: it moves a number."""
         if not isinstance(fact, ev.BeatHeard):
             self._facts.append(fact)
             self._turn_soon()
             return
         self._beats[fact.node] = fact
-        if not self._calm and not self._beat_turn:
+        if fact.node in self.awaited and not self._beat_turn:
             self._beat_turn = True
             self.later(BEAT_WAIT_S_MAX, self._turn_soon)
+
+    def leadership_at(self, when: float) -> Leadership:
+        """Return what beats heard at a world time of this life were answered."""
+        position = self._durable[max(0, bisect_right(self._durable, (when, self.position)) - 1)][1]
+        return Leadership(self.state.leader.term, self.state.leader.instance, position)
+
+    @property
+    def rests_until(self) -> float:
+        """Until when, in fleet time, nothing will be decided unless something but a calm beat happens."""
+        turning = self._busy or self._beat_turn or self.paused or not self.alive
+        return 0.0 if turning else min(self._calm_until, silence_due_at(self.state, self.quiet))
+
+    def heard(self) -> list[Event]:
+        """Return the beats that no turn has folded yet, also those of quiet time."""
+        now = self.queue.now
+        for link in self.quiet.values():
+            if link.news_at <= now and (beat := link.news()) is not None:
+                self._beats[beat.node] = beat
+        return list(self._beats.values())
+
+    def listen_again(self, beat: BeatHeard | None) -> None:
+        """A link is quiet no more: from now on its node may fall silent."""
+        if beat is not None:
+            self._beats[beat.node] = beat
+        if self.alive and not self._busy:
+            self._rest()
+
+    def _end_quiet(self) -> None:
+        for link in list(self.quiet.values()):
+            link.end()
 
     def _drop_silent(self) -> None:
         self.intake.drop_silent()
@@ -201,19 +244,17 @@ class SimulatedAggregator(Process):
 
     def _turn(self) -> None:
         """Fold and decide; what was decided is not yet true for anybody else."""
-        facts = [*self._beats.values(), *self._facts]
+        facts = [*self.heard(), *self._facts]
         facts.sort(key=lambda fact: fact.at)
         self._beats.clear()
         self._facts.clear()
         self._beat_turn = False
         if self._look is not None:
             self._look.cancel()
-        settled = settle(self.state, facts, self.now())
-        self._look_at = settled.look_again_at
-        self._calm = all(
-            node.state is NodeState.UP and not any(ready.off_at for ready in node.readiness)
-            for node in self.state.nodes.values()
-        )
+        settled = settle(self.state, facts, self.now(), self._calm_until)
+        self._calm_until, self.awaited = settled.calm_until, settled.awaited
+        for link in [link for node, link in self.quiet.items() if node in self.awaited]:
+            link.end()
         if self.step_boundary():
             return
         if settled.events or settled.actions:
@@ -244,7 +285,9 @@ class SimulatedAggregator(Process):
             self.when_running(lambda: self._committed(len(durable), actions))
 
     def _committed(self, durable: int, actions: tuple[Action, ...]) -> None:
-        self.position += durable
+        if durable:
+            self.position += durable
+            self._durable.append((self.queue.now, self.position))
         self.seat.leads = True
         if not self.step_boundary():
             self._act(deque(actions))
@@ -265,8 +308,13 @@ class SimulatedAggregator(Process):
         self._busy = False
         if self._facts:
             self._turn_soon()
-        elif self._look_at < inf:
-            delay_s = self._monotonic.when(self._look_at) - self.queue.now
+            return
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        look_at = min(self._calm_until, silence_due_at(self.state, self.quiet))
+        if look_at < inf:
+            delay_s = self._monotonic.when(look_at) - self.queue.now
             self._look = self.later(max(0.0, delay_s) + 1e-6, self._turn_soon)
 
     # --- deeds

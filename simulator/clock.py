@@ -68,6 +68,10 @@ class LocalClock:
     def now(self) -> float:
         return self._shows + (self._queue.now - self._since) * self._rate
 
+    def shows(self, when: float) -> float:
+        """Return what the clock shows at a world time, if nobody meddles with it in between."""
+        return self._shows + (when - self._since) * self._rate
+
     def when(self, shows: float) -> float:
         """Return the world time at which the clock will show this, if nobody meddles with it."""
         return self._since + (shows - self._shows) / self._rate

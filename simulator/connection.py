@@ -43,6 +43,11 @@ class Connection:
         self._agent_open = True
         self._aggregator_open = True
 
+    @property
+    def idle(self) -> bool:
+        """Is it open at both ends, and nothing on its way?"""
+        return self._agent_open and self._aggregator_open and self._up.idle and self._down.idle
+
     def agent_sends(self, message: FromAgent) -> None:
         if self._agent_open:
             self._up.send(message)

@@ -163,7 +163,7 @@ def strike(world: World, fault: AnyFault) -> None:
             if qemu is not None:
                 world.hosts[qemu.host].guest_does(qemu, fault.does)
         case ClockRate():
-            clock = world.hosts[fault.target].clock if fault.target in world.hosts else _aggregator(world, fault.target)
+            clock = world.hosts[fault.target] if fault.target in world.hosts else _aggregator(world, fault.target)
             clock.set_rate(fault.rate)
         case ClockJump():
             _aggregator(world, fault.target).jump(fault.by_s)

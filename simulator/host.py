@@ -87,6 +87,11 @@ class Host:
         stuck = self.storage_effect != "pause" and any(self.lacks_disk(uuid) for uuid in self.qemus)
         return (StorageReach(STORAGE, not self.storage_gone, stuck),)
 
+    def set_rate(self, rate: float) -> None:
+        """Its clock runs fast or slow from now on."""
+        self.agent.quiet.end()
+        self.clock.set_rate(rate)
+
     # --- power
 
     def boot(self) -> None:

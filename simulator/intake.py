@@ -62,6 +62,12 @@ class Intake:
         """Return the node's talk if its session stands."""
         return self._standing.get(node)
 
+    def heard(self, connection: Connection, at: float) -> None:
+        """Something was read from it at this world time, in quiet time."""
+        talk = self._standing.get(connection.node)
+        if talk is not None and talk.connection is connection:
+            talk.heard_at = max(talk.heard_at, at)
+
     def close(self, node: str) -> None:
         talk = self._standing.get(node)
         if talk is not None:
@@ -77,7 +83,8 @@ class Intake:
 
     def drop_silent(self) -> None:
         """End connections nothing was read from for long."""
-        for talk in [t for t in self._talks if self._aggregator.queue.now - t.heard_at > SILENCE_S_MAX]:
+        due, quiet = self._aggregator.queue.now - SILENCE_S_MAX, self._aggregator.quiet
+        for talk in [t for t in self._talks if t.heard_at < due and t.connection.node not in quiet]:
             talk.connection.aggregator_closes()
             self._end(talk, "timeout")
 

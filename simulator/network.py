@@ -32,6 +32,7 @@ class Network:
         self._cut: dict[tuple[str, Plane, str], bool] = {}
         self._disturbed: dict[tuple[str, Plane, str], float] = {}
         self._waiting: list[Callable[[], None]] = []
+        self.on_disturbance: list[Callable[[str], None]] = []  # called with the host before its ways change
 
     def random(self, source: str, target: str) -> Random:
         """Return the chance of one way between two machines."""
@@ -42,6 +43,7 @@ class Network:
 
     def cut(self, host: str, plane: Plane, direction: str = "both") -> None:
         """direction: in | out | both, as seen from the host."""
+        self._announce(host)
         for way in ("in", "out"):
             if direction in (way, "both"):
                 self._cut[host, plane, way] = True
@@ -58,6 +60,7 @@ class Network:
 
     def disturb(self, host: str, plane: Plane, kind: str, amount: float) -> None:
         """kind: drop | duplicate | reorder with a rate, delay with seconds; 0 ends it."""
+        self._announce(host)
         if amount > 0:
             self._disturbed[host, plane, kind] = amount
         else:
@@ -67,6 +70,17 @@ class Network:
         """Would a packet get from source to target?"""
         cut = self._cut
         return not cut or ((source, plane, "out") not in cut and (target, plane, "in") not in cut)
+
+    def undisturbed(self, host: str, plane: Plane) -> bool:
+        """Does every packet pass at once, to and from the host?"""
+        cut, disturbed = self._cut, self._disturbed
+        return not any((host, plane, way) in cut for way in ("in", "out")) and not any(
+            (host, plane, kind) in disturbed for kind in DISTURBANCES
+        )
+
+    def _announce(self, host: str) -> None:
+        for watch in self.on_disturbance:
+            watch(host)
 
     def both_ways(self, one: str, other: str, plane: Plane) -> bool:
         return self.passes(one, other, plane) and self.passes(other, one, plane)
@@ -102,6 +116,11 @@ class Stream(Generic[T]):
         self._held: list[T] = []
         self._last_arrival = float("-inf")
         self._dead = False
+
+    @property
+    def idle(self) -> bool:
+        """Is nothing on its way?"""
+        return not self._dead and not self._held and self._last_arrival <= self._network.queue.now
 
     def send(self, item: T, *, ends: bool = False) -> None:
         """Put an item on its way."""

@@ -85,6 +85,11 @@ class Process:
         """Have `die` called at the boundary after so many more steps of this life."""
         self._steps_left, self._die = steps, die
 
+    @property
+    def about_to_die(self) -> bool:
+        """Is a death arranged, so that every step counts?"""
+        return self._steps_left is not None
+
     def spare(self) -> None:
         """Forget an arranged death."""
         self._steps_left = None

@@ -313,7 +313,7 @@ def heal_everything(world: World) -> None:
         strike(world, Storage(at=at, host=name, gone=False))
         if world.fences[name].switches != name:
             strike(world, FenceOutcome(at=at, host=name, outcome="swapped", other=_owner_of(world, name)))
-        host.clock.set_rate(1.0)
+        host.set_rate(1.0)
         host.agent.spare()
         host.thaw()
         strike(world, Power(at=at, host=name, to="on"))

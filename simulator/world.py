@@ -70,6 +70,7 @@ class World:
             self.outlets |= {f"{node.name}.{word}": make_outlet(self, node.name, word) for word in words}
             clock = LocalClock(self.queue, shows=self.random_of(f"{node.name}'s clock").uniform(100.0, 1e6))
             self.hosts[node.name] = Host(self, node, clock)
+        self.network.on_disturbance.append(lambda host: self.hosts[host].agent.quiet.end())
         self._populate()
 
     @property

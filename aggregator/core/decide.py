@@ -78,7 +78,7 @@ def decide(state: State, now: float) -> Decision:
     """Return what the first stage with something to decide decides, or nothing.
 
     now: fleet time in seconds. look_again_at is the earliest time at which anything could be
-    decided without a new fact; inf if there is none.
+    decided without a new fact, but for nodes that stop beating (beats.py); inf if there is none.
     """
     refresh(state)
     draft = Draft(state, now)

@@ -225,7 +225,7 @@ def _unseen(draft: Draft, node: NodeRecord) -> None:
 
 def _up(draft: Draft, node: NodeRecord) -> None:
     base = max(node.last_sign, counts_from(draft.state), draft.state.doubted_at)
-    if draft.due(base + draft.state.config.suspect_after):
+    if draft.now >= base + draft.state.config.suspect_after:  # when to look again: beats.silence_due_at
         ended = f", its connection {node.ended_how}" if node.ended_how else ""
         step(draft, node, NodeState.SUSPECT, f"no beat for {draft.now - base:.1f} s{ended}")
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from aggregator.core.actions import Action
+from aggregator.core.beats import beats_awaited, silence_due_at
 from aggregator.core.decide import decide
-from aggregator.core.events import BeatHeard, Event, NodeState
+from aggregator.core.events import BeatHeard, Event
 from aggregator.core.fold import fold
 from aggregator.core.journal_form import VOLATILE
 from aggregator.core.state import State
@@ -21,11 +22,17 @@ ROUNDS_MAX = 2000
 
 
 class Settled(Struct, frozen=True):
-    """events: to be journalled in one transaction before any of the actions is performed."""
+    """events: to be journalled in one transaction before any of the actions is performed.
+
+    look_again_at: when to turn at the latest. calm_until: nothing is decided before, as long as every
+    node that is Up goes on beating. awaited: the nodes whose next beat may be decided upon all the same.
+    """
 
     events: tuple[Event, ...]
     actions: tuple[Action, ...]
     look_again_at: float
+    calm_until: float
+    awaited: frozenset[str]
 
 
 class NeverSettlesError(RuntimeError):
@@ -35,18 +42,17 @@ class NeverSettlesError(RuntimeError):
 def settle(state: State, facts: Sequence[Event], now: float, calm_until: float = 0.0) -> Settled:
     """Fold facts into state, then decide and fold until there is nothing to decide.
 
-    now: fleet time, not before any fact's `at`. calm_until: look_again_at of the last turn, if
-    nothing happened since; beats alone are then folded without a look at the whole fleet.
+    now: fleet time, not before any fact's `at`. calm_until: of the last turn, if nothing happened
+    since; beats alone are then folded without a look at the whole fleet.
     """
-    if now < calm_until and _only_calm_beats(state, facts):
-        for fact in facts:
-            fold(state, fact)
-        return Settled((), (), calm_until)
+    calm = now < calm_until and _only_calm_beats(state, facts, now)
     happened: list[Event] = []
     for fact in facts:
         fold(state, fact)
         if not isinstance(fact, VOLATILE):
             happened.append(fact)
+    if calm and now < silence_due_at(state):
+        return _rest(state, now, calm_until)
     actions: list[Action] = []
     for _ in range(ROUNDS_MAX):
         decision = decide(state, now)
@@ -55,13 +61,18 @@ def settle(state: State, facts: Sequence[Event], now: float, calm_until: float =
         happened.extend(decision.transitions)
         actions.extend(decision.actions)
         if not decision.transitions:
-            return Settled(tuple(happened), tuple(actions), decision.look_again_at)
+            return _rest(state, now, decision.look_again_at, tuple(happened), tuple(actions))
     raise NeverSettlesError(f"no rest after {ROUNDS_MAX} rounds; last: {happened[-3:]!r}")
 
 
-def _only_calm_beats(state: State, facts: Sequence[Event]) -> bool:
-    """Return whether the facts are beats, and no node is in a state in which a beat of another matters."""
-    return all(isinstance(fact, BeatHeard) for fact in facts) and all(
-        node.state is NodeState.UP and not any(ready.off_at for ready in node.readiness)
-        for node in state.nodes.values()
-    )
+def _rest(
+    state: State, now: float, calm_until: float, happened: tuple[Event, ...] = (), actions: tuple[Action, ...] = ()
+) -> Settled:
+    look_again_at = min(calm_until, silence_due_at(state))
+    return Settled(happened, actions, look_again_at, calm_until, beats_awaited(state, now))
+
+
+def _only_calm_beats(state: State, facts: Sequence[Event], now: float) -> bool:
+    """Return whether the facts are beats, and none that anybody waits for."""
+    awaited = beats_awaited(state, now)
+    return all(isinstance(fact, BeatHeard) and fact.node not in awaited for fact in facts)
