@@ -164,7 +164,8 @@ def describe(vm: VmRecord) -> str:
 
 def _excused(vm: VmRecord, state: State) -> bool:
     """A hold that the state names."""
-    return vm.held_until > state.now or vm.pause_asked is not None or bool(vm.rejected)
+    waits = vm.postponed is not None and vm.postponed.until > state.now
+    return vm.held_until > state.now or waits or vm.pause_asked is not None or bool(vm.rejected)
 
 
 def _largest_domain(state: State) -> int:

@@ -86,6 +86,8 @@ def _cordon(ask: Ask) -> list[Event]:
 def _uncordon(ask: Ask) -> list[Event]:
     node = ask.node()
     facts: list[Event] = [ev.DrainCancelled(at=ask.at, node=node.name, who=WHO)] if node.drain else []
+    if node.flaps:
+        facts.append(ev.NodeForgiven(at=ask.at, name=node.name, who=WHO))
     if node.spec.unschedulable or not facts:
         facts.append(_write_node(node, ask.at, structs.replace(node.spec, unschedulable=False)))
     return facts
@@ -103,6 +105,8 @@ def _drain(ask: Ask) -> list[Event]:
 
 def _taint(ask: Ask) -> list[Event]:
     node, text = ask.node(), ask.text("taint")
+    if text == "virtward/degraded-" and node.flaps:
+        return [ev.NodeForgiven(at=ask.at, name=node.name, who=WHO)]
     if text.endswith("-"):
         kept = tuple(t for t in node.spec.taints if t.key != text[:-1])
         return [_write_node(node, ask.at, structs.replace(node.spec, taints=kept))]

@@ -28,6 +28,7 @@ from aggregator.core.events import (
     NodeApplied,
     NodeApproved,
     NodeDeleted,
+    NodeForgiven,
     NodeTokenIssued,
 )
 from aggregator.core.labels import HOSTNAME
@@ -39,6 +40,7 @@ from aggregator.core.secrets import restore_ladder
 from aggregator.core.state import NodeRecord, State
 
 TOKEN_BYTES = 32
+UNDEGRADE = ("virtward/degraded-", "virtward/degraded:NoSchedule-")
 
 
 def node_record(state: State, name: str) -> NodeRecord:
@@ -153,6 +155,8 @@ async def uncordon(call: Call) -> web.StreamResponse:
     state, _ = await commit(call, _schedulable(call.name, call.who, closed=False))
     if record.drain:
         state, _ = await commit(call, _end_of_drain(call.name, call.who))
+    if record.flaps:
+        state, _ = await commit(call, _forgiven(call.name, call.who))
     for vm in moved:
         await commit(call, _back(vm, call.name, call.who))
     return answer(one(state if call.dry_run else call.fleet.state, "nodes", call.name))
@@ -161,6 +165,13 @@ async def uncordon(call: Call) -> web.StreamResponse:
 def _end_of_drain(name: str, who: str) -> Make:
     def make(state: State, now: float) -> Event | None:
         return DrainCancelled(at=now, node=name, who=who) if node_record(state, name).drain else None
+
+    return make
+
+
+def _forgiven(name: str, who: str) -> Make:
+    def make(state: State, now: float) -> Event | None:
+        return NodeForgiven(at=now, name=name, who=who) if node_record(state, name).flaps else None
 
     return make
 
@@ -180,6 +191,8 @@ async def taint(call: Call) -> web.StreamResponse:
     options = await call.options()
     only(options, "taint")
     text = word(options, "taint")
+    if text in UNDEGRADE and node_record(call.fleet.state, call.name).flaps:  # the system's, and a person's to lift
+        return await _changed(call, _forgiven(call.name, call.who))
 
     def change(spec: NodeSpec, now: float) -> NodeSpec:
         return msgspec.structs.replace(spec, taints=dated(tainted(spec.taints, text), spec.taints, now))

@@ -15,6 +15,7 @@ from aggregator.core.drain import decide_drains
 from aggregator.core.duplicates import decide_duplicates, decide_second_runs
 from aggregator.core.evidence import decide_evidence, decide_readiness, decide_trust
 from aggregator.core.fencing import decide_fencing
+from aggregator.core.flapping import decide_flaps
 from aggregator.core.incidents import decide_incidents
 from aggregator.core.incidents_vm import decide_vm_incidents
 from aggregator.core.leftovers import decide_leftovers
@@ -53,6 +54,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_stops,
     decide_drains,
     decide_migrations,
+    decide_flaps,
     decide_starts,
     decide_phases,
     decide_vm_incidents,

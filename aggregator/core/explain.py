@@ -13,6 +13,7 @@ from msgspec import Struct
 from aggregator.core.arming import acts, arm_command, disarmed_words
 from aggregator.core.events import NodeState, VmPhase
 from aggregator.core.fencing import power_on_limit_words
+from aggregator.core.flapping import flap_words
 from aggregator.core.lookups import CONVICTED, open_orders, survives_loss, wants_run
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.state import Binding, HistoryLine, NodeRecord, State, VmRecord
@@ -191,6 +192,10 @@ def _waits_of_node(state: State, record: NodeRecord) -> tuple[list[str], list[st
         if reason == "NotApproved" or record.state is NodeState.JOINING:
             ways.append(f"virtward node approve {record.name}")
     _held_text(state, {record.name}, "", waits, ways)
+    if record.flaps:
+        words = flap_words(record, state.config.flap.node_per_day_max)
+        waits.append(f"No VM is placed on it (taint virtward/degraded): {words}.")
+        ways.append(f"virtward uncordon {record.name}    # when you know why it failed")
     if record.spec.unschedulable:
         waits.append("It is cordoned by a person: nothing new is placed on it.")
         ways.append(f"virtward uncordon {record.name}")

@@ -247,6 +247,13 @@ class FenceRequested(Event, frozen=True, kw_only=True):
     who: str = ""
 
 
+class NodeForgiven(Event, frozen=True, kw_only=True):
+    """A person opens a node again that failed too often (uncordon): its failures so far count no more."""
+
+    name: str
+    who: str = ""
+
+
 class Disarmed(Event, frozen=True, kw_only=True):
     """A person stops automatic action on a node, a VM or, with neither, the fleet. until: fleet time; 0: no end."""
 

@@ -12,6 +12,7 @@ from aggregator.core import events as ev
 from aggregator.core import fold_leftovers, fold_storage, fold_vms
 from aggregator.core.events import Event, NodeState
 from aggregator.core.fencing_device import device_of, devices_of
+from aggregator.core.flapping import DAY_S
 from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.reconcile import is_behind
 from aggregator.core.state import (
@@ -33,6 +34,7 @@ _STATE_TAINTS: dict[NodeState, tuple[tuple[str, TaintEffect], ...]] = {
         (("virtward/unreachable", TaintEffect.NO_SCHEDULE), ("virtward/unreachable", TaintEffect.NO_EXECUTE)),
     ),
 }
+_GIVEN_UP = (NodeState.LOST, NodeState.FENCING, NodeState.FENCED)
 _SILENT = (NodeState.SUSPECT, NodeState.AGENT_LOST, NodeState.LOST)
 
 
@@ -53,6 +55,8 @@ def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
         node.silent_at = at
     if to is NodeState.LOST:
         node.convicted_at = at
+    if to in _GIVEN_UP and came_from not in _GIVEN_UP and not node.drain:
+        node.failures = [t for t in node.failures if t > at - DAY_S] + [at]
     if to in _SILENT and node.suspicion is None:
         node.suspicion = Suspicion(since=at)
     if to is NodeState.FENCING and node.suspicion is None:
@@ -69,7 +73,7 @@ def set_taints(node: NodeRecord, at: float) -> None:
     wanted = list(_STATE_TAINTS.get(node.state, ()))
     if node.drain:
         wanted.append(("virtward/maintenance", TaintEffect.NO_SCHEDULE))
-    if node.via and node.state is NodeState.UP:
+    if node.flaps or (node.via and node.state is NodeState.UP):
         wanted.append(("virtward/degraded", TaintEffect.NO_SCHEDULE))
     if node.storage_marked:
         wanted.append((fold_storage.TAINT, TaintEffect.NO_SCHEDULE))
@@ -219,6 +223,18 @@ def _fence_requested(state: State, event: ev.FenceRequested) -> None:
     node.fact = state.position
 
 
+def _node_flapping(state: State, event: ev.NodeFlapping) -> None:
+    node = state.nodes[event.node]
+    node.flaps = event.flaps
+    set_taints(node, event.at)
+
+
+def _node_forgiven(state: State, event: ev.NodeForgiven) -> None:
+    node = state.nodes[event.name]
+    node.failures = []
+    node.fact = state.position
+
+
 def number_of(identifier: str) -> int:
     """Return the number in an id such as ord-7."""
     return int(identifier.rsplit("-", 1)[1])
@@ -238,4 +254,6 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.NodeDeleted: _node_deleted,
     ev.OffConfirmed: _off_confirmed,
     ev.FenceRequested: _fence_requested,
+    ev.NodeFlapping: _node_flapping,
+    ev.NodeForgiven: _node_forgiven,
 }

@@ -13,11 +13,13 @@ from msgspec import structs
 from aggregator.core import events as ev
 from aggregator.core import fold_leftovers
 from aggregator.core.events import Event, ProofKind, RunOutcome
+from aggregator.core.flapping import HOUR_S
 from aggregator.core.state import (
     EPOCHS_PAST_MAX,
     Binding,
     NodeRecord,
     OrderRecord,
+    Postponed,
     SecondRun,
     SeenReport,
     State,
@@ -197,6 +199,7 @@ def _start_decided(state: State, event: ev.StartDecided) -> None:
     vm.last_end = EndReason.NOT_ENDED
     vm.stopping = None
     vm.rejected = {}
+    vm.postponed = None
     state.rotation += 1
 
 
@@ -227,6 +230,7 @@ def _owner_changed(state: State, event: ev.OwnerChanged) -> None:
 def _run_ended(state: State, event: ev.RunEnded) -> None:
     vm = state.vms[event.vm]
     vm.run_open = False
+    vm.postponed = None
     vm.owner = ""
     vm.stop_force = False
     vm.pause_asked = None
@@ -238,6 +242,8 @@ def _run_ended(state: State, event: ev.RunEnded) -> None:
     vm.outcome = event.outcome
     if not restarts:
         vm.start_wanted = False
+    if event.outcome is RunOutcome.FAILED and vm.last_end is EndReason.NOT_ENDED:
+        vm.node_losses = [t for t in vm.node_losses if t > event.at - HOUR_S] + [event.at]
     own_failure = event.outcome is RunOutcome.FAILED and vm.last_end is not EndReason.NOT_ENDED
     if own_failure and not vm.run_reached_running:
         vm.failed_starts += 1
@@ -288,6 +294,12 @@ def _vm_held(state: State, event: ev.VmHeld) -> None:
     vm.held_why = event.reason
 
 
+def _start_postponed(state: State, event: ev.StartPostponed) -> None:
+    vm = state.vms[event.vm]
+    since = vm.postponed.since if vm.postponed is not None else event.at
+    vm.postponed = Postponed(since, event.until, event.reason)
+
+
 def _vm_removed(state: State, event: ev.VmRemoved) -> None:
     vm = state.vms.pop(event.vm, None)
     if vm is not None:
@@ -333,6 +345,7 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.VmPhaseChanged: _vm_phase_changed,
     ev.PlacementRefused: _placement_refused,
     ev.VmHeld: _vm_held,
+    ev.StartPostponed: _start_postponed,
     ev.VmRemoved: _vm_removed,
     ev.SecondRunSeen: _second_run_seen,
     ev.SecondRunEnded: _second_run_ended,

@@ -32,6 +32,7 @@ def _vm_applied(state: State, event: ev.VmApplied) -> None:
         vm.ran_under_strategy = vm.run_open
         vm.outcome = None
         vm.start_wanted = False
+        vm.postponed = None
     vm.spec = event.spec
     vm.labels = event.labels
     vm.annotations = event.annotations
@@ -58,7 +59,8 @@ def _vm_commanded(state: State, event: ev.VmCommanded) -> None:
         vm.held_until = vm.retry_at = 0.0
         vm.held_why = ""
         vm.failed_starts = 0
-        vm.restarts = []
+        vm.restarts, vm.node_losses = [], []
+        vm.postponed = None
     elif event.verb in {VmVerb.STOP, VmVerb.RESTART}:
         vm.stopping = RunOutcome.STOPPED if vm.run_open else None
         vm.stop_force = event.force

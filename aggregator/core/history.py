@@ -69,6 +69,8 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.StartDecided: lambda e: f"run {e.run} at epoch {e.epoch}",
     ev.BindingFreed: lambda e: f"proof {e.proof}" + (f", {e.end}" if e.end else ""),
     ev.RunEnded: lambda e: f"run {e.run} {e.outcome}",
+    ev.NodeFlapping: lambda e: "tainted virtward/degraded" if e.flaps else "virtward/degraded is lifted",
+    ev.VmHeld: lambda e: f"not started before {rfc3339(e.until)}",
     ev.Disarmed: lambda e: (
         ("" if e.node or e.vm else "the fleet ") + (f"until {rfc3339(e.until)}" if e.until else "with no end")
     ).strip(),
@@ -168,6 +170,7 @@ _ABOUT_NODES = (
     ev.NodeDeleted,
     ev.OffConfirmed,
     ev.FenceRequested,
+    ev.NodeForgiven,
 )
 
 

@@ -13,7 +13,7 @@ from aggregator.core.events import MigrationPhase, NodeState, RunOutcome, VmPhas
 from aggregator.core.lookups import current_report, wants_run
 from aggregator.core.recovery import start_reason
 from aggregator.core.state import State, VmRecord
-from fleet.model import QemuState
+from fleet.model import EndReason, QemuState
 
 _OUTCOMES = {
     RunOutcome.SUCCEEDED: VmPhase.SUCCEEDED,
@@ -61,7 +61,7 @@ def decide_phases(draft: Draft) -> None:
     """Say so when what people see of a VM has changed."""
     for vm in draft.state.derived.active_vms:
         phase, reason = phase_of(draft.state, draft.now, vm)
-        if phase is not vm.phase:
+        if phase is not vm.phase or (phase in _WAITING and reason != vm.phase_reason):
             draft.add(VmPhaseChanged(at=draft.now, vm=vm.name, phase=phase, reason=reason, cause=vm.fact))
 
 
@@ -75,15 +75,30 @@ def phase_of(state: State, now: float, vm: VmRecord) -> tuple[VmPhase, str]:
         if vm.bindings:
             nodes = ", ".join(dict.fromkeys(b.node for b in vm.bindings))
             return VmPhase.UNKNOWN, f"it may run on {nodes}"
-        if vm.held_until > now:
+        if vm.held_until > now and not _went_down_with_its_node(vm):
             return VmPhase.CRASH_LOOP_BACK_OFF, vm.held_why
-        held = "" if vm.start_wanted else why_vm_held(state, vm)
+        held = why_waiting(state, now, vm)
         if vm.outcome in {RunOutcome.FAILED, RunOutcome.EVICTED}:
             return VmPhase.RECOVERING, held or start_reason(vm)
         return VmPhase.PENDING, held or start_reason(vm)
     if vm.outcome is None:
         return VmPhase.STOPPED, f"its run strategy is {vm.spec.run_strategy}"
     return _OUTCOMES[vm.outcome], f"its last run {vm.outcome.lower()}"
+
+
+def why_waiting(state: State, now: float, vm: VmRecord) -> str:
+    """Return the hold in force that keeps a VM from being started; empty if there is none."""
+    if vm.held_until > now:
+        return vm.held_why
+    if vm.start_wanted:
+        return ""
+    if held := why_vm_held(state, vm):
+        return held
+    return vm.postponed.words if vm.postponed is not None and vm.postponed.until > now else ""
+
+
+def _went_down_with_its_node(vm: VmRecord) -> bool:
+    return vm.outcome is RunOutcome.FAILED and vm.last_end is EndReason.NOT_ENDED
 
 
 def _phase_of_run(state: State, vm: VmRecord) -> tuple[VmPhase, str]:

@@ -9,6 +9,7 @@ anything changes. Pure.
 from __future__ import annotations
 
 from aggregator.core.arming import acts, why_vm_held
+from aggregator.core.dependencies import dependency_notes, is_postponed
 from aggregator.core.draft import Draft
 from aggregator.core.events import (
     MigrationPhase,
@@ -45,6 +46,7 @@ def decide_starts(draft: Draft) -> None:
     if not grace_over(state, draft.now):
         draft.look_again(counts_from(state) + state.config.startup_grace.at_most)
         return
+    waiting = [vm for vm in waiting if not is_postponed(draft, vm)]
     waiting.sort(key=lambda vm: (-vm.spec.restart_priority, vm.created, vm.name))
     in_flight = _starts_in_flight(state)
     room = state.config.recovery.cluster_max - sum(in_flight.values())
@@ -110,7 +112,7 @@ def _starts_in_flight(state: State) -> dict[str, int]:
 
 def _start(draft: Draft, vm: VmRecord, node: NodeRecord) -> None:
     epoch, run = vm.epoch_top + 1, vm.run + 1
-    reason = start_reason(vm)
+    reason = "; ".join([start_reason(vm), *dependency_notes(draft.state, draft.now, vm)])
     draft.add(
         StartDecided(
             at=draft.now,

@@ -150,6 +150,8 @@ class NodeRecord(Struct):
     quiet_until: float = 0.0  # no new attempt before
     silent_at: float = 0.0  # last time it fell silent (for the brake)
     convicted_at: float = 0.0  # last time it was found Lost or ordered off (for the brake)
+    failures: list[float] = field(default_factory=list)  # when it was convicted or found off, within a day
+    flaps: bool = False  # it failed too often: no VM is placed on it
     power_ons: list[float] = field(default_factory=list)
     storage_lost: dict[str, float] = field(default_factory=dict)  # storage its agent does not reach -> since when
     storage_marked: tuple[str, ...] = ()  # those of them that others reach

@@ -30,6 +30,14 @@ class SeenReport(Struct):
     full: bool = False  # part of a full state, not of a delta
 
 
+class Postponed(Struct, frozen=True):
+    """A start that waits for other VMs (dependsOn). until: it starts then at the latest."""
+
+    since: float
+    until: float
+    words: str
+
+
 class SecondRun(Struct, frozen=True):
     """Two nodes reported a running QEMU of the VM. since: it may have begun as early as then."""
 
@@ -77,6 +85,8 @@ class VmRecord(Struct):
     ran_under_strategy: bool = False  # a run was begun since this run strategy was set
     held_until: float = 0.0
     held_why: str = ""
+    postponed: Postponed | None = None
+    node_losses: list[float] = field(default_factory=list)  # when a run went down with its node, within an hour
     failed_starts: int = 0  # in a row, without reaching Running
     restarts: list[float] = field(default_factory=list)  # times, within the budget's window
     restart_count: int = 0

@@ -117,6 +117,13 @@ class FenceFailed(Transition, frozen=True, kw_only=True):
     detail: str
 
 
+class NodeFlapping(Transition, frozen=True, kw_only=True):
+    """The node failed too often within a day and gets no VM by itself, or no longer so."""
+
+    node: str
+    flaps: bool
+
+
 class BrakeChanged(Transition, frozen=True, kw_only=True):
     """Too many nodes at once (closed), or no longer."""
 
@@ -240,6 +247,13 @@ class PlacementRefused(Transition, frozen=True, kw_only=True):
 
 class VmHeld(Transition, frozen=True, kw_only=True):
     """The VM is not started before `until` (fleet time), and why."""
+
+    vm: str
+    until: float
+
+
+class StartPostponed(Transition, frozen=True, kw_only=True):
+    """The VM waits for others (dependsOn). until: fleet time at which it starts at the latest."""
 
     vm: str
     until: float

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from aggregator.core.events import NodeState
+from aggregator.core.flapping import flap_words
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.objects import API_VERSION, ApiCondition, Metadata, Node, NodeStatus, Taint
 from aggregator.core.secrets import hide_rung
@@ -87,7 +88,10 @@ def conditions_of(state: State, record: NodeRecord) -> tuple[ApiCondition, ...]:
     found = [_ready(state, record)]
     for kind in _AGENTS_WORDS:
         word = told.pop(kind, None)
-        if kind == "Degraded" and record.via and record.connected:
+        if kind == "Degraded" and record.flaps:
+            words = f"{flap_words(record, state.config.flap.node_per_day_max)}; virtward uncordon {record.name} ends it"
+            found.append(ApiCondition(type=kind, status="True", reason="Flapping", message=words))
+        elif kind == "Degraded" and record.via and record.connected:
             found.append(ApiCondition(type=kind, status="True", reason="Relayed", message=relayed_words(record)))
         elif word is None:
             found.append(ApiCondition(type=kind, status=_UNTOLD[kind], reason="NotReported"))

@@ -82,8 +82,11 @@ def reason_of(state: State, record: VmRecord) -> str:
 
 def hold_text(state: State, record: VmRecord) -> str:
     """Return why the VM is held back and for how long, empty if it is not."""
-    if record.held_until <= state.now or record.run_open:
+    if record.run_open:
         return ""
+    if record.held_until <= state.now:
+        waits = record.postponed
+        return waits.words if waits is not None and waits.until > state.now else ""
     why = record.held_why or "held back"
     return f"{why}; not started before {rfc3339(record.held_until)} (in {span(record.held_until - state.now)})"
 

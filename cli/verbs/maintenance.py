@@ -40,7 +40,7 @@ def cordon(session: Session, names: tuple[str, ...]) -> None:
 @click.option("--bring-back", is_flag=True, help="Ask the VMs that a drain moved away to return.")
 @click.pass_obj
 def uncordon(session: Session, names: tuple[str, ...], *, bring_back: bool) -> None:
-    """Let nodes take VMs again; a drain of them ends, and is cancelled if it is not done."""
+    """Let nodes take VMs again, also ones that failed too often; a drain of them ends, done or not."""
     for node in _nodes(names):
         session.client.post(path_of("nodes", node, "uncordon"), {"bringBack": bring_back})
         click.echo(f"node/{node}: uncordoned" + (", its VMs come back" if bring_back else ""))

@@ -312,3 +312,17 @@ async def test_disarming_takes_one_scope_that_exists_and_a_time(api: Api, world:
     assert (await api("POST", "/api/v1/disarm?dryRun=1", {"node": "n1"})).body["holds"]
     assert (await api("POST", "/api/v1/arm", {"node": "n1"})).status == 200
     assert (world.state.position, world.state.disarmed) == (position, {})
+
+
+@pytest.mark.parametrize(("verb", "body"), [("uncordon", {}), ("taint", {"taint": "virtward/degraded-"})])
+async def test_a_node_that_failed_too_often_is_opened_by_a_person(
+    api: Api, world: World, verb: str, body: dict[str, object]
+) -> None:
+    for at in (1, 2, 3):
+        world.state.nodes["n1"].failures.append(world.state.now - at)
+    world.run(2)
+    taints = (await api("GET", "/api/v1/nodes/n1")).body["status"]["taints"]
+    assert [taint["key"] for taint in taints] == ["virtward/degraded"]
+    assert (await api("POST", f"/api/v1/nodes/n1:{verb}", body)).status == 200
+    assert (await api("GET", "/api/v1/nodes/n1")).body["status"]["taints"] == []
+    assert not world.state.nodes["n1"].spec.unschedulable
