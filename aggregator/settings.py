@@ -108,7 +108,7 @@ def configure(before: ClusterConfig, overrides: Mapping[str, object]) -> Cluster
     try:
         return read_config(_merged(write_config(before), overrides))
     except ValueError as error:
-        raise ConfigError(f"[config] of the configuration file: {error}") from None
+        raise ConfigError(f"the fleet's settings with [config] of the configuration file: {error}") from None
 
 
 def _merged(before: Mapping[str, object], overrides: Mapping[str, object]) -> dict[str, object]:

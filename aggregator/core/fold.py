@@ -23,7 +23,7 @@ from aggregator.core import (
     rest,
 )
 from aggregator.core.events import Event, NodeState
-from aggregator.core.policy import read_config
+from aggregator.core.policy import decode_config
 from aggregator.core.reconcile import ABOUT_STORE
 from aggregator.core.state import INCIDENTS_MAX, IncidentRecord, State, Suspicion
 from fleet.model import Leadership
@@ -88,7 +88,7 @@ def _reference_answered(state: State, event: ev.ReferenceAnswered) -> None:
 
 
 def _config_changed(state: State, event: ev.ConfigChanged) -> None:
-    state.config = read_config(event.config)
+    state.config = decode_config(event.config)
 
 
 def _brake_changed(state: State, event: ev.BrakeChanged) -> None:

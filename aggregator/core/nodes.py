@@ -18,10 +18,11 @@ from msgspec import Struct
 
 from aggregator.core.actions import CloseSession
 from aggregator.core.arming import acts
+from aggregator.core.contradictions import RECONNECT_DELAY_S_MAX
 from aggregator.core.draft import Draft
 from aggregator.core.events import BrakeChanged, NodeProven, NodeState, NodeStateChanged, ProofKind
 from aggregator.core.lookups import SILENT, counts_from, doubt_over_at, grace_over
-from aggregator.core.policy import RECONNECT_DELAY_S_MAX, lost_nodes_max
+from aggregator.core.policy import lost_nodes_max
 from aggregator.core.proofs import off_proof
 from aggregator.core.reference import reference_doubt, runs_here
 from aggregator.core.state import NodeRecord, State, Suspicion

@@ -9,11 +9,11 @@ through another's hands proves no reboot (proofs.py, welcome.py). Pure.
 from __future__ import annotations
 
 from aggregator.core.actions import SendRelayOffer
+from aggregator.core.contradictions import RECONNECT_DELAY_S_MAX
 from aggregator.core.draft import Draft
 from aggregator.core.events import NodeState, RelaySought
 from aggregator.core.lookups import speaks_directly
 from aggregator.core.nodes import EVIDENCE_FRESH_S, RELAY_EVERY_S, beats_again
-from aggregator.core.policy import RECONNECT_DELAY_S_MAX
 from aggregator.core.state import NodeRecord, PeerHeard, Suspicion
 from fleet.messages import OfferRelay
 from fleet.model import Plane
