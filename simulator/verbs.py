@@ -17,6 +17,7 @@ from aggregator.core.fencing import why_no_fence
 from aggregator.core.manifest import check_object
 from aggregator.core.objects import NodeSpec, Taint, TaintEffect, VirtualMachine, VmSpec
 from aggregator.core.policy import decode_config_value, read_config, write_config
+from aggregator.core.selector import read_selector
 from aggregator.core.state import NodeRecord, State, VmRecord
 from fleet.model import RunStrategy
 from fleet.units import parse_bytes, parse_cpu_m, parse_duration_s
@@ -155,22 +156,26 @@ def _fence(ask: Ask) -> list[Event]:
     return [ev.FenceRequested(at=ask.at, name=node.name, who=WHO)]
 
 
-def _scope(ask: Ask) -> tuple[str, str]:
+def _scope(ask: Ask) -> tuple[str, str, str]:
     node = ask.node().name if "node" in ask.arguments else ""
-    return node, ask.vm().name if "vm" in ask.arguments else ""
+    try:
+        read_selector(ask.text("selector"))
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
+    return node, ask.vm().name if "vm" in ask.arguments else "", ask.text("selector")
 
 
 def _disarm(ask: Ask) -> list[Event]:
-    node, vm = _scope(ask)
+    node, vm, selector = _scope(ask)
     until = ask.at + parse_duration_s(ask.text("for")) if "for" in ask.arguments else 0.0
-    return [ev.Disarmed(at=ask.at, node=node, vm=vm, until=until, who=WHO)]
+    return [ev.Disarmed(at=ask.at, node=node, vm=vm, selector=selector, until=until, who=WHO)]
 
 
 def _arm(ask: Ask) -> list[Event]:
-    node, vm = _scope(ask)
-    if scope_key(node, vm) not in ask.state.disarmed:
-        raise RefusedError(f"{scope_words(node, vm)} is not disarmed")
-    return [ev.Armed(at=ask.at, node=node, vm=vm, who=WHO)]
+    node, vm, selector = _scope(ask)
+    if scope_key(node, vm, selector) not in ask.state.disarmed:
+        raise RefusedError(f"{scope_words(node, vm, selector)} is not disarmed")
+    return [ev.Armed(at=ask.at, node=node, vm=vm, selector=selector, who=WHO)]
 
 
 def _confirm_gone(ask: Ask) -> list[Event]:

@@ -1,4 +1,4 @@
-"""Disarming and arming: a person stops virtward's own action on the fleet, a node or a VM, and lets it go on."""
+"""Disarming and arming: a person stops virtward's own action, on the fleet or a part of it, and lets it go on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from aggregator.api.calls import Call, answer, only, word
 from aggregator.api.nodes import node_record
 from aggregator.api.problems import bad_request
 from aggregator.api.router import Route
+from aggregator.api.selector import read_selector
 from aggregator.api.vm_state import vm_record
 from aggregator.api.writes import commit
 from aggregator.core.arming import scope_key
@@ -24,12 +25,13 @@ FOR_S_MAX = 366 * 86400.0
 async def disarm(call: Call) -> web.StreamResponse:
     """Stop automatic action on a scope; said again, the new end counts. Answers what holds virtward then."""
     options = await call.options()
-    only(options, "node", "vm", "forSeconds")
+    only(options, "node", "vm", "labelSelector", "forSeconds")
     for_s = _seconds(options)
 
     def make(state: State, now: float) -> Event | None:
-        node, vm = _scope(state, options)
-        return Disarmed(at=now, node=node, vm=vm, until=now + for_s if for_s else 0.0, who=call.who)
+        node, vm, selector = _scope(state, options)
+        until = now + for_s if for_s else 0.0
+        return Disarmed(at=now, node=node, vm=vm, selector=selector, until=until, who=call.who)
 
     state, _ = await commit(call, make)
     return answer({"holds": holds(state, call.fleet.now())})
@@ -38,12 +40,13 @@ async def disarm(call: Call) -> web.StreamResponse:
 async def arm(call: Call) -> web.StreamResponse:
     """Let virtward act on a scope again; nothing changes where it is not disarmed."""
     options = await call.options()
-    only(options, "node", "vm")
+    only(options, "node", "vm", "labelSelector")
 
     def make(state: State, now: float) -> Event | None:
-        key = scope_key(word(options, "node"), word(options, "vm"))
+        key = scope_key(word(options, "node"), word(options, "vm"), word(options, "labelSelector"))
         if key in state.disarmed:  # also of what has been deleted since
-            return Armed(at=now, node=state.disarmed[key].node, vm=state.disarmed[key].vm, who=call.who)
+            held = state.disarmed[key]
+            return Armed(at=now, node=held.node, vm=held.vm, selector=held.selector, who=call.who)
         _scope(state, options)
         return None
 
@@ -51,15 +54,17 @@ async def arm(call: Call) -> web.StreamResponse:
     return answer({"holds": holds(state, call.fleet.now())})
 
 
-def _scope(state: State, options: PlainObject) -> tuple[str, str]:
-    node, vm = word(options, "node"), word(options, "vm")
-    if node and vm:
-        raise bad_request("say a node or a VM, not both; with neither it is the whole fleet")
+def _scope(state: State, options: PlainObject) -> tuple[str, str, str]:
+    node, vm, selector = word(options, "node"), word(options, "vm"), word(options, "labelSelector")
+    if bool(node) + bool(vm) + bool(selector) > 1:
+        raise bad_request("say a node, a VM or a labelSelector, one of them; with none it is the whole fleet")
     if node:
         node_record(state, node)
     if vm:
         vm_record(state, vm)
-    return node, vm
+    if selector:
+        read_selector(selector)
+    return node, vm, selector
 
 
 def _seconds(options: PlainObject) -> float:
@@ -75,6 +80,12 @@ def _seconds(options: PlainObject) -> float:
 
 
 ROUTES = [
-    Route("POST", "/api/v1/disarm", disarm, "stop automatic action on the fleet, a node or a VM", "DisarmOrder"),
+    Route(
+        "POST",
+        "/api/v1/disarm",
+        disarm,
+        "stop automatic action on the fleet, a node, a VM or what has these labels",
+        "DisarmOrder",
+    ),
     Route("POST", "/api/v1/arm", arm, "end a disarming; every silence counts anew", "ArmOrder"),
 ]

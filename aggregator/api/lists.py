@@ -15,8 +15,9 @@ from aiohttp import web
 from aggregator.api.calls import Call, answer
 from aggregator.api.problems import Problem, bad_request, not_found
 from aggregator.api.router import Route
-from aggregator.api.selector import Selector, read_selector, selects
+from aggregator.api.selector import read_selector
 from aggregator.api.watch import Render, frame, kind_of, labels_of
+from aggregator.core.selector import Selector, selects
 from aggregator.core.state import State
 from aggregator.core.views import Plain, drain_view, incident_view, migration_view, plain
 from aggregator.core.views_node import node_view, plain_node

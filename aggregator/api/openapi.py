@@ -70,18 +70,20 @@ class GoneOrder(_Order):
 
 
 class DisarmOrder(_Order):
-    """node or vm, or neither for the fleet. forSeconds: after that it arms itself; null: no end."""
+    """node, vm or labelSelector, or none of them for the fleet. forSeconds: after that it arms itself; null: no end."""
 
     node: str | None = None
     vm: str | None = None
+    label_selector: str | None = None
     for_seconds: float | None = None
 
 
 class ArmOrder(_Order):
-    """node or vm, or neither for the fleet."""
+    """node, vm or labelSelector, or none of them for the fleet."""
 
     node: str | None = None
     vm: str | None = None
+    label_selector: str | None = None
 
 
 class Apply(_Order):

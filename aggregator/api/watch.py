@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from aggregator.api.selector import Selector, selects
+from aggregator.core.selector import Selector, selects
 from aggregator.core.state import State
 from aggregator.core.views import Plain
 from aggregator.fleet_access import FleetAccess, NotServingError

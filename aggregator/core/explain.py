@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from aggregator.core.arming import acts, arm_command, disarmed_words
+from aggregator.core.arming import acts, arm_command, disarmed_words, holding
 from aggregator.core.events import NodeState, VmPhase
 from aggregator.core.fencing import power_on_limit_words
 from aggregator.core.flapping import flap_words
@@ -110,7 +110,7 @@ def _waits_of_vm(state: State, record: VmRecord) -> tuple[list[str], list[str]]:
     ways: list[str] = []
     if record.deleting:
         waits.append("It is being deleted; its name and disks are free once every node it is bound to has let it go.")
-    _held_text(state, {record.home or record.owner}, record.name, waits, ways)
+    _held_text(state, record.home or record.owner, record.name, waits, ways)
     if not acts(state):
         waits.append("The fleet only observes (mode Observe): nothing is started, moved or fenced.")
         ways.append("virtward config set mode=Act")
@@ -191,7 +191,7 @@ def _waits_of_node(state: State, record: NodeRecord) -> tuple[list[str], list[st
         waits.append(f"It takes no VMs: {sentence}.")
         if reason == "NotApproved" or record.state is NodeState.JOINING:
             ways.append(f"virtward node approve {record.name}")
-    _held_text(state, {record.name}, "", waits, ways)
+    _held_text(state, record.name, "", waits, ways)
     if record.flaps:
         words = flap_words(record, state.config.flap.node_per_day_max)
         waits.append(f"No VM is placed on it (taint virtward/degraded): {words}.")
@@ -224,12 +224,11 @@ def _waits_of_node(state: State, record: NodeRecord) -> tuple[list[str], list[st
     return waits, ways
 
 
-def _held_text(state: State, nodes: set[str], vm: str, waits: list[str], ways: list[str]) -> None:
-    for held in state.disarmed.values():
-        if (not held.node and not held.vm) or held.node in nodes - {""} or (vm and held.vm == vm):
-            words = disarmed_words(held)
-            waits.append(f"{words[0].upper()}{words[1:]}: virtward does nothing to it by itself.")
-            ways.append(arm_command(held))
+def _held_text(state: State, node: str, vm: str, waits: list[str], ways: list[str]) -> None:
+    for held in holding(state, node, vm):
+        words = disarmed_words(held)
+        waits.append(f"{words[0].upper()}{words[1:]}: virtward does nothing to it by itself.")
+        ways.append(arm_command(held))
 
 
 def _drain_text(state: State, record: NodeRecord, waits: list[str], ways: list[str]) -> None:

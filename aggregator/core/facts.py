@@ -255,10 +255,14 @@ class NodeForgiven(Event, frozen=True, kw_only=True):
 
 
 class Disarmed(Event, frozen=True, kw_only=True):
-    """A person stops automatic action on a node, a VM or, with neither, the fleet. until: fleet time; 0: no end."""
+    """A person stops automatic action on a node, a VM, whatever a label selector matches, or else the fleet.
+
+    until: fleet time; 0: no end.
+    """
 
     node: str = ""
     vm: str = ""
+    selector: str = ""
     until: float = 0.0
     who: str = ""
 
@@ -268,6 +272,7 @@ class Armed(Event, frozen=True, kw_only=True):
 
     node: str = ""
     vm: str = ""
+    selector: str = ""
     who: str = ""
 
 

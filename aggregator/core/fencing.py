@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import inf
 
-from aggregator.core.arming import scope_key, why_held
+from aggregator.core.arming import is_vm_disarmed, why_held
 from aggregator.core.draft import Draft
 from aggregator.core.events import FenceFailed, NodeState, PowerAnswer
 from aggregator.core.fence_questions import ask, usable_rungs, waits_for
@@ -44,7 +44,7 @@ def would_move(state: State, node: NodeRecord) -> list[str]:
 
 
 def _would_move(state: State, vm: VmRecord, node: NodeRecord) -> bool:
-    if scope_key(vm=vm.name) in state.disarmed and not vm.start_wanted:
+    if state.disarmed and is_vm_disarmed(state, vm.name) and not vm.start_wanted:
         return False
     return survives_loss(vm) and pinned_to(vm) != node.name and not _runs_elsewhere(state, vm, node)
 

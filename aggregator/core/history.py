@@ -61,6 +61,11 @@ def _reported(event: ev.OrderReported) -> str:
     return f"{words}: {event.message or event.code}" if event.message or event.code else words
 
 
+def _scope(event: ev.Disarmed | ev.Armed | ev.DisarmEnded) -> str:
+    """Return whom a disarming is about where the line does not name it."""
+    return "" if event.node or event.vm else f"all with {event.selector}" if event.selector else "the fleet"
+
+
 _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.OrderIssued: _order,
     ev.OrderReported: _reported,
@@ -71,11 +76,9 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.RunEnded: lambda e: f"run {e.run} {e.outcome}",
     ev.NodeFlapping: lambda e: "tainted virtward/degraded" if e.flaps else "virtward/degraded is lifted",
     ev.VmHeld: lambda e: f"not started before {rfc3339(e.until)}",
-    ev.Disarmed: lambda e: (
-        ("" if e.node or e.vm else "the fleet ") + (f"until {rfc3339(e.until)}" if e.until else "with no end")
-    ).strip(),
-    ev.Armed: lambda e: "" if e.node or e.vm else "the fleet",
-    ev.DisarmEnded: lambda e: "" if e.node or e.vm else "the fleet",
+    ev.Disarmed: lambda e: (f"{_scope(e)} " + (f"until {rfc3339(e.until)}" if e.until else "with no end")).strip(),
+    ev.Armed: _scope,
+    ev.DisarmEnded: _scope,
     ev.StopDecided: lambda e: e.outcome,
     ev.VmPhaseChanged: lambda e: e.phase,
     ev.PlacementRefused: lambda e: "; ".join(

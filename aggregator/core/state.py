@@ -54,13 +54,17 @@ class IncidentRecord(Struct):
 
 
 class Disarming(Struct, frozen=True):
-    """A person has stopped automatic action: on a node, a VM, or (neither) the fleet. until: 0 is no end."""
+    """A person has stopped automatic action: on a node, a VM, what a selector matches, or else the fleet.
+
+    until: 0 is no end.
+    """
 
     node: str
     vm: str
     since: float
     until: float
     who: str
+    selector: str = ""
 
 
 class HistoryLine(Struct, frozen=True):

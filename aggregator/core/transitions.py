@@ -136,6 +136,7 @@ class DisarmEnded(Transition, frozen=True, kw_only=True):
 
     node: str = ""
     vm: str = ""
+    selector: str = ""
 
 
 class ReconcileEnded(Transition, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""`virtward disarm` and `arm`: hands off the fleet, a node or a VM for a while, and on again."""
+"""`virtward disarm` and `arm`: hands off the fleet or a part of it for a while, and on again."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 
 node_option = click.option("--node", metavar="NODE", help="Only this node, and the VMs that run or ran there last.")
 vm_option = click.option("--vm", metavar="VM", help="Only this VM.")
+labels_option = click.option(
+    "-l", "--selector", metavar="SELECTOR", help="Only nodes and VMs with these labels: rack=r1,tier!=x."
+)
 
 
 @click.command()
 @click.option("--for", "for_", metavar="TIME", help="How long: 30m, 2h; without it, until it is armed again.")
 @node_option
 @vm_option
+@labels_option
 @click.pass_obj
-def disarm(session: Session, for_: str | None, node: str | None, vm: str | None) -> None:
+def disarm(session: Session, for_: str | None, node: str | None, vm: str | None, selector: str | None) -> None:
     """Fence, start, restart and move nothing by itself; people's own orders are still obeyed."""
-    scope, body = _scope(node, vm)
+    scope, body = _scope(node, vm, selector)
     if for_ is not None:
         body["forSeconds"] = seconds_of(for_)
     found = session.client.post(path_of("disarm"), body)
@@ -39,19 +43,22 @@ def disarm(session: Session, for_: str | None, node: str | None, vm: str | None)
 @click.command()
 @node_option
 @vm_option
+@labels_option
 @click.pass_obj
-def arm(session: Session, node: str | None, vm: str | None) -> None:
+def arm(session: Session, node: str | None, vm: str | None, selector: str | None) -> None:
     """Act again by itself; what was silent meanwhile is judged from now on."""
-    scope, body = _scope(node, vm)
+    scope, body = _scope(node, vm, selector)
     found = session.client.post(path_of("arm"), body)
     click.echo(f"{scope}: armed")
     for sentence in strings(found, "holds"):
         click.echo(f"  still: {sentence}")
 
 
-def _scope(node: str | None, vm: str | None) -> tuple[str, dict[str, Json]]:
-    if node and vm:
-        raise WrongUsage("say --node or --vm, not both")
+def _scope(node: str | None, vm: str | None, selector: str | None) -> tuple[str, dict[str, Json]]:
+    if bool(node) + bool(vm) + bool(selector) > 1:
+        raise WrongUsage("say one of --node, --vm and -l")
+    if selector:
+        return f"everything labelled {selector}", {"labelSelector": selector}
     if node:
         return f"node/{name_in('nodes', node)}", {"node": name_in("nodes", node)}
     if vm:

@@ -307,6 +307,8 @@ async def test_disarming_takes_one_scope_that_exists_and_a_time(api: Api, world:
     assert (await api("POST", "/api/v1/disarm", {"node": "n9"})).status == 404
     assert (await api("POST", "/api/v1/arm", {"vm": "v9"})).status == 404
     assert (await api("POST", "/api/v1/disarm", {"node": "n1", "vm": "web-1"})).status == 400
+    assert (await api("POST", "/api/v1/disarm", {"node": "n1", "labelSelector": "rack=r1"})).status == 400
+    assert (await api("POST", "/api/v1/disarm", {"labelSelector": "rack = = r1"})).status == 400
     for seconds in (0, -1, True, "2h", 1e12):
         assert (await api("POST", "/api/v1/disarm", {"forSeconds": seconds})).status == 400
     assert (await api("POST", "/api/v1/disarm?dryRun=1", {"node": "n1"})).body["holds"]
@@ -326,3 +328,25 @@ async def test_a_node_that_failed_too_often_is_opened_by_a_person(
     assert (await api("POST", f"/api/v1/nodes/n1:{verb}", body)).status == 200
     assert (await api("GET", "/api/v1/nodes/n1")).body["status"]["taints"] == []
     assert not world.state.nodes["n1"].spec.unschedulable
+
+
+async def test_a_label_selector_disarms_nodes_and_vms_that_match(api: Api, world: World) -> None:
+    """And a VM whose node matches; a label that comes later is in the scope at once."""
+    node = await running(api, world)
+    labelled = {"labelSelector": "rack in (r1, r2)"}
+    answer = await api("POST", "/api/v1/disarm", labelled)
+    assert (
+        "everything labelled rack in (r1, r2) is disarmed by admin until it is armed again" in answer.body["holds"][0]
+    )
+    assert "(virtward arm -l 'rack in (r1, r2)')" in answer.body["holds"][0]
+    assert "is disarmed" not in (await api("GET", "/api/v1/explain/vms/web-1")).body["text"]
+    await api("PATCH", f"/api/v1/nodes/{node}", {"metadata": {"labels": {"rack": "r2"}}})
+    for about in (f"nodes/{node}", "vms/web-1"):
+        assert "is disarmed by admin" in (await api("GET", f"/api/v1/explain/{about}")).body["text"]
+    await api("PATCH", "/api/v1/vms/web-1", {"metadata": {"labels": {"rack": "r1"}}})
+    world.core.ends("web-1", EndReason.CRASHED)
+    world.run(5)
+    assert phase_of(world) is VmPhase.RECOVERING
+    assert (await api("POST", "/api/v1/arm", labelled)).body["holds"] == []
+    world.run(5)
+    assert phase_of(world) is VmPhase.RUNNING

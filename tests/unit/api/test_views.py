@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from aggregator.api.definition import with_uuid
 from aggregator.api.problems import Problem
-from aggregator.api.selector import read_selector, selects
+from aggregator.api.selector import read_selector
 from aggregator.core.events import PowerAnswer
 from aggregator.core.explain import explain_node, explain_vm
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.secrets import HIDDEN, hide_xml, is_secret, restore_xml
+from aggregator.core.selector import selects
 from aggregator.core.views_fleet import fleet_view
 from aggregator.core.views_node import node_view
 from aggregator.core.views_vm import unprotected

@@ -377,4 +377,8 @@ def test_disarm_and_arm_name_their_scope(speaker: Speaker, virtward: Virtward) -
         "node/h1: disarmed for 2h\n  node h1 is disarmed\n",
     )
     assert virtward("arm")[:2] == (0, "the fleet: armed\n")
-    assert speaker.bodies("POST") == [{"node": "h1", "forSeconds": 7200.0}, {}]
+    assert virtward("disarm", "-l", "rack=r1", "--vm", "web-1")[0] == 2
+    assert virtward("disarm", "-l", "rack=r1")[1].startswith("everything labelled rack=r1: disarmed until it is armed")
+    assert virtward("arm", "-l", "rack=r1")[1] == "everything labelled rack=r1: armed\n"
+    labelled = {"labelSelector": "rack=r1"}
+    assert speaker.bodies("POST") == [{"node": "h1", "forSeconds": 7200.0}, {}, labelled, labelled]
