@@ -34,6 +34,7 @@ class Derived(Struct, eq=False):
     checked_at: dict[str, float] = field(default_factory=dict)  # by node at rest: its fence device asked longest ago
     active_nodes: list[NodeRecord] = field(default_factory=list)
     resting_nodes: list[NodeRecord] = field(default_factory=list)
+    failed: list[NodeRecord] = field(default_factory=list)  # convicted or found off at some time
     fallen: list[NodeRecord] = field(default_factory=list)  # not Up, or silent at some time
     checked_first_at: float = inf  # the least of checked_at
     active: dict[str, None] = field(default_factory=dict)  # VMs that are not at rest

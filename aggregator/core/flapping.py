@@ -18,12 +18,11 @@ DAY_S = 86400.0
 
 def decide_flaps(draft: Draft) -> None:
     """Hold VMs and mark nodes that fail too often; let both go when their time is over."""
-    for vm in draft.state.vms.values():
+    for vm in draft.state.derived.active_vms:
         if vm.node_losses and not vm.run_open and wants_run(vm) and not vm.start_wanted:
             _hold(draft, vm)
-    for node in draft.state.nodes.values():
-        if node.failures or node.flaps:
-            _mark(draft, node)
+    for node in draft.state.derived.failed:
+        _mark(draft, node)
 
 
 def _hold(draft: Draft, vm: VmRecord) -> None:

@@ -52,6 +52,8 @@ _CHANGES_ITS_SUBJECT = frozenset(
         ev.MigrationChanged,
         ev.MigrationQueued,
         ev.MigrationRequested,
+        ev.NodeFlapping,
+        ev.NodeForgiven,
         ev.NodeProven,
         ev.NodeStateChanged,
         ev.OffConfirmed,
@@ -66,6 +68,7 @@ _CHANGES_ITS_SUBJECT = frozenset(
         ev.SessionDoubted,
         ev.SessionEnded,
         ev.StartDecided,
+        ev.StartPostponed,
         ev.StopDecided,
         ev.StorageBack,
         ev.StorageLost,
@@ -219,6 +222,7 @@ def _list_nodes(state: State, derived: Derived) -> None:
     nodes, resting = state.nodes.values(), derived.checked_at
     derived.active_nodes = [node for node in nodes if node.name not in resting]
     derived.resting_nodes = [node for node in nodes if node.name in resting]
+    derived.failed = [node for node in nodes if node.failures or node.flaps]
     derived.fallen = [node for node in nodes if node.state is not NodeState.UP or node.silent_at]
     derived.checked_first_at = min(resting.values(), default=inf)
 
