@@ -32,6 +32,8 @@ bench agent --vms 20
 bench recovery --fault power --hosts 3 --vms 3 --rounds 3
 bench recovery --fault hang --hosts 3 --vms 3 --rounds 3
 bench migration --vms 3
+bench simulation --nodes 3 --vms 6 --seeds 1..20
+bench simulation --nodes 16 --vms 160 --seeds 1..2
 
 case " ${known[*]} " in
     *" ${ONLY:-${known[0]}} "*) ;;

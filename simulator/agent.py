@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from agent.keeper import Keeper
 from agent.keeper_types import (
     CODE_UNKNOWN,
@@ -88,6 +90,7 @@ class SimulatedAgent(Process):
         self._effects: deque[Effect] = deque()
         self._performing = False
         self._tick: Timer | None = None
+        self._told: DomainsListed | None = None  # the last list, if it was whole
 
     # --- its life
 
@@ -101,7 +104,7 @@ class SimulatedAgent(Process):
         self._performing = self._connecting = False
         self.relays.clear()
         self.peers.forget()
-        self._tick = None
+        self._tick = self._told = None
         settings = KeeperSettings(
             node=self.host.name,
             boot_id=self.host.boot_id,
@@ -219,7 +222,10 @@ class SimulatedAgent(Process):
         self._look()
 
     def _list_regularly(self) -> None:
-        self._look()
+        hypervisor, told = self.host.hypervisor, self._told
+        known = told is not None and hypervisor.answers and hypervisor.observe_all() == told.vms
+        if told is None or not known or not self.quiet.jump_over_list(structs.replace(told, asked_s=self.now())):
+            self._look()
         self.later(LIST_EVERY_S, self._list_regularly)
 
     def _look(self) -> None:
@@ -231,9 +237,13 @@ class SimulatedAgent(Process):
             complete = hypervisor.answers
             seen = hypervisor.observe_all() if complete else proc_only(list(self.host.qemus.values()))
             listed = DomainsListed(vms=seen, complete=complete, asked_s=asked_s)
-            self.later(random.uniform(0.001, 0.005), lambda: self.give(listed))
+            self.later(random.uniform(0.001, 0.005), lambda: self._tell(listed))
 
         self.later(LOOK_TIMEOUT_S - 0.1 if hypervisor.paused else random.uniform(0.002, 0.02), read)
+
+    def _tell(self, listed: DomainsListed) -> None:
+        self._told = listed if listed.complete else None
+        self.give(listed)
 
     # --- effects out
 

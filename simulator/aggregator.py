@@ -79,6 +79,7 @@ class SimulatedAggregator(Process):
         self._durable: list[tuple[float, int]] = [(world.queue.now, state.position)]  # since when which position was
         self._beat_turn = False
         self._look: Timer | None = None
+        self._look_at = 0.0
         self._stopped_at: float | None = None
         self.position = state.position  # of the last event that is durable
 
@@ -224,7 +225,7 @@ class SimulatedAggregator(Process):
         """A link is quiet no more: from now on its node may fall silent."""
         if beat is not None:
             self._beats[beat.node] = beat
-        if self.alive and not self._busy:
+        if self.alive and not self._busy and silence_due_at(self.state, self.quiet) < self._look_at:
             self._rest()
 
     def _end_quiet(self) -> None:
@@ -312,9 +313,9 @@ class SimulatedAggregator(Process):
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        look_at = min(self._calm_until, silence_due_at(self.state, self.quiet))
-        if look_at < inf:
-            delay_s = self._monotonic.when(look_at) - self.queue.now
+        self._look_at = min(self._calm_until, silence_due_at(self.state, self.quiet))
+        if self._look_at < inf:
+            delay_s = self._monotonic.when(self._look_at) - self.queue.now
             self._look = self.later(max(0.0, delay_s) + 1e-6, self._turn_soon)
 
     # --- deeds

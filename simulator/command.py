@@ -7,6 +7,7 @@ only to say how long it took.
 from __future__ import annotations
 
 import difflib
+import gc
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from simulator.story_error import StoryError
 from simulator.swarm import SeedResult, run_seed
 
 DIFFERENT_LINES_MAX = 40
+COLLECT_EVERY = (100_000, 50, 100)  # objects, and generations: almost all of a story lives until its end
 
 
 def run_story(path: Path, output: str, *, rewrite: bool = False) -> int:
@@ -88,6 +90,7 @@ def run_random(seeds: str, nodes: int | None, vms: int | None, output: str) -> i
         wanted = read_seeds(seeds)
     except ValueError as error:
         return _problem(str(error))
+    collect_rarely()
     began = time.monotonic()
     results: list[SeedResult] = []
     for seed in wanted:
@@ -112,6 +115,12 @@ def run_random(seeds: str, nodes: int | None, vms: int | None, output: str) -> i
         sys.stdout.write(_repeat_line(result, nodes, vms, output))
     sys.stdout.write(msgspec.json.encode({"summary": summary}).decode() + "\n")
     return 1 if failed else 0
+
+
+def collect_rarely() -> None:
+    """Have the process look for garbage as often as stories leave some."""
+    gc.freeze()
+    gc.set_threshold(*COLLECT_EVERY)
 
 
 def _seed_line(result: SeedResult, output: str) -> str:

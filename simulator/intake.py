@@ -90,7 +90,9 @@ class Intake:
 
     def take(self, connection: Connection, item: FromAgent | Ending) -> None:
         """One message was read from a socket."""
-        talk = next((t for t in self._talks if t.connection is connection), None)
+        talk = self._standing.get(connection.node)
+        if talk is None or talk.connection is not connection:
+            talk = next((t for t in self._talks if t.connection is connection), None)
         if talk is None:
             return
         talk.heard_at = self._aggregator.queue.now

@@ -13,6 +13,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from agent.keeper_types import DomainsListed, LookAgainAt
 from aggregator.core.events import BeatHeard
 from fleet.model import Plane
 
@@ -36,6 +37,7 @@ class QuietLink:
         self._every_s = 1.0
         self._heard = 0  # beats that the aggregator was told of
         self.news_at = inf  # when the aggregator has to be told of another one
+        self._unsaid: DomainsListed | None = None  # the last list that was jumped over
 
     def begin_if_quiet(self, keeper: Keeper) -> bool:
         """Begin if nothing but the next beat is due, and nothing is in its way; False if it has to be an event."""
@@ -62,6 +64,13 @@ class QuietLink:
         aggregator.quiet[connection.node] = self
         return True
 
+    def jump_over_list(self, listed: DomainsListed) -> bool:
+        """Keep a list back that shows the keeper nothing new; False if it has to be told."""
+        if self._connection is None:
+            return False
+        self._unsaid = listed
+        return True
+
     def end(self) -> None:
         """Something happens: bring both ends up to date; the next beat is an event."""
         keeper = self._agent.keeper
@@ -82,8 +91,17 @@ class QuietLink:
             leader = aggregator.leadership_at(last + HEARD_S)
             agent.learn_quietly(agent.keeper.beats_passed(count, agent.host.clock.shows(last + ANSWERED_S), leader))
             aggregator.intake.heard(connection, last + HEARD_S)
+        self._tell_list(agent.keeper)
         aggregator.listen_again(beat)
         return True
+
+    def _tell_list(self, keeper: Keeper | None) -> None:
+        """The keeper knows that nothing had changed when the last list was made."""
+        unsaid, self._unsaid = self._unsaid, None
+        if unsaid is not None and keeper is not None:
+            effects = keeper.step(min(unsaid.asked_s, keeper.beat_s - SURE_S), unsaid)
+            if not all(isinstance(effect, LookAgainAt) for effect in effects):
+                raise AssertionError(f"a list that shows nothing new made the keeper act: {effects}")
 
     def news(self) -> BeatHeard | None:
         """Return the newest beat if the aggregator was not told of it yet."""

@@ -83,7 +83,8 @@ def _is_any_overdue(draft: Draft) -> bool:
     if not state.derived.resting_nodes:
         return False
     first = min([node.last_sign for node in state.derived.resting_nodes])
-    return draft.due(max(first, counts_from(state), state.doubted_at) + state.config.suspect_after)
+    base = max(first, counts_from(state), state.doubted_at)
+    return draft.now >= base + state.config.suspect_after  # when to look again: beats.silence_due_at
 
 
 def decide_brake(draft: Draft) -> None:

@@ -74,5 +74,7 @@ def _rest(
 
 def _only_calm_beats(state: State, facts: Sequence[Event], now: float) -> bool:
     """Return whether the facts are beats, and none that anybody waits for."""
+    if not all(isinstance(fact, BeatHeard) for fact in facts):
+        return False
     awaited = beats_awaited(state, now)
-    return all(isinstance(fact, BeatHeard) and fact.node not in awaited for fact in facts)
+    return not any(fact.node in awaited for fact in facts if isinstance(fact, BeatHeard))
