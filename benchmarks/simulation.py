@@ -16,7 +16,7 @@ import time
 import msgspec
 from msgspec import Struct
 
-from simulator.command import collect_rarely, read_seeds
+from simulator.seeds import collect_rarely, read_seeds
 from simulator.swarm import run_seed
 
 ROUNDS = 3

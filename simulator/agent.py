@@ -146,6 +146,10 @@ class SimulatedAgent(Process):
         self.quiet.end()
         super().die_after(steps, die)
 
+    def pause_after(self, steps: int) -> None:
+        self.quiet.end()
+        super().pause_after(steps)
+
     def lose_power(self) -> None:
         self.quiet.leave()
         if self.connection is not None:
@@ -251,6 +255,10 @@ class SimulatedAgent(Process):
         self._performing = False
         while self._effects:
             if self.step_boundary():
+                return
+            if self.paused:
+                self._performing = True
+                self.when_running(self._perform)
                 return
             effect = self._effects.popleft()
             if isinstance(effect, Persist):

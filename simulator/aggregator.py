@@ -14,6 +14,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
+from aggregator.act.fence_answer import ProgramEnded, judge, telling_line
 from aggregator.core import events as ev
 from aggregator.core.actions import (
     ACTION_AGE_S_MAX,
@@ -26,7 +27,7 @@ from aggregator.core.actions import (
     SendRelayOffer,
 )
 from aggregator.core.beats import silence_due_at
-from aggregator.core.events import BeatHeard, Event, PowerAnswer
+from aggregator.core.events import BeatHeard, Event
 from aggregator.core.fold import fold
 from aggregator.core.journal_form import VOLATILE, decode_event, decode_state, encode_event
 from aggregator.core.settle import settle
@@ -35,7 +36,6 @@ from fleet.messages import FromAgent
 from fleet.model import Leadership
 from simulator.clock import LocalClock
 from simulator.connection import Connection, Ending
-from simulator.fences import FenceReply
 from simulator.intake import Intake
 from simulator.process import Process
 from simulator.seat import Seat
@@ -291,7 +291,7 @@ class SimulatedAggregator(Process):
             self._durable.append((self.queue.now, self.position))
         self.seat.leads = True
         if not self.step_boundary():
-            self._act(deque(actions))
+            self.when_running(lambda: self._act(deque(actions)))
 
     def _act(self, actions: deque[Action]) -> None:
         while actions:
@@ -364,13 +364,13 @@ class SimulatedAggregator(Process):
     def _ask_fence(self, action: AskFence, world: World) -> None:
         asked_at, life = self.now(), self.life
 
-        def answered(reply: FenceReply) -> None:
+        def answered(ended: ProgramEnded) -> None:
             if self.life == life:
-                self.when_running(lambda: self.fact(_fence_answer(action, asked_at, self.now(), reply)))
+                self.when_running(lambda: self.fact(_fence_answer(action, asked_at, self.now(), ended)))
 
         too_old = asked_at - action.decided_at > ACTION_AGE_S_MAX
         if too_old and action.question in ("off", "on"):
-            answered(FenceReply(PowerAnswer.ERROR, None, "dropped"))
+            answered(ProgramEnded(None, trouble="dropped"))
             return
         if action.question in ("off", "on"):
             world.acted(self, f"{action.question} to {action.node}'s device")
@@ -379,13 +379,13 @@ class SimulatedAggregator(Process):
         device.ask(action.question, action.timeout_s, answered)
 
 
-def _fence_answer(action: AskFence, asked_at: float, at: float, reply: FenceReply) -> ev.FenceAnswered:
+def _fence_answer(action: AskFence, asked_at: float, at: float, ended: ProgramEnded) -> ev.FenceAnswered:
     return ev.FenceAnswered(
         at=at,
         node=action.node,
         question_id=action.question_id,
-        answer=reply.answer,
+        answer=judge(action.question, ended),
         asked_at=asked_at,
-        exit_code=reply.exit_code,
-        line=reply.line,
+        exit_code=ended.exit_code,
+        line=telling_line(ended, ()),
     )

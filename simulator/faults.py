@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from fleet.model import Plane
 from simulator.aggregator import SimulatedAggregator
 from simulator.process import Process
 from simulator.truth import Qemu
 from simulator.world import World
+
+THERE = "there"
+"""Instead of a host: the one that the moment is about for which a fault waits."""
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -53,7 +56,7 @@ class Disturb(Fault, frozen=True, kw_only=True):
 
 
 class Signal(Fault, frozen=True, kw_only=True):
-    """verb: pause | resume | kill | start. after_steps: the target dies so many own steps later."""
+    """verb: pause | resume | kill | start. after_steps: it is paused or dies so many own steps later."""
 
     verb: str
     target: str
@@ -101,6 +104,13 @@ class Storage(Fault, frozen=True, kw_only=True):
     qemus: str = "pause"
 
 
+class StartHangs(Fault, frozen=True, kw_only=True):
+    """The host's libvirtd takes so much longer to create a QEMU; 0 ends it for those that come."""
+
+    host: str
+    by_s: float
+
+
 class Panic(Fault, frozen=True, kw_only=True):
     """The host's kernel panics, and its crash kernel takes over."""
 
@@ -143,7 +153,20 @@ AnyFault = (
     | ClockJump
     | Storage
     | Store
+    | StartHangs
 )
+
+
+def struck_at(fault: AnyFault, place: str) -> AnyFault | None:
+    """Return the fault with THERE made a host; None where the moment was about no host."""
+    changes = {}
+    if not isinstance(fault, Reference | GuestDoes | Signal | ClockRate | ClockJump | Store) and fault.host == THERE:
+        changes["host"] = place
+    elif isinstance(fault, Signal) and fault.target.endswith(f"@{THERE}"):
+        changes["target"] = fault.target.removesuffix(THERE) + place
+    if changes and not place:
+        return None
+    return structs.replace(fault, **changes) if changes else fault
 
 
 def strike(world: World, fault: AnyFault) -> None:
@@ -169,12 +192,14 @@ def strike(world: World, fault: AnyFault) -> None:
             _aggregator(world, fault.target).jump(fault.by_s)
         case ByHand():
             world.hosts[fault.host].by_hand(fault.vm, fault.does)
-        case Panic() | Reference() | Storage() | Store():
+        case Panic() | Reference() | Storage() | Store() | StartHangs():
             _surroundings(world, fault)
 
 
-def _surroundings(world: World, fault: Panic | Reference | Storage | Store) -> None:
+def _surroundings(world: World, fault: Panic | Reference | Storage | Store | StartHangs) -> None:
     match fault:
+        case StartHangs():
+            world.hosts[fault.host].hypervisor.create_hangs_s = fault.by_s
         case Panic():
             world.hosts[fault.host].panic()
         case Reference():
@@ -264,7 +289,9 @@ def _kill_aggregator(aggregator: SimulatedAggregator) -> Callable[[], None]:
 
 
 def _signal_process(fault: Signal, process: Process, kill: Callable[[], None], start: Callable[[], None]) -> None:
-    if fault.verb == "pause":
+    if fault.verb == "pause" and fault.after_steps:
+        process.pause_after(fault.after_steps)
+    elif fault.verb == "pause":
         process.pause()
     elif fault.verb == "resume":
         process.resume()

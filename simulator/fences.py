@@ -1,9 +1,10 @@
 """The fence devices: one per host, wired to a host's power, and what can be wrong with one.
 
 works: as measured (status 0.15 s, off 2.1 s). fails: an error at once. hangs: no answer, no deed.
-early: says off up to 1 s before it is so. missing: the fence program is not installed. swapped:
-answers for, and switches, another host. A program that was started goes on when the aggregator
-that started it dies; only its answer is lost. Knows no proofs.
+early: says off up to 1 s before it is so. missing: the fence program is not installed. broken: it
+ends with status 2, as one that says off, and without a word about the power (a script that is not there,
+a wrong argument). swapped: answers for, and switches, another host. A program that was started goes on
+when the aggregator that started it dies; only its answer is lost. Knows no proofs, and judges no answer.
 """
 
 from __future__ import annotations
@@ -11,35 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from aggregator.core.events import PowerAnswer
+from aggregator.act.fence_answer import ProgramEnded
 from fleet.model import Plane
 
 if TYPE_CHECKING:
     from simulator.world import World
 
-OUTCOMES = ("works", "fails", "hangs", "early", "missing")
+OUTCOMES = ("works", "fails", "hangs", "early", "missing", "broken")
 EARLY_S_MAX = 1.0
 
 
-class FenceReply(Struct, frozen=True):
-    """What the program came to: the answer, its exit code and its own words."""
-
-    answer: PowerAnswer
-    exit_code: int | None
-    line: str
-
-
-TIMED_OUT = FenceReply(PowerAnswer.TIMEOUT, None, "no answer in time")
-ON = FenceReply(PowerAnswer.ON, 0, "Status: ON")
-OFF = FenceReply(PowerAnswer.OFF, 2, "Status: OFF")
-_DONE = {
-    "off": FenceReply(PowerAnswer.DONE, 0, "Success: Powered OFF"),
-    "on": FenceReply(PowerAnswer.DONE, 0, "Success: Powered ON"),
-}
-_ERROR = FenceReply(PowerAnswer.ERROR, 1, "Failed: unable to connect to the device")
-_MISSING = FenceReply(PowerAnswer.MISSING, None, "the program fence_sim is not there")
+TIMED_OUT = ProgramEnded(None, timed_out=True)
+ON = ProgramEnded(0, "Status: ON\n")
+OFF = ProgramEnded(2, "Status: OFF\n")
+_DONE = {"off": ProgramEnded(0, "Success: Powered OFF\n"), "on": ProgramEnded(0, "Success: Powered ON\n")}
+_ERROR = ProgramEnded(1, talk="Failed: unable to connect to the device\n")
+_MISSING = ProgramEnded(None, missing=True, trouble="the program fence_sim is not there")
+_BROKEN = ProgramEnded(2, talk="python3: can't open file 'fence_sim': [Errno 2] No such file or directory\n")
 
 
 class FenceDevice:
@@ -57,12 +46,14 @@ class FenceDevice:
         """Return whose controller the host `node` finds inside itself, read in-band."""
         return next((d.node for d in self._world.fences.values() if d.switches == self.node), "")
 
-    def ask(self, question: str, timeout_s: float, answer: Callable[[FenceReply], None]) -> None:
+    def ask(self, question: str, timeout_s: float, answer: Callable[[ProgramEnded], None]) -> None:
         """Start the program; `answer` comes once, at timeout_s at the latest."""
         world = self._world
         draw, after = self._random.uniform, world.queue.after
         if self.outcome == "missing":
             after(0.01, lambda: answer(_MISSING))
+        elif self.outcome == "broken":
+            after(0.02, lambda: answer(_BROKEN))
         elif self.outcome == "fails":
             after(min(timeout_s, draw(0.1, 0.5)), lambda: answer(_ERROR))
         elif self.outcome == "hangs" or not self.is_reached():
@@ -79,7 +70,7 @@ class FenceDevice:
     def is_reached(self) -> bool:
         return self._world.network.both_ways(self.node, "aggregator", Plane.BMC)
 
-    def _read(self, travels_s: float, answer: Callable[[FenceReply], None]) -> None:
+    def _read(self, travels_s: float, answer: Callable[[ProgramEnded], None]) -> None:
         """Read the power now; the answer comes a little later."""
         world = self._world
         lying = world.queue.now < self._lies_until

@@ -74,6 +74,7 @@ class Hypervisor(Process):
         self.host = host
         self.ends: dict[str, tuple[EndReason, str]] = {}  # why the last QEMU ended, while libvirtd lives
         self.creating: dict[str, int] = {}
+        self.create_hangs_s = 0.0
         self.outgoing: dict[str, MigrationJob] = {}
         self.incoming: dict[str, MigrationJob] = {}
         self._calls: list[HypervisorCall] = []
@@ -174,7 +175,7 @@ class Hypervisor(Process):
         match deed:
             case Create():
                 self.creating[call.uuid] = self.creating.get(call.uuid, 0) + 1
-                self.later(draw(0.08, 0.45), lambda: self._create(call))
+                self.later(draw(0.08, 0.45) + self.create_hangs_s, lambda: self._create(call))
             case Define(xml=xml):
                 self.later(draw(0.02, 0.06), lambda: self._define(call, xml))
             case Undefine():

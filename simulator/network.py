@@ -20,6 +20,7 @@ T = TypeVar("T")
 PLANES = (Plane.CONTROL, Plane.MIGRATION, Plane.STORAGE, Plane.BMC)
 DISTURBANCES = ("drop", "delay", "duplicate", "reorder")
 RETRANSMIT_S = (0.02, 0.8)
+RETRANSMIT_S_MAX = 60.0  # each unanswered try doubles the wait: what waited long is tried again late
 
 
 class Network:
@@ -31,7 +32,7 @@ class Network:
         self._randoms: dict[tuple[str, str], Random] = {}
         self._cut: dict[tuple[str, Plane, str], bool] = {}
         self._disturbed: dict[tuple[str, Plane, str], float] = {}
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[tuple[float, Callable[[], None]]] = []
         self.on_disturbance: list[Callable[[str], None]] = []  # called with the host before its ways change
 
     def random(self, source: str, target: str) -> Random:
@@ -55,8 +56,10 @@ class Network:
         for kind in DISTURBANCES:
             self._disturbed.pop((host, plane, kind), None)
         waiting, self._waiting = self._waiting, []
-        for again in waiting:
-            self.queue.after(self.random(host, host).uniform(*RETRANSMIT_S), again)
+        for since, again in waiting:
+            silent_s = min(RETRANSMIT_S_MAX, self.queue.now - since)
+            soonest_s, latest_s = RETRANSMIT_S
+            self.queue.after(self.random(host, host).uniform(soonest_s, max(latest_s, silent_s)), again)
 
     def disturb(self, host: str, plane: Plane, kind: str, amount: float) -> None:
         """kind: drop | duplicate | reorder with a rate, delay with seconds; 0 ends it."""
@@ -86,7 +89,7 @@ class Network:
         return self.passes(one, other, plane) and self.passes(other, one, plane)
 
     def when_healed(self, again: Callable[[], None]) -> None:
-        self._waiting.append(again)
+        self._waiting.append((self.queue.now, again))
 
     def latency_s(self, source: str, target: str, plane: Plane) -> float:
         """Draw how long a message travels."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from aggregator.core.events import PowerAnswer
+from aggregator.act.fence_answer import ProgramEnded
 from aggregator.core.objects import FencingDevice, FencingRung
-from simulator.fences import OFF, ON, FenceDevice, FenceReply
+from simulator.fences import OFF, ON, FenceDevice
 
 if TYPE_CHECKING:
     from simulator.plan import NodePlan
@@ -64,7 +64,7 @@ class Outlet(FenceDevice):
     def is_reached(self) -> bool:
         return True
 
-    def _read(self, travels_s: float, answer: Callable[[FenceReply], None]) -> None:
+    def _read(self, travels_s: float, answer: Callable[[ProgramEnded], None]) -> None:
         reply = ON if self.on else OFF
         self._world.queue.after(travels_s, lambda: answer(reply))
 
@@ -83,19 +83,19 @@ class Outlet(FenceDevice):
 class CrashListener(FenceDevice):
     """fence_kdump, run where the aggregator runs."""
 
-    def ask(self, question: str, timeout_s: float, answer: Callable[[FenceReply], None]) -> None:
+    def ask(self, question: str, timeout_s: float, answer: Callable[[ProgramEnded], None]) -> None:
         """Listen until the crash kernel speaks or the time is over."""
         queue = self._world.queue
         if question != "listen":
-            queue.after(0.01, lambda: answer(FenceReply(PowerAnswer.ERROR, 1, "unsupported action")))
+            queue.after(0.01, lambda: answer(ProgramEnded(1, talk="unsupported action")))
             return
         ends = queue.now + timeout_s - 1.0
 
         def look() -> None:
             if self._world.hosts[self.node].crash_kernel:
-                answer(FenceReply(PowerAnswer.CRASHED, 0, f"received valid message from '{self.node}.control'"))
+                answer(ProgramEnded(0, f"received valid message from '{self.node}.control'"))
             elif queue.now >= ends:
-                answer(FenceReply(PowerAnswer.ERROR, 1, f"timeout after {timeout_s - 1:g} seconds"))
+                answer(ProgramEnded(1, talk=f"timeout after {timeout_s - 1:g} seconds"))
             else:
                 queue.after(LISTEN_LOOK_S, look)
 

@@ -23,6 +23,7 @@ class Process:
         self._waiting: list[Deed] = []
         self._steps_left: int | None = None
         self._die: Callable[[], None] | None = None
+        self._pause_in: int | None = None
 
     @property
     def paused(self) -> bool:
@@ -37,14 +38,14 @@ class Process:
         self.life += 1
         self.alive = True
         self._waiting.clear()
-        self._steps_left = None
+        self._steps_left = self._pause_in = None
 
     def end_life(self) -> None:
         self.life += 1
         self.alive = False
         self._waiting.clear()
         self._paused_by.pop("itself", None)
-        self._steps_left = None
+        self._steps_left = self._pause_in = None
 
     def pause(self, why: str = "itself") -> None:
         """Stop it between two of its steps; several reasons may hold at once."""
@@ -87,15 +88,24 @@ class Process:
 
     @property
     def about_to_die(self) -> bool:
-        """Is a death arranged, so that every step counts?"""
-        return self._steps_left is not None
+        """Is a death or a pause arranged, so that every step counts?"""
+        return self._steps_left is not None or self._pause_in is not None
+
+    def pause_after(self, steps: int) -> None:
+        """Have it stand still at the boundary after so many more steps of this life."""
+        self._pause_in = steps
 
     def spare(self) -> None:
-        """Forget an arranged death."""
-        self._steps_left = None
+        """Forget an arranged death or pause."""
+        self._steps_left = self._pause_in = None
 
     def step_boundary(self) -> bool:
-        """Count one own step; True if the process has just died here."""
+        """Count one own step; True if the process has just died here. Where it pauses, what follows must wait."""
+        if self._pause_in is not None:
+            self._pause_in -= 1
+            if self._pause_in <= 0:
+                self._pause_in = None
+                self.pause()
         if self._steps_left is None:
             return False
         self._steps_left -= 1

@@ -15,7 +15,7 @@ from aggregator.core import history
 from aggregator.core.events import Event, Transition
 from aggregator.core.state import State
 from simulator.checkers import Checkers, Violation
-from simulator.faults import AnyFault, strike
+from simulator.faults import THERE, AnyFault, strike, struck_at
 from simulator.plan import WorldPlan
 from simulator.render import Fence, Line, Summary, fault_text, line_of, summary_of
 from simulator.truth import VmTruth
@@ -28,6 +28,7 @@ class Happening(Struct, frozen=True, kw_only=True):
 
     when: from `at` on it waits for this to happen first: an event that is durable (StartDecided:
     before any deed that follows from it), or a QEMU's state (Finished); empty: it does not wait.
+    later: what strikes so many seconds (their `at`) after that moment.
     """
 
     at: float
@@ -36,6 +37,7 @@ class Happening(Struct, frozen=True, kw_only=True):
     fault: AnyFault | None = None
     verb: str = ""
     arguments: dict[str, object] = {}
+    later: tuple[AnyFault, ...] = ()
 
 
 class Expectation(Struct, frozen=True, kw_only=True):
@@ -103,6 +105,7 @@ class Player:
         self._fences: list[Fence] = []
         self._questions: dict[str, Fence] = {}
         self._armed: list[Happening] = []
+        self._over = False
         self.world.on_commit.append(self._committed)
         self.world.truth.watchers.append(self._qemu_changed)
         self.world.teller = self._tell
@@ -132,32 +135,44 @@ class Player:
             self._strike(happening)
 
     def disarm(self) -> None:
-        """Let nothing strike any more that still waits for its moment."""
+        """Let nothing strike any more that still waits for its moment, or comes after one."""
         self._armed.clear()
+        self._over = True
 
     def _tell(self, words: str) -> None:
         """Write down what happens among the aggregators."""
         if self.world.queue.now >= 0:
             self.text.append(f"{self.world.queue.now:9.3f}  {words}")
 
-    def _strike_armed(self, what: str) -> None:
+    def _strike_armed(self, what: str, place: str) -> None:
         due = [happening for happening in self._armed if happening.when == what]
         self._armed = [happening for happening in self._armed if happening.when != what]
         for happening in due:
-            self._strike(happening)
+            self._strike(happening, place)
+            for fault in happening.later:
+                self.world.queue.after(fault.at, partial(self._strike_later, fault, place))
 
     def _qemu_changed(self, vm: VmTruth, _why: str) -> None:
         if self._armed:
-            for state in [str(qemu.state) for qemu in vm.qemus]:
+            for state, host in [(str(qemu.state), qemu.host) for qemu in vm.qemus]:
                 # a step of the world ends before the next thing happens to it
-                self.world.queue.after(0.0, partial(self._strike_armed, state))
+                self.world.queue.after(0.0, partial(self._strike_armed, state, host))
 
-    def _strike(self, happening: Happening) -> None:
-        self.text.append(fault_text(self.world.queue.now, happening.words))
-        if happening.fault is not None:
-            strike(self.world, happening.fault)
+    def _strike(self, happening: Happening, place: str = "") -> None:
+        where = f" (there: {place})" if happening.later or THERE in happening.words else ""
+        self.text.append(fault_text(self.world.queue.now, happening.words + where))
+        if happening.fault is None:
+            self.person(happening.verb, happening.arguments)
             return
-        self.person(happening.verb, happening.arguments)
+        fault = struck_at(happening.fault, place)
+        if fault is not None:
+            strike(self.world, fault)
+
+    def _strike_later(self, fault: AnyFault, place: str) -> None:
+        struck = struck_at(fault, place)
+        if struck is not None and not self._over:
+            self.text.append(fault_text(self.world.queue.now, str(struck)))
+            strike(self.world, struck)
 
     def person(self, verb: str, arguments: dict[str, object]) -> None:
         """Have a person do something; a refusal is written down."""
@@ -175,7 +190,7 @@ class Player:
             self.lines.append(line)
             self.text.append(line.text())
         if self._armed:
-            self._strike_armed(history.kind_of(event))
+            self._strike_armed(history.kind_of(event), _place_of(event, state))
 
     def _note_fence(self, event: Event, now: float) -> None:
         if isinstance(event, ev.FenceAsked) and event.question == "off":
@@ -190,3 +205,12 @@ class Player:
                 mine[-1].proof = str(event.proof)
             else:
                 self._fences.append(Fence(round(now, 3), event.node, 0, "NotNeeded", str(event.proof)))
+
+
+def _place_of(event: Event, state: State) -> str:
+    """Return the node that an event is about, or that has the VM it is about."""
+    node = getattr(event, "node", "")
+    if isinstance(node, str) and node:
+        return node
+    vm = state.vms.get(str(getattr(event, "vm", "")))
+    return vm.owner if vm is not None else ""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from aggregator.act.fence_answer import is_secret, judge, scrub, telling_line
-from aggregator.act.fence_program import INPUT_BYTES_MAX, ProgramEnded, run_program
+from aggregator.act.fence_answer import ProgramEnded, is_secret, judge, scrub, telling_line
+from aggregator.act.fence_program import INPUT_BYTES_MAX, run_program
 from aggregator.core.actions import ACTION_AGE_S_MAX, AskFence
 from aggregator.core.events import Event, FenceAnswered, PowerAnswer
 from aggregator.core.fencing_device import CRASH_LISTENER, unusable

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aggregator.act.fence_program import ProgramEnded
+from msgspec import Struct
+
 from aggregator.core.events import PowerAnswer
 
 STATUS_OFF_EXIT = 2  # fence-agents' API
@@ -18,6 +19,18 @@ NOT_RUN_EXITS = (126, 127)  # a shell's words for: not executable, not found
 LINE_CHARACTERS_MAX = 300
 SECRET_WORDS = ("passw", "secret", "token", "community", "key", "credential")
 CRASH_HEARD = "received valid message from"  # fence_kdump's own words, with exit status 0
+
+
+class ProgramEnded(Struct, frozen=True):
+    """How it ended. exit_code: None if it did not run or was killed at its time; output: stdout; talk: stderr."""
+
+    exit_code: int | None
+    output: str = ""
+    talk: str = ""
+    missing: bool = False
+    timed_out: bool = False
+    too_much: bool = False
+    trouble: str = ""
 
 
 def judge(question: str, ended: ProgramEnded) -> PowerAnswer:

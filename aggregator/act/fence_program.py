@@ -18,25 +18,13 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
-from msgspec import Struct
+from aggregator.act.fence_answer import ProgramEnded
 
 OUTPUT_BYTES_MAX = 64 * 1024
 INPUT_BYTES_MAX = 16 * 1024  # fits a pipe: writing it never waits for the program
 DRAIN_S_MAX = 0.5  # what a program's pipe may still hold when it has ended
 ORPHAN_S_MAX = 1.0  # how much longer a program lives whose aggregator is dead
 REAP_S_MAX = 5.0  # a process that stays in the kernel longer is left behind
-
-
-class ProgramEnded(Struct, frozen=True):
-    """How it ended. exit_code: None if it did not run or was killed at its time; output: stdout; talk: stderr."""
-
-    exit_code: int | None
-    output: str = ""
-    talk: str = ""
-    missing: bool = False
-    timed_out: bool = False
-    too_much: bool = False
-    trouble: str = ""
 
 
 def run_program(path: Path, text: str, timeout_s: float) -> ProgramEnded:

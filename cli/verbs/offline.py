@@ -28,12 +28,14 @@ def place(file: str, profile: str | None, output: str | None, *, all_scores: boo
 @click.option("--seeds", metavar="A..B", help="The seeds of --random, both included.")
 @click.option("--nodes", type=click.IntRange(1, 1000), help="With --random: so many nodes, not 2 to 7.")
 @click.option("--vms", type=click.IntRange(1, 10_000), help="With --random: so many VMs.")
+@click.option("--jobs", type=click.IntRange(1, 256), help="With --random: so many processes side by side.")
 @click.option("-o", "--output", type=click.Choice(("json",)), help="A line of JSON for each event.")
 def simulate(  # noqa: PLR0913 (click hands every option over by name)
     story: Path | None,
     seeds: str | None,
     nodes: int | None,
     vms: int | None,
+    jobs: int | None,
     output: str | None,
     *,
     rewrite: bool,
@@ -42,20 +44,22 @@ def simulate(  # noqa: PLR0913 (click hands every option over by name)
     """Play a story, or stories drawn from seeds, with the code that ships, on a clock that is not real."""
     if random_seeds == (story is not None):
         raise WrongUsage("simulate takes either a story, or --random with --seeds A..B")
-    if not random_seeds and (seeds or nodes or vms):
-        raise WrongUsage("--seeds, --nodes and --vms belong to --random")
+    if not random_seeds and (seeds or nodes or vms or jobs):
+        raise WrongUsage("--seeds, --nodes, --vms and --jobs belong to --random")
     if random_seeds and (rewrite or not seeds):
         raise WrongUsage("--random takes --seeds A..B and no --rewrite")
-    from simulator import command
-
     if story is not None:
-        _end(command.run_story(story, output or "text", rewrite=rewrite))
+        from simulator.command import run_story
+
+        _end(run_story(story, output or "text", rewrite=rewrite))
         return
+    from simulator.seeds import read_seeds, run_random
+
     try:
-        command.read_seeds(seeds or "")
+        read_seeds(seeds or "")
     except ValueError as error:
         raise WrongUsage(str(error)) from None
-    _end(command.run_random(seeds or "", nodes, vms, output or "text"))
+    _end(run_random(seeds or "", nodes, vms, output or "text", jobs or 1))
 
 
 def _end(code: int) -> None:

@@ -34,9 +34,8 @@ def test_no_story_of_a_longer_row_breaks_a_promise(first: int) -> None:
     assert bad == {}
 
 
-@pytest.mark.parametrize("seed", kept_seeds())
-def test_what_once_failed_stays_mended(seed: int) -> None:
-    assert run_seed(seed).violations == []
+def test_what_once_failed_stays_mended() -> None:
+    assert {seed: bad for seed in kept_seeds() if (bad := run_seed(seed).violations)} == {}
 
 
 def test_stories_are_not_thin() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from aggregator.act.fence import FenceHand, RefusedRungError, prepare_input, program_path
-from aggregator.act.fence_answer import judge
-from aggregator.act.fence_program import OUTPUT_BYTES_MAX, ProgramEnded, run_program
+from aggregator.act.fence_answer import ProgramEnded, judge
+from aggregator.act.fence_program import OUTPUT_BYTES_MAX, run_program
 from aggregator.core.actions import AskFence
 from aggregator.core.events import Event, FenceAnswered, PowerAnswer
 from aggregator.core.objects import FencingRung

@@ -5,9 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from simulator.command import read_seeds, run_random, run_story
+from simulator.command import run_story
 from simulator.faults import Cut, Power, Signal
 from simulator.run import Player
+from simulator.seeds import read_seeds, run_random
 from simulator.story import read_story
 from simulator.story_error import StoryError
 

@@ -6,10 +6,10 @@ import pytest
 
 from agent.keeper_types import Create, Destroy, Migrate, Undefine
 from agent.wall import Permit, Way
-from aggregator.core.events import PowerAnswer
+from aggregator.act.fence_answer import ProgramEnded
 from fleet.model import Plane, QemuState
 from simulator.clock import LocalClock, Queue
-from simulator.fences import FenceReply
+from simulator.fences import OFF, TIMED_OUT
 from simulator.hypervisor import HypervisorCall
 from simulator.network import Network, Stream
 from simulator.plan import NodePlan, VmPlan, WorldPlan, uuid_of
@@ -207,8 +207,8 @@ def test_libvirt_lets_the_source_run_again_when_the_answer_to_finish_is_lost() -
     assert found == [("n1", "Running"), ("n2", "Arrived")]
 
 
-def ask(world: World, question: str) -> list[FenceReply]:
-    replies: list[FenceReply] = []
+def ask(world: World, question: str) -> list[ProgramEnded]:
+    replies: list[ProgramEnded] = []
     world.fences["n1"].ask(question, 10.0, replies.append)
     return replies
 
@@ -219,8 +219,8 @@ def test_a_device_that_is_early_says_off_while_the_host_runs() -> None:
     ask(world, "off")
     lies: list[float] = []
 
-    def judge(reply: FenceReply) -> None:
-        if reply.answer is PowerAnswer.OFF and world.hosts["n1"].power_on:
+    def judge(reply: ProgramEnded) -> None:
+        if reply == OFF and world.hosts["n1"].power_on:
             lies.append(world.queue.now)
 
     for hundredth in range(1, 600):
@@ -249,5 +249,5 @@ def test_a_hanging_device_does_nothing_and_says_nothing_until_the_time_out() -> 
     world.run_until(9.9)
     assert replies == []
     world.run_until(10.1)
-    assert replies[0].answer is PowerAnswer.TIMEOUT
+    assert replies == [TIMED_OUT]
     assert world.hosts["n1"].power_on
