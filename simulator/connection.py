@@ -43,10 +43,9 @@ class Connection:
         self._agent_open = True
         self._aggregator_open = True
 
-    @property
-    def idle(self) -> bool:
-        """Is it open at both ends, and nothing on its way?"""
-        return self._agent_open and self._aggregator_open and self._up.idle and self._down.idle
+    def idle_by(self, when: float) -> bool:
+        """Is it open at both ends, and will all that was sent have arrived by then?"""
+        return self._agent_open and self._aggregator_open and self._up.idle_by(when) and self._down.idle_by(when)
 
     def agent_sends(self, message: FromAgent) -> None:
         if self._agent_open:

@@ -120,10 +120,9 @@ class Stream(Generic[T]):
         self._last_arrival = float("-inf")
         self._dead = False
 
-    @property
-    def idle(self) -> bool:
-        """Is nothing on its way?"""
-        return not self._dead and not self._held and self._last_arrival <= self._network.queue.now
+    def idle_by(self, when: float) -> bool:
+        """Will nothing be on its way then that is not sent yet?"""
+        return not self._dead and not self._held and self._last_arrival < when
 
     def send(self, item: T, *, ends: bool = False) -> None:
         """Put an item on its way."""

@@ -42,27 +42,29 @@ class QuietLink:
     def begin_if_quiet(self, keeper: Keeper) -> bool:
         """Begin if nothing but the next beat is due, and nothing is in its way; False if it has to be an event."""
         agent = self._agent
-        connection = agent.connection
-        if connection is None or not keeper.only_beats or agent.about_to_die or not connection.idle:
+        connection, clock = agent.connection, agent.host.clock
+        if connection is None or not keeper.only_beats or agent.about_to_die:
             return False
-        aggregator = connection.aggregator
-        talk = aggregator.intake.standing(connection.node)
-        if talk is None or talk.connection is not connection or not aggregator.answers:
+        first = clock.when(keeper.beat_s)
+        if not (connection.idle_by(first) and self._is_heard(connection)):
             return False
-        if not aggregator.alone:
-            return False  # each answer is a deed that its lease must cover
-        if connection.node in aggregator.awaited or not agent.host.world.network.undisturbed(
-            connection.node, Plane.CONTROL
-        ):
-            return False
-        clock = agent.host.clock
         self._connection = connection
-        self._first = clock.when(keeper.beat_s)
-        self._every_s = clock.when(keeper.beat_s + keeper.heartbeat_s) - self._first
+        self._first = first
+        self._every_s = clock.when(keeper.beat_s + keeper.heartbeat_s) - first
         self._heard = 0
-        self.news_at = self._first + SURE_S
-        aggregator.quiet[connection.node] = self
+        self.news_at = first + SURE_S
+        connection.aggregator.quiet[connection.node] = self
         return True
+
+    def _is_heard(self, connection: Connection) -> bool:
+        """Return whether a beat that is sent now would be answered, and nobody waits for it."""
+        aggregator, node = connection.aggregator, connection.node
+        talk = aggregator.intake.standing(node)
+        if talk is None or talk.connection is not connection or node in aggregator.awaited:
+            return False
+        if not aggregator.answers or not aggregator.alone:
+            return False  # among several each answer is a deed that a lease must cover
+        return self._agent.host.world.network.undisturbed(node, Plane.CONTROL)
 
     def jump_over_list(self, listed: DomainsListed) -> bool:
         """Keep a list back that shows the keeper nothing new; False if it has to be told."""

@@ -26,6 +26,7 @@ SLOW_EVERY_S = 10.0
 PROBERS_MAX = 2
 STATUS_EVERY_S = 0.5
 READINESS_IN_FLIGHT_MAX = 4
+TOGETHER = 0.1  # of readinessEvery: a device whose check is due so soon is asked along with one that is due now
 LISTENERS_MAX = 4  # each keeps a hand busy for as long as it listens
 LISTEN_S_MAX = 60.0
 LISTEN_AGAIN_S = 1.0
@@ -167,7 +168,9 @@ def decide_readiness(draft: Draft) -> None:
     state = draft.state
     active = state.derived.active_nodes
     room = READINESS_IN_FLIGHT_MAX - sum([len(n.questions) for n in active])
-    for node in state.nodes.values() if room > 0 and _is_any_unready(draft) else active:
+    unready = room > 0 and _is_any_unready(draft)
+    soon = draft.now + state.config.readiness_every * TOGETHER if unready else draft.now
+    for node in state.nodes.values() if unready else active:
         if node.state is not NodeState.UP or node.questions or not beats_again(draft, node):
             continue
         for place, (rung, device) in enumerate(places(node.spec)):
@@ -176,7 +179,9 @@ def decide_readiness(draft: Draft) -> None:
             ready = node.readiness[place] if place < len(node.readiness) else None
             checked_at = ready.checked_at if ready is not None else 0.0
             due_at = checked_at + state.config.readiness_every
-            if room > 0 and (not checked_at or draft.due(due_at)):
+            if due_at > soon:
+                draft.look_again(due_at)
+            elif room > 0:
                 ask_one(draft, node, (rung, device), ("status", "readiness"), STATUS_TIMEOUT_S)
                 room -= 1
                 break
