@@ -28,6 +28,7 @@ from aggregator.core.events import (
     VmsReported,
 )
 from aggregator.core.freshness import AnswersSent
+from aggregator.core.identity import identity_refused
 from aggregator.core.state import State
 from aggregator.core.welcome import answer_hello
 from aggregator.definition_checks import DefinitionChecks, Send
@@ -179,6 +180,9 @@ class Intake:
         self._check_token(hello, caller)
         answer = answer_hello(self._desk.state, hello, caller.token_sha256, caller.via)
         if isinstance(answer, Refusal):
+            refused = identity_refused(self._desk.state, hello, self._desk.now())
+            if refused is not None:
+                self._offer(refused)
             raise BadFrameError(answer.code, answer.message)
         answers = AnswersSent(self._desk.now()) if caller.via else None
         session = _Session(hello.node, hello.session, connection, answers)

@@ -25,6 +25,7 @@ from simulator.faults import (
     Panic,
     Power,
     Reference,
+    Replace,
     Signal,
     Storage,
     Store,
@@ -183,6 +184,11 @@ def _virsh(item: Item) -> AnyFault:
     return ByHand(at=item.at, host=item.host("virsh"), vm=item.vm("vm"), does=item.word("does", ("start", "destroy")))
 
 
+def _replace(item: Item) -> AnyFault:
+    item.only("replace")
+    return Replace(at=item.at, host=item.host("replace"))
+
+
 def _clock(item: Item) -> AnyFault:
     item.only("clock", "rate")
     target = str(item.raw["clock"])
@@ -237,6 +243,7 @@ READERS: dict[str, Callable[[Item], AnyFault]] = {
     "fence": _fence,
     "guest": _guest,
     "virsh": _virsh,
+    "replace": _replace,
     "clock": _clock,
     "jump": _jump,
     "storage": _storage,

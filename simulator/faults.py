@@ -130,6 +130,12 @@ class Reference(Fault, frozen=True, kw_only=True):
     gone: bool
 
 
+class Replace(Fault, frozen=True, kw_only=True):
+    """Another machine takes the host's place, name and token; the old one is gone for good."""
+
+    host: str
+
+
 class ByHand(Fault, frozen=True, kw_only=True):
     """A person with virsh on a host that nothing keeps from it. does: start (defining it first) | destroy."""
 
@@ -140,6 +146,7 @@ class ByHand(Fault, frozen=True, kw_only=True):
 
 AnyFault = (
     ByHand
+    | Replace
     | Panic
     | Reference
     | Power
@@ -190,10 +197,18 @@ def strike(world: World, fault: AnyFault) -> None:
             clock.set_rate(fault.rate)
         case ClockJump():
             _aggregator(world, fault.target).jump(fault.by_s)
-        case ByHand():
-            world.hosts[fault.host].by_hand(fault.vm, fault.does)
+        case ByHand() | Replace():
+            _people(world, fault)
         case Panic() | Reference() | Storage() | Store() | StartHangs():
             _surroundings(world, fault)
+
+
+def _people(world: World, fault: ByHand | Replace) -> None:
+    match fault:
+        case ByHand():
+            world.hosts[fault.host].by_hand(fault.vm, fault.does)
+        case Replace():
+            world.hosts[fault.host].replace()
 
 
 def _surroundings(world: World, fault: Panic | Reference | Storage | Store | StartHangs) -> None:

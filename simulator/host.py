@@ -45,6 +45,7 @@ class Host:
         self.storage_gone = False
         self.storage_effect = "pause"
         self.boots = 0
+        self.machine = ""  # of another machine in its place: what tells it from the first
         self.power_changes = 0
         self.definitions: dict[str, Definition] = {}
         self.ledger: list[AnyLedgerRecord] = []
@@ -68,8 +69,8 @@ class Host:
         """Return what this host's own agent reads about it."""
         bmc = self.world.fences[self.name].wired_as() if ("power",) in self.plan.fencing else ""
         return NodeFacts(
-            machine_id=f"machine-{self.name}",
-            host_uuid=f"uuid-{self.name}",
+            machine_id=f"machine-{self.name}{self.machine}",
+            host_uuid=f"uuid-{self.name}{self.machine}",
             hostname=self.name,
             arch="x86_64",
             cpu_m=self.plan.cpu_m,
@@ -118,6 +119,15 @@ class Host:
         for qemu in list(self.qemus.values()):
             del self.qemus[qemu.uuid]
             self.world.truth.dies(qemu, EndReason.NOT_ENDED)
+
+    def replace(self) -> None:
+        """Another machine with an empty disk is put in its place and switched on."""
+        self.lose_power()
+        self.machine += "-next"
+        self.ledger.clear()
+        self.definitions.clear()
+        self.permits.clear()
+        self.get_power()
 
     def panic(self) -> None:
         """Its kernel panics: the guests are gone at once, a crash kernel boots, writes its dump, and reboots."""

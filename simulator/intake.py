@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from aggregator.core import events as ev
 from aggregator.core.freshness import AnswersSent
+from aggregator.core.identity import identity_refused
 from aggregator.core.welcome import answer_hello
 from fleet.messages import (
     Beat,
@@ -124,6 +125,9 @@ class Intake:
         via = talk.connection.via
         answer = answer_hello(aggregator.state, hello, f"token-{talk.connection.node}", via)
         if isinstance(answer, Refusal):
+            refused = identity_refused(aggregator.state, hello, aggregator.now())
+            if refused is not None:
+                aggregator.fact(refused)
             talk.connection.aggregator_sends(answer)
             talk.connection.aggregator_closes()
             self._talks.remove(talk)

@@ -245,6 +245,8 @@ def _apply(ask: Ask) -> list[Event]:
     requests = spec.resources.requests if spec.resources else {}
     cpu_m, memory = parse_cpu_m(requests.get("cpu", "1")), parse_bytes(requests.get("memory", "1Gi"))
     known = ask.state.vms.get(name)
+    if known is not None and known.deleting:
+        raise RefusedError(f"VM {name} is being deleted; its name is free once every node it is bound to let it go")
     uuid = known.uuid if known else ask.world.new_vm(name, cpu_m, memory)
     if not spec.domain_xml:
         plan = VmPlan(name=name, cpu_m=cpu_m, memory_bytes=memory)

@@ -114,7 +114,10 @@ class World:
         self.truth.vm(uuid, plan.name)
 
     def new_vm(self, name: str, cpu_m: int, memory_bytes: int) -> str:
-        """Return the uuid of a VM a person makes during the story."""
+        """Return the uuid of a VM a person makes during the story, or makes again under the name it had."""
+        for uuid, vm in self.vms.items():
+            if vm.name == name:
+                return uuid
         uuid = uuid_of(len(self.vms) + 1)
         self.add_vm(uuid, VmPlan(name=name, cpu_m=cpu_m, memory_bytes=memory_bytes, spec=VmSpec()))
         return uuid

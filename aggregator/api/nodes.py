@@ -32,9 +32,10 @@ from aggregator.core.events import (
     NodeTokenIssued,
 )
 from aggregator.core.labels import HOSTNAME
-from aggregator.core.lookups import bound_to
+from aggregator.core.lookups import bound_to, off_may_act_until
 from aggregator.core.manifest import ManifestError
 from aggregator.core.manifest_rules import check_node
+from aggregator.core.moments import rfc3339
 from aggregator.core.objects import Metadata, Node, NodeSpec, Taint, TaintEffect
 from aggregator.core.secrets import restore_ladder
 from aggregator.core.state import NodeRecord, State
@@ -259,6 +260,10 @@ async def delete_node(call: Call) -> web.StreamResponse:
             raise conflict(
                 f"{len(bound)} VMs are bound to node {call.name} ({', '.join(bound[:5])}"
                 f"{', …' if len(bound) > 5 else ''}); drain it first"  # noqa: PLR2004 (enough to recognise them)
+            )
+        if until := off_may_act_until(record, now):
+            raise conflict(
+                f"an off order to node {call.name} may still be carried out until {rfc3339(until)}; delete it then"
             )
         return NodeDeleted(at=now, name=call.name, who=call.who)
 

@@ -16,6 +16,7 @@ from aggregator.core.duplicates import decide_duplicates, decide_second_runs
 from aggregator.core.evidence import decide_evidence, decide_readiness, decide_trust
 from aggregator.core.fencing import decide_fencing
 from aggregator.core.flapping import decide_flaps
+from aggregator.core.identity import decide_identities
 from aggregator.core.incidents import decide_incidents
 from aggregator.core.incidents_vm import decide_vm_incidents
 from aggregator.core.leftovers import decide_leftovers
@@ -44,6 +45,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_duplicates,
     decide_leftovers,
     decide_incidents,
+    decide_identities,
     decide_trust,
     decide_reference,
     decide_evidence,

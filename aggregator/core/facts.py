@@ -74,6 +74,14 @@ class SessionEnded(Event, frozen=True, kw_only=True):
     by_it: bool = False
 
 
+class IdentityRefused(Event, frozen=True, kw_only=True):
+    """Another machine said hello under this node's name, with its token, and was refused."""
+
+    node: str
+    machine_id: str
+    host_uuid: str = ""
+
+
 class BeatHeard(Event, frozen=True, kw_only=True):
     """A sign of life of a standing session. Never journalled.
 

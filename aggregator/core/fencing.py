@@ -226,7 +226,17 @@ def _why_no_more(draft: Draft, node: NodeRecord, attempt: FenceAttempt, *, carri
     """
     if beats_again(draft, node) and (carried_out or not attempt.living):
         return "it beats again"
-    return BRAKE_WORDS if draft.state.brake_closed else _held(draft.state, node)
+    if draft.state.brake_closed:
+        return BRAKE_WORDS
+    return ("" if attempt.living else _heard_words(draft, node)) or _held(draft.state, node)
+
+
+def _heard_words(draft: Draft, node: NodeRecord) -> str:
+    """Return that peers get answers from a node that is to be fenced by itself; empty if none does now."""
+    evidence = evidence_of(draft, node)
+    if node.fence_wanted or not (evidence.fresh and evidence.heard):
+        return ""
+    return f"a peer gets answers from it ({', '.join(evidence.heard)})"
 
 
 def _give_up(draft: Draft, node: NodeRecord, attempt: FenceAttempt, why: str = "") -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec import structs
+
 from aggregator.core import events as ev
 from aggregator.core import (
     fold_arming,
@@ -23,6 +25,7 @@ from aggregator.core import (
     rest,
 )
 from aggregator.core.events import Event, NodeState
+from aggregator.core.identity import ABOUT_IDENTITY
 from aggregator.core.policy import decode_config
 from aggregator.core.reconcile import ABOUT_STORE
 from aggregator.core.state import INCIDENTS_MAX, IncidentRecord, State, Suspicion
@@ -107,6 +110,8 @@ def _incident_opened(state: State, event: ev.IncidentOpened) -> None:
         ]
     elif event.about.startswith(fold_storage.ABOUT):
         fold_storage.begin(state, event)
+    elif event.about.startswith(ABOUT_IDENTITY):
+        _about_impostor(state, event.about.removeprefix(ABOUT_IDENTITY), event.incident)
     elif event.about == ABOUT_STORE:
         state.store_incident = event.incident
     elif event.vm in state.vms:
@@ -115,6 +120,12 @@ def _incident_opened(state: State, event: ev.IncidentOpened) -> None:
         state.brake_incident = event.incident
     for name in [n for n, i in state.incidents.items() if i.closed][:-INCIDENTS_MAX]:
         del state.incidents[name]
+
+
+def _about_impostor(state: State, name: str, incident: str) -> None:
+    node = state.nodes.get(name)
+    if node is not None and node.impostor is not None:
+        node.impostor = structs.replace(node.impostor, incident=incident)
 
 
 def _incident_noted(state: State, event: ev.IncidentNoted) -> None:
@@ -141,6 +152,9 @@ def _incident_closed(state: State, event: ev.IncidentClosed) -> None:
     if state.store_incident == event.incident:
         state.store_incident = ""
     fold_storage.end(state, event.incident)
+    for other in state.nodes.values():
+        if other.impostor is not None and other.impostor.incident == event.incident:
+            other.impostor = None
 
 
 def _reconcile_ended(state: State, _event: ev.ReconcileEnded) -> None:

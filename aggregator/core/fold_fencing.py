@@ -70,7 +70,8 @@ def _fence_answered(state: State, event: ev.FenceAnswered) -> None:
         words = event.line or event.answer.lower()
         node.attempt.notes.append(f"{where_of(node, question)} off: {words}")
         if event.answer is not PowerAnswer.TIMEOUT:
-            node.attempt.may_act_until = event.at + FENCE_MARGIN_S
+            open_until = [q.deadline for q in node.questions.values() if q.question == "off"]  # its other devices
+            node.attempt.may_act_until = max([event.at, *open_until]) + FENCE_MARGIN_S
 
 
 def where_of(node: NodeRecord, question: FenceQuestion) -> str:

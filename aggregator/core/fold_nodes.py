@@ -17,6 +17,7 @@ from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.reconcile import is_behind
 from aggregator.core.state import (
     FenceAttempt,
+    Impostor,
     Inert,
     NodeRecord,
     RungReadiness,
@@ -122,6 +123,16 @@ def _fall_behind(state: State, node: str, highest: Leadership) -> None:
         state.met = highest
 
 
+def _identity_refused(state: State, event: ev.IdentityRefused) -> None:
+    node = state.nodes.get(event.node)
+    if node is None:
+        return
+    known = node.impostor
+    since, incident = (known.since, known.incident) if known is not None else (event.at, "")
+    node.impostor = Impostor(event.machine_id, since, event.at, incident)
+    node.fact = state.position
+
+
 def _session_ended(state: State, event: ev.SessionEnded) -> None:
     node = state.nodes.get(event.node)
     if node is not None and node.session == event.session:
@@ -201,9 +212,9 @@ def _node_token_issued(state: State, event: ev.NodeTokenIssued) -> None:
 
 def _node_deleted(state: State, event: ev.NodeDeleted) -> None:
     node = state.nodes.pop(event.name, None)
-    incident = state.incidents.get(node.incident) if node is not None else None
-    if incident is not None:
-        incident.closed, incident.way_out = event.at, ""
+    for name in (node.incident, node.impostor.incident if node.impostor else "") if node is not None else ():
+        if name in state.incidents:
+            state.incidents[name].closed, state.incidents[name].way_out = event.at, ""
     state.foreign.pop(event.name, None)
     fold_leftovers.forget(state, node=event.name)
     state.drains.pop(event.name, None)
@@ -244,6 +255,7 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.NodeStateChanged: _node_state_changed,
     ev.SessionOpened: _session_opened,
     ev.SessionEnded: _session_ended,
+    ev.IdentityRefused: _identity_refused,
     ev.BeatHeard: _beat_heard,
     ev.VmsReported: _vms_reported,
     ev.NodeProven: _node_proven,

@@ -104,6 +104,7 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
         f"session {e.session.number} of boot {e.session.boot_id[:8]}" + (f", through {e.via}" if e.via else "")
     ),
     ev.SessionEnded: lambda e: e.how + (" by its own end" if e.by_it else ""),
+    ev.IdentityRefused: lambda e: f"a hello of machine-id {e.machine_id}",
     ev.VmCommanded: lambda e: str(e.verb),
     ev.ProbeAnswered: probe_words,
     ev.OwnerChanged: lambda e: f"epoch {e.epoch}",

@@ -133,6 +133,13 @@ def survives_loss(vm: VmRecord) -> bool:
     }
 
 
+def off_may_act_until(node: NodeRecord, now: float) -> float:
+    """Return until when an off order to the node could still be carried out; 0 if none could."""
+    open_until = [question.deadline for question in node.questions.values() if question.question == "off"]
+    until = max([node.attempt.may_act_until if node.attempt is not None else 0.0, *open_until])
+    return until if until > now else 0.0
+
+
 def grace_over(state: State, now: float) -> bool:
     """Return whether the start-up grace has ended: enough nodes seen, or long enough waited."""
     known = [n for n in state.nodes.values() if n.approved and n.machine_id]

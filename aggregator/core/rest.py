@@ -48,6 +48,7 @@ _CHANGES_ITS_SUBJECT = frozenset(
         ev.FenceAsked,
         ev.FenceFailed,
         ev.FenceRequested,
+        ev.IdentityRefused,
         ev.IncidentOpened,
         ev.MigrationChanged,
         ev.MigrationQueued,
@@ -128,6 +129,7 @@ def is_node_at_rest(node: NodeRecord) -> bool:
         and not node.storage_lost
         and not node.storage_marked
         and not node.incident
+        and node.impostor is None
         and not any(ready.off_at for ready in node.readiness)
     )
 

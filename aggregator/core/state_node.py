@@ -104,6 +104,15 @@ class Inert(Struct):
     by_our_off: bool = False
 
 
+class Impostor(Struct, frozen=True):
+    """Another machine that says hello under the node's name. incident: the one about it."""
+
+    machine_id: str
+    since: float
+    last_at: float
+    incident: str = ""
+
+
 class NodeRecord(Struct):
     """One node: what is ordered of it, what it says, what we hold of it."""
 
@@ -156,4 +165,5 @@ class NodeRecord(Struct):
     storage_lost: dict[str, float] = field(default_factory=dict)  # storage its agent does not reach -> since when
     storage_marked: tuple[str, ...] = ()  # those of them that others reach
     incident: str = ""
+    impostor: Impostor | None = None
     fact: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aggregator.core.identity import is_another_machine
 from aggregator.core.lookups import binding_to, speaks_directly
 from aggregator.core.state import NodeRecord, State
 from fleet.messages import PROTOCOL_MAX, PROTOCOL_MIN, Assignment, Hello, Refusal, Welcome
@@ -46,7 +47,7 @@ def _refusal(node: NodeRecord | None, hello: Hello, token_sha256: str) -> Refusa
             f"this aggregator {PROTOCOL_MIN} to {PROTOCOL_MAX}; upgrade the older one",
         )
     told, known = hello.facts.host_uuid, node.host_uuid
-    if node.machine_id and (node.machine_id != hello.facts.machine_id or (told and known and told != known)):
+    if is_another_machine(node, hello):
         return Refusal(
             "IDENTITY",
             f"another machine is known as {hello.node} (machine-id {node.machine_id}); give this "
