@@ -111,6 +111,9 @@ def _phase_of_run(state: State, vm: VmRecord) -> tuple[VmPhase, str]:
     migration = state.migrations.get(vm.migration)
     if migration is not None and migration.phase is not MigrationPhase.QUEUED:
         return VmPhase.MIGRATING, f"{migration.name} to {migration.target}"
+    others = ", ".join(dict.fromkeys(b.node for b in vm.bindings if b.node != vm.owner))
+    if others and not any(b.node == vm.owner for b in vm.bindings):
+        return VmPhase.UNKNOWN, f"its run on {vm.owner} has ended, and it may run on {others}"
     seen = vm.reports.get(vm.owner)
     if not vm.run_reached_running:
         return VmPhase.STARTING, f"on {vm.owner}"

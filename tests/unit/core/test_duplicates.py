@@ -8,10 +8,10 @@ import pytest
 from msgspec import structs
 
 from aggregator.core import events as ev
-from aggregator.core.events import NodeState, VmVerb
+from aggregator.core.events import NodeState, VmPhase, VmVerb
 from aggregator.core.state import IncidentRecord
 from fleet.messages import DestroyVm
-from fleet.model import LedgerState, QemuState
+from fleet.model import EndReason, LedgerState, QemuState
 from tests.unit.core.fleet import Fleet
 from tests.unit.core.test_node_failure import fleet_with_vms
 
@@ -157,3 +157,14 @@ def test_it_is_said_once_while_it_lasts_and_again_when_it_comes_back() -> None:
     returns(fleet, state=QemuState.RUNNING, released=False)
     said = [line for line in fleet.story() if line.startswith("SecondRun")]
     assert said == ["SecondRunSeen v1", "SecondRunEnded v1", "SecondRunSeen v1"]
+
+
+def test_a_run_that_ended_beside_another_copy_is_not_shown_as_running() -> None:
+    """The owner's own QEMU is gone; nobody knows what the copy elsewhere is, and v1 stays bound to it."""
+    fleet = wrongly_confirmed()
+    returns(fleet, epoch=2)
+    owner = fleet.vm("v1").owner
+    fleet.ends("v1", EndReason.CRASHED)
+    vm = fleet.vm("v1")
+    assert (vm.phase, vm.phase_reason) == (VmPhase.UNKNOWN, f"its run on {owner} has ended, and it may run on n1")
+    assert not [event for event in fleet.happened if isinstance(event, ev.StartDecided) and event.run > 2]
