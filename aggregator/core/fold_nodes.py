@@ -95,6 +95,9 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.machine_id = node.machine_id or event.facts.machine_id
     node.host_uuid = node.host_uuid or event.facts.host_uuid
     node.facts = event.facts
+    if node.boot_id != event.session.boot_id:
+        for ready in node.readiness:
+            ready.off_at = 0.0  # it may well have been off between the two boots: that is no wrong device
     node.boot_id = event.session.boot_id
     node.session = event.session
     node.session_since = event.at

@@ -105,3 +105,15 @@ def test_a_device_that_answered_does_not_hide_one_that_may_still_act() -> None:
     assert attempt is not None
     assert attempt.may_act_until >= first.deadline
     assert off_may_act_until(fleet.node("n1"), fleet.now) >= first.deadline
+
+
+def test_a_device_that_said_off_between_two_boots_is_still_trusted() -> None:
+    """The node lost its power for a moment, and its next boot beats: the device spoke true."""
+    fleet = fleet_with_vms()
+    fleet.node("n1").readiness[0].off_at = fleet.now
+    fleet.reboot("n1")
+    fleet.run(3)
+    assert "DeviceDistrusted n1" not in fleet.story()
+    fleet.node("n1").readiness[0].off_at = fleet.now
+    fleet.run(3)
+    assert "DeviceDistrusted n1" in fleet.story()
