@@ -125,6 +125,10 @@ def _waits_of_vm(state: State, record: VmRecord) -> tuple[list[str], list[str]]:
         waits.append(
             f"Migration {moving.name} from {moving.source} to {moving.target or '(not chosen yet)'} is {moving.phase}."
         )
+    incident = state.incidents.get(record.incident)
+    if incident is not None and incident.stuck:
+        waits.append(f"Incident {incident.name}: {incident.stuck}.")
+        ways.append(incident.way_out)
     _waits_for_nodes(state, record, waits, ways)
     if not record.run_open and not record.deleting:
         _waits_for_start(state, record, waits, ways)

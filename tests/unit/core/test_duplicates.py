@@ -9,6 +9,7 @@ from msgspec import structs
 
 from aggregator.core import events as ev
 from aggregator.core.events import NodeState, VmPhase, VmVerb
+from aggregator.core.explain import explain_vm
 from aggregator.core.state import IncidentRecord
 from fleet.messages import DestroyVm
 from fleet.model import EndReason, LedgerState, QemuState
@@ -68,6 +69,7 @@ def test_the_incident_stays_until_somebody_restarts_the_guest() -> None:
     assert f"ran twice: on n1 and {fleet.vm('v1').owner}" in found.stuck
     assert "perhaps since" in found.stuck
     assert "check the guest's disk" in found.way_out
+    assert found.stuck in explain_vm(fleet.state, fleet.vm("v1"), ()).text
     fleet.settle(ev.VmCommanded(at=fleet.now, name="v1", verb=VmVerb.RESTART))
     fleet.run(2)
     assert found.closed
