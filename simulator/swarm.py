@@ -74,7 +74,7 @@ def make_story(seed: int, nodes: int | None, vms: int | None) -> tuple[Story, di
     config = read_config(
         {
             "unseenAtLeast": random.choice(["5s", "20s", "120s"]),
-            "readinessEvery": random.choice(["5s", "30s", "180s"]),
+            "readinessEvery": random.choice(["15s", "60s", "180s"]),
             "brake": {"window": random.choice(["0s", "60s", "900s"]), "offOrdersPerHourMax": random.choice([None, 50])},
             "flap": {"vmPerHourMax": 50, "nodePerDayMax": 50, "powerOnPerDayMax": 50},
         }
