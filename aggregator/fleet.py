@@ -12,6 +12,7 @@ from aggregator.act.agents import AgentsHand
 from aggregator.act.fence import FenceHand
 from aggregator.act.hands import AllHands
 from aggregator.act.reference import ReferenceHand
+from aggregator.breach_files import BreachFiles
 from aggregator.clock import FleetClock
 from aggregator.core.events import Event
 from aggregator.core.journal_form import FORM_VERSION
@@ -105,7 +106,8 @@ async def open_fleet(settings: Settings, fault_point: FaultPoint) -> Fleet:
     except StoreError as error:
         await store.close()
         raise ServiceError(str(error)) from None
-    fleet = Fleet(Loop(beginning.state, store, clock, fault_point), store, clock, settings, beginning.first)
+    loop = Loop(beginning.state, store, clock, fault_point, BreachFiles(settings.state_dir))
+    fleet = Fleet(loop, store, clock, settings, beginning.first)
     await fleet.loop.first_turn_or_end()
     if not fleet.leading:
         await fleet.close()

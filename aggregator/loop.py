@@ -14,8 +14,17 @@ from collections.abc import Sequence
 import structlog
 
 from aggregator.act.hand import Hands
+from aggregator.breach_files import BreachFiles
 from aggregator.clock import FleetClock
-from aggregator.core.events import Event, FenceFailed, IncidentOpened, SecondRunSeen, SelfDoubted, Transition
+from aggregator.core.events import (
+    Event,
+    FenceFailed,
+    IncidentOpened,
+    InvariantBroken,
+    SecondRunSeen,
+    SelfDoubted,
+    Transition,
+)
 from aggregator.core.history import detail_of, is_quiet
 from aggregator.core.journal_form import VOLATILE, encode_state
 from aggregator.core.settle import Settled, settle
@@ -30,7 +39,7 @@ from aggregator.store.protocol import Store, StoredEvent, StoreError
 SNAPSHOT_EVENTS = 5_000
 LOOK_S_MIN = 0.01  # a decision that is due at once again is due in a moment
 LOOK_S_MAX = 3600.0
-ALARMING = (FenceFailed, IncidentOpened, SecondRunSeen, SelfDoubted)
+ALARMING = (FenceFailed, IncidentOpened, InvariantBroken, SecondRunSeen, SelfDoubted)
 
 _log = structlog.get_logger("aggregator.loop")
 
@@ -42,11 +51,14 @@ class CoreFailedError(Exception):
 class Loop:
     """Owns the state. Everything else reads it, on this thread, between two awaits."""
 
-    def __init__(self, state: State, store: Store, clock: FleetClock, fault_point: FaultPoint) -> None:
+    def __init__(
+        self, state: State, store: Store, clock: FleetClock, fault_point: FaultPoint, breach_files: BreachFiles
+    ) -> None:
         self.state = state
         self.durable_position = state.position
         self.turns = 0
         self._store, self._clock, self._fault_point = store, clock, fault_point
+        self._breach_files = breach_files
         self._hands: Hands | None = None
         self._queue = FactQueue()
         self._watch = SelfWatch(clock)
@@ -135,6 +147,8 @@ class Loop:
         before, now = self.state.position, self._clock.now()
         facts = [*self._doubts(), *(waiting.fact for waiting in accepted)]
         settled = self._settle(facts, now)
+        if any(isinstance(event, InvariantBroken) for event in settled.events):
+            self._tell_breach(settled, facts)
         self._rest.clear()
         rows = [row_of(self.state, event, before + number) for number, event in enumerate(settled.events, 1)]
         try:
@@ -199,6 +213,20 @@ class Loop:
             )
             raise CoreFailedError(f"{type(error).__name__} in the core") from None
         return settled
+
+    def _tell_breach(self, settled: Settled, facts: Sequence[Event]) -> None:
+        """The core decided what it must not, and was held back (core/breach.py): say so with the state it did it in."""
+        digest, written = self._breach_files.keep(encode_state(self.state))
+        for breach in settled.breaches:
+            _log.critical(
+                "a decision would have broken an invariant: it was not carried out, and the fleet is disarmed",
+                invariant=breach.number,
+                text=breach.text,
+                position=self.state.position,
+                facts=[type(fact).__name__ for fact in facts[:20]],
+                digest=digest,
+                state=written,
+            )
 
     def _answer(self, accepted: Sequence[Waiting], ahead: int, before: int) -> None:
         """Give each waiting person the position of the fact. ahead: facts of our own before the first."""

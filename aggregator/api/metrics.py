@@ -51,6 +51,8 @@ class FleetCollector(Collector):
             MigrationPhase,
             (record.phase for record in state.migrations.values()),
         )
+        broken = "Decisions that an invariant forbade and that were not carried out"
+        yield CounterMetricFamily("virtward_invariants_broken", broken, value=state.breaches)
         yield from _of_nodes(state, now)
         yield from _of_trouble(state)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aggregator.core.arming import decide_arming
+from aggregator.core.breach import decide_breach
 from aggregator.core.draft import Decision, Draft
 from aggregator.core.drain import decide_drains
 from aggregator.core.duplicates import decide_duplicates, decide_second_runs
@@ -34,6 +35,7 @@ from aggregator.core.storage_loss import decide_storage, decide_storage_recovery
 
 STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_arming,
+    decide_breach,
     decide_brake,
     decide_nodes,
     decide_orders,

@@ -24,6 +24,7 @@ from aggregator.core import (
     history,
     rest,
 )
+from aggregator.core.breach import ABOUT_INVARIANT
 from aggregator.core.events import Event, NodeState
 from aggregator.core.identity import ABOUT_IDENTITY
 from aggregator.core.policy import decode_config
@@ -114,6 +115,8 @@ def _incident_opened(state: State, event: ev.IncidentOpened) -> None:
         _about_impostor(state, event.about.removeprefix(ABOUT_IDENTITY), event.incident)
     elif event.about == ABOUT_STORE:
         state.store_incident = event.incident
+    elif event.about == ABOUT_INVARIANT:
+        state.breach_incident = event.incident
     elif event.vm in state.vms:
         state.vms[event.vm].incident = event.incident
     elif not event.vm:
@@ -151,10 +154,17 @@ def _incident_closed(state: State, event: ev.IncidentClosed) -> None:
         state.brake_incident = ""
     if state.store_incident == event.incident:
         state.store_incident = ""
+    if state.breach_incident == event.incident:
+        state.breach, state.breach_incident = "", ""
     fold_storage.end(state, event.incident)
     for other in state.nodes.values():
         if other.impostor is not None and other.impostor.incident == event.incident:
             other.impostor = None
+
+
+def _invariant_broken(state: State, event: ev.InvariantBroken) -> None:
+    state.breach = f"{event.invariant}: {event.text}"
+    state.breaches += 1
 
 
 def _reconcile_ended(state: State, _event: ev.ReconcileEnded) -> None:
@@ -177,6 +187,7 @@ _HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.ReferenceAnswered: _reference_answered,
     ev.ConfigChanged: _config_changed,
     ev.BrakeChanged: _brake_changed,
+    ev.InvariantBroken: _invariant_broken,
     ev.ReconcileEnded: _reconcile_ended,
     ev.IncidentOpened: _incident_opened,
     ev.IncidentNoted: _incident_noted,

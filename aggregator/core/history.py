@@ -92,6 +92,7 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ),
     ev.FenceAnswered: power_words,
     ev.FenceFailed: lambda e: e.detail,
+    ev.InvariantBroken: lambda e: f"{e.invariant}: {e.text}",
     ev.BrakeChanged: lambda e: ("closed: " if e.closed else "open: ") + ", ".join(e.nodes),
     ev.IncidentNoted: lambda e: e.text,
     ev.IncidentOpened: lambda e: e.title,

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from aggregator.core import breach
 from aggregator.core.actions import Action
 from aggregator.core.beats import beats_awaited, silence_due_at
 from aggregator.core.decide import decide
 from aggregator.core.events import BeatHeard, Event
 from aggregator.core.fold import fold
+from aggregator.core.invariants import Breach, broken_by
 from aggregator.core.journal_form import VOLATILE
 from aggregator.core.state import State
 
@@ -26,6 +28,7 @@ class Settled(Struct, frozen=True):
 
     look_again_at: when to turn at the latest. calm_until: nothing is decided before, as long as every
     node that is Up goes on beating. awaited: the nodes whose next beat may be decided upon all the same.
+    breaches: invariants that a decision would have broken, which therefore is not among the events (breach.py).
     """
 
     events: tuple[Event, ...]
@@ -33,6 +36,7 @@ class Settled(Struct, frozen=True):
     look_again_at: float
     calm_until: float
     awaited: frozenset[str]
+    breaches: tuple[Breach, ...] = ()
 
 
 class NeverSettlesError(RuntimeError):
@@ -56,6 +60,9 @@ def settle(state: State, facts: Sequence[Event], now: float, calm_until: float =
     actions: list[Action] = []
     for _ in range(ROUNDS_MAX):
         decision = decide(state, now)
+        breaches = broken_by(state, decision.transitions)
+        if breaches:
+            return _stopped(state, now, happened, actions, tuple(breaches))
         for transition in decision.transitions:
             fold(state, transition)
         happened.extend(decision.transitions)
@@ -70,6 +77,18 @@ def _rest(
 ) -> Settled:
     look_again_at = min(calm_until, silence_due_at(state))
     return Settled(happened, actions, look_again_at, calm_until, beats_awaited(state, now))
+
+
+def _stopped(
+    state: State, now: float, happened: list[Event], actions: list[Action], breaches: tuple[Breach, ...]
+) -> Settled:
+    """What was about to happen must not: keep what is sound, hold every deed back."""
+    instead = breach.events_of(state, breaches, actions, now)
+    for event in instead:
+        fold(state, event)
+    look_at = now + breach.LOOK_AGAIN_S
+    left = breach.harmless(actions)
+    return Settled((*happened, *instead), left, look_at, look_at, beats_awaited(state, now), breaches)
 
 
 def _only_calm_beats(state: State, facts: Sequence[Event], now: float) -> bool:

@@ -113,6 +113,9 @@ class State(Struct, dict=True):
     behind: str = ""  # why this aggregator only reconciles: an agent obeyed what this store does not hold
     met: Leadership | None = None  # the highest such leadership
     store_incident: str = ""
+    breach: str = ""  # the invariant last broken by a decision, which was not carried out, and how
+    breaches: int = 0
+    breach_incident: str = ""
     disarmed: dict[str, Disarming] = field(default_factory=dict)  # by scope (arming.scope_key)
     armed_at: float = 0.0  # when a disarming ended last: every silence counts from then
     off_orders: list[float] = field(default_factory=list)

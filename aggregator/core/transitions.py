@@ -143,13 +143,20 @@ class ReconcileEnded(Transition, frozen=True, kw_only=True):
     """Everybody is accounted for: this aggregator leads, in a term above all that were obeyed."""
 
 
+class InvariantBroken(Transition, frozen=True, kw_only=True):
+    """The core decided what an invariant forbids: it was not done, and the fleet is disarmed."""
+
+    invariant: str
+    text: str
+
+
 class IncidentOpened(Transition, frozen=True, kw_only=True):
     """Something failed; all that is seen and decided about it is kept together."""
 
     incident: str
     node: str = ""
     vm: str = ""
-    about: str = ""  # store, or storage and its name, where it is about neither node nor VM nor the brake
+    about: str = ""  # store, invariant, or storage and its name, where it is about neither node nor VM nor the brake
     title: str
 
 

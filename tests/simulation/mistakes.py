@@ -137,7 +137,8 @@ def amnesia_after_restart(patch: pytest.MonkeyPatch) -> None:
 
 def no_brake(patch: pytest.MonkeyPatch) -> None:
     """However many nodes fall silent, all are shot."""
-    patch.setattr("aggregator.core.nodes.brake_limit", lambda _state: 1000)
+    for place in ("nodes", "fencing"):
+        patch.setattr(f"aggregator.core.{place}.brake_limit", lambda _state: 1000)
 
 
 def fence_done_taken_for_off(patch: pytest.MonkeyPatch) -> None:

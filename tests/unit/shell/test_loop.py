@@ -15,12 +15,15 @@ import pytest
 from aiohttp import web
 
 from aggregator.act.agents import AgentsHand
+from aggregator.breach_files import FILES_MAX, BreachFiles
 from aggregator.clock import FleetClock
+from aggregator.core import nodes as nodes_module
 from aggregator.core.actions import CloseSession, SendOrder, SendProbe
-from aggregator.core.events import BeatHeard, Event, NodeApplied, OrderDropped
-from aggregator.core.journal_form import FORM_VERSION, encode_state
+from aggregator.core.draft import Draft
+from aggregator.core.events import BeatHeard, Event, NodeApplied, NodeState, NodeStateChanged, OrderDropped
+from aggregator.core.journal_form import FORM_VERSION, decode_state, encode_state
 from aggregator.core.objects import NodeSpec
-from aggregator.core.state import State
+from aggregator.core.state import NodeRecord, State
 from aggregator.fault_point import FaultPoint
 from aggregator.fleet_access import HistoryQuery, NotServingError
 from aggregator.self_watch import SelfWatch
@@ -355,3 +358,39 @@ async def test_the_fault_point_kills_right_after_the_event_is_durable(tmp_path: 
 def test_a_fault_point_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write KIND:N or KIND:N:after"):
         FaultPoint(text)
+
+
+async def test_a_decision_that_breaks_an_invariant_is_neither_journalled_nor_done(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The core is mistaken: the state is written down, the fleet is disarmed, and the loop goes on."""
+    running = await opened()
+    await enrol(running.fleet, "h1")
+    monkeypatch.setitem(nodes_module._STEPPERS, NodeState.JOINING, _fenced_for_nothing)
+    await running.fleet.submit(applied(running, "h2"))
+    kinds = [line.kind for line in await running.fleet.history(HistoryQuery())]
+    assert "InvariantBroken" in kinds
+    assert "NodeFenced" not in kinds
+    assert running.fleet.state.disarmed[""].who == "virtward"
+    assert running.fleet.leading
+    (kept,) = _breach_files(tmp_path)
+    assert decode_state(kept.read_bytes()).breaches == 1
+    said = capsys.readouterr()
+    assert "a decision would have broken an invariant" in said.out + said.err
+    assert kept.name in said.out + said.err
+
+
+def _breach_files(directory: Path) -> list[Path]:
+    return list(directory.glob("breach-*.state"))
+
+
+def _fenced_for_nothing(draft: Draft, node: NodeRecord) -> None:
+    draft.add(NodeStateChanged(at=draft.now, node=node.name, state=NodeState.FENCED, reason="planted"))
+
+
+def test_only_a_few_states_are_written_down(tmp_path: Path) -> None:
+    files = BreachFiles(tmp_path)
+    written = [files.keep(bytes([number]))[1] for number in range(FILES_MAX + 2)]
+    assert len(list(tmp_path.iterdir())) == FILES_MAX
+    assert written[-1].startswith("not written: ")
+    assert BreachFiles(tmp_path / "gone").keep(b"x")[1].startswith("not written: ")
