@@ -69,7 +69,7 @@ def take_reports(
             else:
                 foreign[report.uuid] = report
         else:
-            _take_report(state, node, known, report, at, full=full)
+            _take_report(state, node, known, report, at)
     for definition in definitions:
         owner = state.vms.get(state.names.get(definition.uuid, ""))
         if owner is not None and owner.owner == node.name and owner.run_open:
@@ -83,12 +83,10 @@ def _take_definition(vm: VmRecord, definition: Definition) -> None:
         vm.disks = definition.disks or vm.disks
 
 
-def _take_report(
-    state: State, node: NodeRecord, vm: VmRecord, report: VmReport, at: float, *, full: bool = False
-) -> None:
+def _take_report(state: State, node: NodeRecord, vm: VmRecord, report: VmReport, at: float) -> None:
     if node.session is None:
         return
-    vm.reports[node.name] = SeenReport(report, node.session, at, full)
+    vm.reports[node.name] = SeenReport(report, node.session, at)
     vm.fact = state.position
     if report.state is not QemuState.GONE and not any(
         b.node == node.name and b.boot_id == node.boot_id for b in vm.bindings

@@ -248,8 +248,8 @@ def _said_by_node(vm: VmRecord, binding: Binding, node: NodeRecord) -> tuple[Pro
         return None
     if report.released and report.epoch >= binding.epoch:
         return ProofKind.RELEASED, report.end
-    if report.epoch < binding.epoch and seen.full and node.complete and newer_session:
-        return ProofKind.NOT_HERE, report.end  # its ledger knows nothing of this epoch
+    if report.epoch < binding.epoch and node.complete and newer_session:
+        return ProofKind.NOT_HERE, report.end  # its ledger knows nothing of this epoch, and what is older never begins
     if binding.why == "foreign" and not report.epoch and node.complete:
         return ProofKind.NOT_HERE, report.end  # it promised nothing, and what ran is gone
     return None  # gone but not yet released: the agent may still be about to do something

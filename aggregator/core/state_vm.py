@@ -27,7 +27,6 @@ class SeenReport(Struct):
     report: VmReport
     session: SessionKey
     at: float
-    full: bool = False  # part of a full state, not of a delta
 
 
 class Postponed(Struct, frozen=True):

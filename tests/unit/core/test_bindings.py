@@ -9,7 +9,7 @@ from aggregator.core.actions import SendOrder
 from aggregator.core.events import VmPhase
 from aggregator.core.objects import VmSpec
 from fleet.messages import ReceiveVm, StartVm
-from fleet.model import EndReason, LedgerState, QemuState, VmReport
+from fleet.model import EndReason, LedgerState, OrderOutcome, QemuState, VmReport
 from tests.unit.core.fleet import Fleet
 from tests.unit.core.test_node_failure import fleet_with_vms
 
@@ -70,3 +70,29 @@ def test_a_lost_ledger_is_not_asked_over_and_over() -> None:
     fleet.run(30)
     assert fleet.sessions["n1"] == 2
     assert [b.node for b in vm.bindings] == ["n1"]
+
+
+def test_a_refused_start_is_free_although_a_delta_follows_the_full_state() -> None:
+    """The new session's full state does not name the VM, and a delta in the same turn says that it is gone.
+
+    Its ledger knows nothing of the start, which was ordered in an older session: it never begins.
+    """
+    fleet = Fleet()
+    fleet.refuse["v"] = OrderOutcome.REFUSED
+    fleet.apply("v")
+    node = fleet.vm("v").owner
+    for other in {"n1", "n2", "n3"} - {node}:
+        fleet.cordon(other)
+    assert fleet.vm("v").bindings
+    del fleet.refuse["v"]
+    fleet.now += 1
+    opened = [event for event in fleet.happened if isinstance(event, ev.SessionOpened) and event.node == node][-1]
+    session = structs.replace(opened.session, number=opened.session.number + 1)
+    gone = VmReport(fleet.vm("v").uuid, "", QemuState.GONE)
+    fleet.settle(
+        structs.replace(opened, at=fleet.now, session=session),
+        ev.VmsReported(at=fleet.now, node=node, session=session, generation=2, vms=(gone,)),
+    )
+    assert fleet.vm("v").bindings == []
+    fleet.run(8)
+    assert (fleet.vm("v").phase, fleet.vm("v").run) == (VmPhase.RUNNING, 2)
