@@ -124,7 +124,7 @@ def silent_nodes(draft: Draft) -> list[str]:
         ends = max(node.silent_at, node.convicted_at) + window + margin
         if node.state in SILENT or unseen_too_long(draft, node):
             found.append(node.name)
-        elif node.silent_at and ends > draft.now:
+        elif (node.silent_at or node.convicted_at) and ends > draft.now:
             draft.look_again(ends)
             found.append(node.name)
     return sorted(found)

@@ -225,7 +225,7 @@ def _list_nodes(state: State, derived: Derived) -> None:
     derived.active_nodes = [node for node in nodes if node.name not in resting]
     derived.resting_nodes = [node for node in nodes if node.name in resting]
     derived.failed = [node for node in nodes if node.failures or node.flaps]
-    derived.fallen = [node for node in nodes if node.state is not NodeState.UP or node.silent_at]
+    derived.fallen = [node for node in nodes if node.state is not NodeState.UP or node.silent_at or node.convicted_at]
     derived.checked_first_at = min(resting.values(), default=inf)
 
 

@@ -6,9 +6,12 @@ import pytest
 from msgspec import structs
 
 from aggregator.core import events as ev
+from aggregator.core.draft import Draft
 from aggregator.core.events import NodeState, PowerAnswer, ProofKind, VmPhase
 from aggregator.core.explain import explain_node
+from aggregator.core.nodes import silent_nodes
 from aggregator.core.objects import NodeSpec
+from aggregator.core.rest import refresh
 from fleet.model import QemuState
 from tests.unit.core.fleet import LABORATORY, Fleet
 
@@ -312,3 +315,13 @@ def test_a_vm_seen_running_where_nobody_ordered_it_is_bound_there_too() -> None:
     fleet.settle(fleet.reported(other, report))
     assert {b.node for b in vm.bindings} == {vm.owner, other}
     assert "SecondRunSeen v1" in [f"{line.kind} {line.vm}" for line in fleet.state.history]
+
+
+def test_a_node_that_was_shot_while_it_beat_counts_for_the_whole_window() -> None:
+    """It never fell silent, and the brake counts its off order all the same after it is back."""
+    fleet = fleet_with_vms()
+    fleet.node("n1").convicted_at = fleet.now
+    fleet.state.derived.note_all()
+    refresh(fleet.state)
+    assert silent_nodes(Draft(fleet.state, fleet.now + 890)) == ["n1"]
+    assert silent_nodes(Draft(fleet.state, fleet.now + 910)) == []
