@@ -22,6 +22,7 @@ from fleet.messages import (
     PauseVm,
     ReceiveVm,
     ResumeVm,
+    SetIsolation,
     ShutdownVm,
     StartVm,
     UndefineVm,
@@ -117,6 +118,9 @@ def _judge_kind(desk: Desk, order: Order) -> Verdict | None:
             return _judge_resume(order, state, promise)
         case DiscardIncoming():
             return _judge_discard(state, promise)
+        case SetIsolation(run=run):
+            text = "this node does not hold that run of the VM"
+            return None if _same_run(order, run, promise) else Verdict(REFUSED, "UNKNOWN_RUN", text)
         case body:
             return _judge_plain(desk, order.uuid, body)
 

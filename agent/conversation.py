@@ -79,6 +79,7 @@ class Conversation:
         self.link, self.phase, self._since_s = fact.link, Phase.GREETED, desk.now
         desk.via = fact.via
         desk.persist(SessionOpened(self.session))
+        desk.guard.session_opened()
         ledger = LedgerState.LOST if desk.quarantined else settings.ledger
         self._facts_told = self.facts
         self.send(
@@ -128,6 +129,8 @@ class Conversation:
         self._answered = self.beats
         self._heard_s = heard_s
         self.beat_s += count * self.heartbeat_s
+        self.desk.guard.lease.beat_sent(self.beats, self.beat_s - self.heartbeat_s)
+        self.desk.guard.lease.beat_answered(self.beats)
         self.learn(leader)
 
     def send(self, message: FromAgent) -> None:
@@ -169,6 +172,7 @@ class Conversation:
             return
         if self.learn(answer.leader):
             self._answered = max(self._answered, answer.sequence)
+            self.desk.guard.lease.beat_answered(answer.sequence)
             self._heard_s = self.desk.now
 
     def refused(self, refusal: Refusal) -> None:
@@ -320,6 +324,7 @@ class Conversation:
     def _beat(self) -> None:
         if self.desk.now >= self.beat_s:
             self.beats += 1
+            self.desk.guard.lease.beat_sent(self.beats, self.desk.now)
             self.send(Beat(self.beats, self._generation, self._answered))
             self.beat_s = max(self.beat_s + self.heartbeat_s, self.desk.now + self.heartbeat_s / 2)
         self.desk.wake_at(self.beat_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from agent.guard import Guard
 from agent.inventory import Inventory
 from agent.keeper_types import (
     AnyDeed,
@@ -50,8 +51,10 @@ class Desk:
         self.out: list[Effect] = []
         self.changed: set[str] = set()  # VMs whose report may be another one now
         self.wake_s: float | None = None
+        self.persisted = 0  # records in this life of the agent
         self.via = ""  # the peer that carries the present link
         self.end_due_s: dict[str, float] = {}  # until when libvirt may say why a QEMU ended
+        self.guard = Guard()
         self._wall = Wall()
         self._call_id = 0
         self._looked_s = float("-inf")
@@ -69,6 +72,7 @@ class Desk:
     def persist(self, record: AnyLedgerRecord) -> None:
         """Fold a record into the memory and have it synced before anything that follows."""
         fold(self.memory, record)
+        self.persisted += 1
         self.out.append(Persist(record))
         self.out.extend(self._wall.after(self.memory, record, self.now))
 

@@ -13,6 +13,7 @@ from msgspec import structs
 from agent.conversation import Conversation, Phase
 from agent.desk import Desk
 from agent.inventory import Ended
+from agent.isolated import Isolated
 from agent.keeper_types import (
     CallReturned,
     CheckXml,
@@ -76,6 +77,7 @@ class Keeper:
         self._conversation = Conversation(self._desk)
         self._relaying = Relaying(self._desk, self._conversation)
         self._works = Works(self._desk, self._conversation)
+        self._isolated = Isolated(self._desk, self._works)
         self._recovered = False
         self._probing: set[str] = set()
         self._progress_s: dict[str, float] = {}
@@ -87,10 +89,12 @@ class Keeper:
         if not self._recovered:
             self._recovered = True
             desk.raise_wall()
+            desk.guard.begun(now)
             self._conversation.closed_s = now
             self._works.recover()
         self._take(fact)
         self._works.advance_all()
+        self._isolated.advance()
         for uuid in list(desk.end_due_s):
             self._release_ended(uuid)
         self._conversation.advance()

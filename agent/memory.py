@@ -24,8 +24,8 @@ from agent.records import (
     VmForgotten,
     VmReleased,
 )
-from fleet.messages import Order, ReceiveVm, StartVm, UndefineVm
-from fleet.model import Leadership, OrderOutcome, SessionKey
+from fleet.messages import Order, ReceiveVm, SetIsolation, StartVm, UndefineVm
+from fleet.model import Isolation, Leadership, OrderOutcome, SessionKey
 
 ORDERS_DONE_MAX = 1000
 PROMISES_MAX = 4000
@@ -87,6 +87,7 @@ def _fold_promise(memory: Memory, record: RunBegan | VmReleased | NoticeTaken | 
                 ran=True,
                 receive=None if record.confirmed or not old else old.receive,
                 notice_taken=bool(old and old.notice_taken and not record.confirmed),
+                isolation=old.isolation if old else Isolation(),
             )
         case VmReleased():
             memory.promises[record.uuid] = Promise(
@@ -136,7 +137,10 @@ def _begin(memory: Memory, order: Order) -> None:
             run=body.run,
             standing=Standing.PERMITTED,
             receive=body if isinstance(body, ReceiveVm) else None,
+            isolation=body.isolation,
         )
+    elif isinstance(body, SetIsolation) and order.uuid in memory.promises:
+        memory.promises[order.uuid] = structs.replace(memory.promises[order.uuid], isolation=body.isolation)
 
 
 def recall(records: Iterable[AnyLedgerRecord]) -> Memory:

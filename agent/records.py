@@ -10,7 +10,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from fleet.messages import Order, ReceiveVm
-from fleet.model import EndReason, Leadership, OrderOutcome, SessionKey
+from fleet.model import EndReason, Isolation, Leadership, OrderOutcome, SessionKey
 
 
 class Standing(StrEnum):
@@ -37,6 +37,7 @@ class Promise(Struct, frozen=True):
     ran: bool = False  # CPUs of this (epoch, run) may have run here
     receive: ReceiveVm | None = None  # the permit for an incoming copy
     notice_taken: bool = False
+    isolation: Isolation = Isolation()  # of the run that is here
     let_go: bool = False  # undefined by order: whoever defines it by hand may start it by hand
 
 

@@ -124,7 +124,8 @@ def _gone(bench: Bench, work: Work) -> None:
         known = promise or Promise(order.uuid, order.name, order.epoch, 0, Standing.PERMITTED)
         run = _run_of(order.body, known.run)
         newest = max((known.epoch, known.run), (order.epoch, run))
-        end = EndReason.NOT_ENDED if known.standing is Standing.PERMITTED else EndReason.ORDERED
+        ordered = order.body.end if isinstance(order.body, (ShutdownVm, DestroyVm)) else EndReason.ORDERED
+        end = EndReason.NOT_ENDED if known.standing is Standing.PERMITTED else ordered
         known = structs.replace(known, epoch=newest[0], run=newest[1])
         desk.release(known, end, ran=known.ran)
     bench.done(work)

@@ -31,6 +31,7 @@ from fleet.messages import (
     PauseVm,
     ReceiveVm,
     ResumeVm,
+    SetIsolation,
     ShutdownVm,
     StartVm,
     UndefineVm,
@@ -72,6 +73,10 @@ class Works:
             self.desk.note("order not begun", order.uuid, detail.rstrip(), warning=bool(verdict.code))
             return
         self.conversation.learn(order.leader)
+        self.take_up(order)
+
+    def take_up(self, order: Order) -> None:
+        """Begin an order that may begin: the record first."""
         self.desk.persist(OrderBegun(without_xml(order)))
         self.desk.changed.add(order.uuid)
         work = Work(order)
@@ -89,7 +94,7 @@ class Works:
                 work_stop.begin(bench, work)
             case MigrateVm() as body:
                 work_migrate.begin(bench, work, body)
-            case ReceiveVm():
+            case ReceiveVm() | SetIsolation():
                 bench.done(work)
             case ResumeVm():
                 self._begin_resume(work)
@@ -214,7 +219,7 @@ class Works:
                 work_stop.recover(self.bench, work)
             elif isinstance(body, MigrateVm):
                 work_migrate.recover(self.bench, work)
-            elif isinstance(body, ReceiveVm):
+            elif isinstance(body, (ReceiveVm, SetIsolation)):
                 self.bench.done(work)
             elif isinstance(body, ResumeVm):
                 work.step, work.due_s = Step.CONFIRMING, desk.now + ARRIVAL_WAIT_S_MAX

@@ -70,9 +70,13 @@ class NodeLease:
         self._sent.clear()
         self._counted_from_s = None
 
+    def counted_from_s(self) -> float:
+        """Return when the newest answered beat was sent, minus infinity without one."""
+        return float("-inf") if self._counted_from_s is None else self._counted_from_s
+
     def fresh_until_s(self) -> float:
         """Return the end of the lease, minus infinity when there is none."""
-        return float("-inf") if self._counted_from_s is None else self._counted_from_s + self.lease_s
+        return self.counted_from_s() + self.lease_s
 
     def is_fresh(self, now_s: float) -> bool:
         """Say whether the lease holds now."""

@@ -39,6 +39,17 @@ class IsolationPolicy(StrEnum):
     DESTROY = "Destroy"
 
 
+class Isolation(Struct, frozen=True):
+    """When the node's beats are not answered for so long (the lease), and what its agent then does with a VM.
+
+    grace_s: how long a guest may take to power off before it is destroyed.
+    """
+
+    policy: IsolationPolicy = IsolationPolicy.KEEP
+    after_s: float = 6.0
+    grace_s: float = 180.0
+
+
 class QemuState(StrEnum):
     """What an agent sees of a VM on its own node.
 
@@ -68,6 +79,7 @@ class EndReason(StrEnum):
     DESTROYED = "Destroyed"  # a person's virsh destroy or shutdown
     ORDERED = "Ordered"  # ended by an order of virtward
     MIGRATED = "Migrated"  # handed over to another node
+    ISOLATED = "Isolated"  # ended by its agent: the node had lost its lease (isolationPolicy)
 
 
 class Plane(StrEnum):

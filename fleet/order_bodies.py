@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from fleet.model import EndReason, Isolation
+
 
 class StartVm(Struct, frozen=True, tag_field="k", tag="start"):
     """Define (XML as given) and create; autostart stays off. Report the completed definition."""
@@ -14,19 +16,29 @@ class StartVm(Struct, frozen=True, tag_field="k", tag="start"):
     xml: str
     run: int
     force_boot: bool = True
+    isolation: Isolation = Isolation()
 
 
 class ShutdownVm(Struct, frozen=True, tag_field="k", tag="shutdown"):
-    """Ask the guest to power off, destroy it when grace_s is over; then Released."""
+    """Ask the guest to power off, destroy it when grace_s is over; then Released with that end."""
 
     run: int
     grace_s: float
+    end: EndReason = EndReason.ORDERED
 
 
 class DestroyVm(Struct, frozen=True, tag_field="k", tag="destroy"):
-    """End the QEMU at once; then Released."""
+    """End the QEMU at once; then Released with that end."""
 
     run: int
+    end: EndReason = EndReason.ORDERED
+
+
+class SetIsolation(Struct, frozen=True, tag_field="k", tag="isolation"):
+    """From now on do this with the run when the node has lost its lease; the ledger keeps it."""
+
+    run: int
+    isolation: Isolation
 
 
 class PauseVm(Struct, frozen=True, tag_field="k", tag="pause"):
@@ -54,6 +66,7 @@ class ReceiveVm(Struct, frozen=True, tag_field="k", tag="receive"):
     source: str
     source_epoch: int
     handover_secret: str
+    isolation: Isolation = Isolation()
 
 
 class MigrateVm(Struct, frozen=True, tag_field="k", tag="migrate"):
@@ -113,4 +126,5 @@ OrderBody = (
     | CancelMigration
     | DiscardIncoming
     | UndefineVm
+    | SetIsolation
 )

@@ -14,7 +14,6 @@ PACKAGES = ("fleet", "agent", "aggregator")
 PROGRAMS = frozenset({"fleet.protocol_document"})
 # Modules the design gives to fleet before both daemons need them, each with what will.
 AHEAD = {
-    "fleet.lease": "SelfFenced: watchdog keeper in the agent, proof in the aggregator",
     "fleet.units": "quantities in the agent's configuration",
 }
 

@@ -20,6 +20,7 @@ from aggregator.core.flapping import decide_flaps
 from aggregator.core.identity import decide_identities
 from aggregator.core.incidents import decide_incidents
 from aggregator.core.incidents_vm import decide_vm_incidents
+from aggregator.core.isolation import decide_isolation
 from aggregator.core.leftovers import decide_leftovers
 from aggregator.core.migrate import decide_migrations
 from aggregator.core.nodes import decide_brake, decide_nodes
@@ -56,6 +57,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_storage,
     decide_storage_recovery,
     decide_stops,
+    decide_isolation,
     decide_drains,
     decide_migrations,
     decide_flaps,
@@ -72,6 +74,7 @@ _DEEDS = (
     decide_fencing,
     decide_storage_recovery,
     decide_stops,
+    decide_isolation,
     decide_drains,
     decide_migrations,
     decide_starts,

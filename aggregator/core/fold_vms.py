@@ -25,7 +25,17 @@ from aggregator.core.state import (
     State,
     VmRecord,
 )
-from fleet.messages import CancelMigration, MigrateVm, PauseVm, ReceiveVm, ResumeVm, StartVm, UndefineVm, UnpauseVm
+from fleet.messages import (
+    CancelMigration,
+    MigrateVm,
+    PauseVm,
+    ReceiveVm,
+    ResumeVm,
+    SetIsolation,
+    StartVm,
+    UndefineVm,
+    UnpauseVm,
+)
 from fleet.model import (
     Definition,
     EndReason,
@@ -115,6 +125,8 @@ def _order_issued(state: State, event: ev.OrderIssued) -> None:
         fold_leftovers.ordered(state, event.node, event.order.uuid, event.at)
     if isinstance(body, UnpauseVm):
         state.vms[event.vm].resumed_at.append(event.at)
+    if isinstance(body, StartVm):
+        state.vms[event.vm].isolation_told = body.isolation
     if isinstance(body, ReceiveVm | MigrateVm | CancelMigration):
         migration = state.migrations.get(body.migration)
         if migration is not None and isinstance(body, ReceiveVm):
@@ -164,6 +176,8 @@ def _order_closed(state: State, event: ev.OrderClosed) -> None:
         vm.run_void = True
     if isinstance(record.order.body, UndefineVm) and event.outcome in {"Done", "Failed", "Refused"}:
         _undefined(vm, record.node, done=event.outcome == "Done")
+    if isinstance(record.order.body, SetIsolation) and event.outcome == "Done":
+        vm.isolation_told = record.order.body.isolation
     if isinstance(record.order.body, PauseVm | UnpauseVm) and event.outcome == "Done":
         vm.pause_asked = None
     if event.outcome in {"Failed", "Refused"} and not isinstance(record.order.body, MigrateVm):

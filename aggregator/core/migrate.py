@@ -212,6 +212,7 @@ def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: Nod
         source=migration.source,
         source_epoch=vm.epoch,
         handover_secret=handover_secret(draft.state, migration.name),
+        isolation=vm.isolation_told,  # as the source has it; a newer one follows when the VM has moved
     )
     draft.order(target, vm, receive, epoch=epoch, reason=f"{migration.name} comes here")
 

@@ -19,6 +19,7 @@ from aggregator.core.events import (
     StopDecided,
     VmVerb,
 )
+from aggregator.core.isolation import grace_of, isolation_of
 from aggregator.core.lookups import (
     can_order,
     counts_from,
@@ -32,9 +33,6 @@ from aggregator.core.seats import place_vms
 from aggregator.core.state import NodeRecord, State, VmRecord
 from fleet.messages import DestroyVm, PauseVm, ShutdownVm, StartVm, UnpauseVm
 from fleet.model import Disk, QemuState, RunStrategy
-
-GRACE_S_DEFAULT = 180.0
-GRACE_S_WINDOWS = 3600.0
 
 
 def decide_starts(draft: Draft) -> None:
@@ -126,7 +124,8 @@ def _start(draft: Draft, vm: VmRecord, node: NodeRecord) -> None:
         )
     )
     xml = vm.definition.xml if vm.definition is not None else vm.spec.domain_xml
-    draft.order(node, vm, StartVm(xml=xml, run=run), epoch=epoch, reason=reason)
+    body = StartVm(xml=xml, run=run, isolation=isolation_of(vm, draft.state.config))
+    draft.order(node, vm, body, epoch=epoch, reason=reason)
 
 
 def start_reason(vm: VmRecord) -> str:
@@ -184,15 +183,6 @@ def _is_moving(state: State, vm: VmRecord) -> bool:
     if migration is None:
         return False
     return migration.phase is not MigrationPhase.DISCARDING or vm.owner != migration.source
-
-
-def grace_of(vm: VmRecord) -> float:
-    """Return how long the guest may take to power off, in seconds."""
-    given = vm.spec.termination_grace_period_seconds
-    if given is not None:
-        return float(given)
-    windows = "http://microsoft.com/" in vm.spec.domain_xml
-    return GRACE_S_WINDOWS if windows else GRACE_S_DEFAULT
 
 
 def _pause(draft: Draft, vm: VmRecord) -> None:

@@ -15,6 +15,7 @@ from aggregator.core import events as ev
 from aggregator.core.derived import Derived, Ground
 from aggregator.core.events import Event, NodeState, VmPhase
 from aggregator.core.fencing_device import POWER_OFF, places
+from aggregator.core.isolation import isolation_of
 from aggregator.core.lookups import ALIVE, wants_run
 from aggregator.core.phases import phase_of
 from aggregator.core.state import NodeRecord, State, VmRecord
@@ -149,6 +150,7 @@ def is_vm_at_rest(state: State, vm: VmRecord) -> bool:
         and vm.run_reached_running
         and vm.stopping is None
         and vm.pause_asked is None
+        and vm.isolation_told == isolation_of(vm, state.config)
         and (vm.spec.run_strategy is not RunStrategy.HALTED or vm.start_wanted)
         and binding.node == vm.owner
         and binding.boot_id == node.boot_id

@@ -191,6 +191,8 @@ def outcome_of(vm: VmRecord) -> RunOutcome:
         return vm.stopping
     if vm.last_end in {EndReason.POWEROFF, EndReason.DESTROYED}:
         return RunOutcome.SUCCEEDED
+    if vm.last_end is EndReason.ISOLATED:
+        return RunOutcome.EVICTED
     return RunOutcome.FAILED
 
 
@@ -204,5 +206,6 @@ def _why_ended(vm: VmRecord) -> str:
         EndReason.DESTROYED: "somebody ended it on its host",
         EndReason.CRASHED: "it crashed" if vm.run_reached_running else "it did not start",
         EndReason.ORDERED: "ended by order",
+        EndReason.ISOLATED: "its agent ended it without the aggregator, as its isolation policy asks",
         EndReason.MIGRATED: "its migration ended without a copy",
     }[vm.last_end]

@@ -7,7 +7,7 @@ from msgspec import Struct, field
 from aggregator.core.objects import VmSpec
 from aggregator.core.words import MigrationPhase, RunOutcome, VmPhase, VmVerb
 from fleet.messages import Order
-from fleet.model import Definition, Disk, EndReason, OrderOutcome, SessionKey, VmReport
+from fleet.model import Definition, Disk, EndReason, Isolation, OrderOutcome, SessionKey, VmReport
 
 
 class Binding(Struct):
@@ -101,6 +101,7 @@ class VmRecord(Struct):
     xml_version: int = 0  # rises when the ordered XML changes
     run_xml_version: int = 0  # of the XML the newest run was started from
     incident: str = ""  # about this VM alone
+    isolation_told: Isolation = Isolation()  # what the run's owner was told to do without its lease
     second_run: SecondRun | None = None  # until a person stops or restarts it: its disk may be damaged
     fact: int = 0  # position of the last fact about it
 
