@@ -11,6 +11,7 @@ from aggregator.core.actions import CloseSession
 from aggregator.core.draft import Draft
 from aggregator.core.events import (
     BindingFreed,
+    NodeState,
     OrderClosed,
     ProofKind,
     RunEnded,
@@ -20,12 +21,13 @@ from aggregator.core.events import (
 )
 from aggregator.core.lookups import can_order, current_report, open_orders
 from aggregator.core.proofs import binding_proof
-from aggregator.core.state import OrderRecord, State, VmRecord
+from aggregator.core.state import NodeRecord, OrderRecord, State, VmRecord
 from fleet.messages import MigrateVm, ReceiveVm, StartVm, UndefineVm
 from fleet.model import EndReason, LedgerState, QemuState
 
 STARTS = (StartVm,)
 ANSWER_S_MAX = 5.0
+UNANSWERED_S_MAX = 15.0  # an agent says at once that it has an order, however long the deed may take
 ACCEPTED_IS_ENOUGH = (ReceiveVm,)
 """Orders whose acceptance is all that is waited for: the rest shows in the VM's reports."""
 
@@ -137,10 +139,30 @@ def decide_doubts(draft: Draft) -> None:
             if report is not None and (report.epoch >= binding.epoch or report.state is not QemuState.GONE):
                 continue
             if draft.due(binding.since + ANSWER_S_MAX):
-                why = f"{vm.name} may yet be started there by an order that was not carried out"
-                draft.add(SessionDoubted(at=draft.now, node=node.name, reason=why, cause=vm.fact))
-                draft.act(CloseSession(decided_at=draft.now, node=node.name, why="asked anew"))
+                _ask_anew(draft, node, f"{vm.name} may yet be started there by an order that was not carried out")
                 return
+    _doubt_unanswered(draft)
+
+
+def _doubt_unanswered(draft: Draft) -> None:
+    """Ask a node anew that beats and says nothing of an order: it was lost on its way, or may still arrive.
+
+    The next session tells whether it was begun; where it was not, it can begin no more.
+    """
+    for order_id, record in draft.state.orders.items():
+        node = draft.state.nodes.get(record.node)
+        if record.accepted or record.outcome is not None or record.dropped:
+            continue
+        if node is None or node.doubted or node.state is not NodeState.UP or node.session != record.order.session:
+            continue
+        if draft.due(record.issued_at + UNANSWERED_S_MAX):
+            _ask_anew(draft, node, f"{order_id} for {record.vm or record.order.name} was never answered")
+            return
+
+
+def _ask_anew(draft: Draft, node: NodeRecord, why: str) -> None:
+    draft.add(SessionDoubted(at=draft.now, node=node.name, reason=why, cause=node.fact))
+    draft.act(CloseSession(decided_at=draft.now, node=node.name, why="asked anew"))
 
 
 def _is_hand_over_in_doubt(state: State, vm: VmRecord, node: str, proof: ProofKind) -> bool:

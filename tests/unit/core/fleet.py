@@ -310,6 +310,11 @@ class Fleet:
         assert session is not None
         return ev.VmsReported(at=self.now, node=node, session=session, generation=2, vms=(report,))
 
+    def accepts(self, node: str) -> None:
+        """A deaf node's agent says that it has what it was ordered, and no more."""
+        orders = [r.order for r in self.state.orders.values() if r.node == node]
+        self.settle(*(self._told(node, order, OrderOutcome.ACCEPTED, None) for order in orders))
+
     def ends(self, name: str, end: EndReason) -> None:
         """The VM's QEMU ends on its node, and the agent says so."""
         vm = self.vm(name)

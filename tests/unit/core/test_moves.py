@@ -126,6 +126,7 @@ def test_a_hand_over_that_stands_still_ends_in_a_start_from_the_disk() -> None:
     fleet.run(1)
     copy = structs.replace(fleet.qemus["n2", "uuid-v"], state=QemuState.ARRIVED)
     finished = structs.replace(fleet.qemus["n1", "uuid-v"], state=QemuState.FINISHED)
+    fleet.accepts("n1")
     fleet.settle(fleet.reported("n2", copy), fleet.reported("n1", finished))
     fleet.run(35)
     assert issued(fleet, DestroyVm) == []

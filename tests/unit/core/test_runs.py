@@ -109,6 +109,31 @@ def test_a_refused_start_counts_as_no_run_and_is_tried_again() -> None:
     assert (fleet.vm("v").failed_starts, fleet.vm("v").restart_count) == (0, 0)
 
 
+def test_an_order_that_is_never_answered_is_asked_after_in_a_new_session() -> None:
+    """Its node beats and says nothing of it: what it has in hand it tells there, and what was lost is ordered anew."""
+    fleet = Fleet(nodes=1)
+    fleet.deaf.add("n1")
+    fleet.apply("v")
+    fleet.run(14)
+    assert fleet.vm("v").phase is VmPhase.STARTING
+    assert not any(kind.startswith("SessionDoubted") for kind in fleet.story())
+    fleet.deaf.clear()
+    fleet.run(4)
+    assert any(kind.startswith("SessionDoubted") for kind in fleet.story())
+    assert (fleet.vm("v").phase, fleet.vm("v").run, fleet.vm("v").restart_count) == (VmPhase.RUNNING, 2, 0)
+
+
+def test_an_order_that_was_accepted_may_take_its_time() -> None:
+    """Whoever says that it has it is not asked anew, however long the deed takes."""
+    fleet = Fleet(nodes=1)
+    fleet.deaf.add("n1")
+    fleet.apply("v")
+    fleet.run(1)
+    fleet.accepts("n1")
+    fleet.run(100)
+    assert not any(kind.startswith("SessionDoubted") for kind in fleet.story())
+
+
 def test_a_vm_that_shall_run_once_is_started_again_if_its_start_never_began() -> None:
     """Once means one run, not one order; after the run it stays down."""
     fleet = Fleet()
