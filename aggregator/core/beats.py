@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Container
 from math import inf
 
+from aggregator.core.contradictions import RECONNECT_DELAY_S_MAX
 from aggregator.core.events import NodeState, PowerAnswer
 from aggregator.core.lookups import counts_from
 from aggregator.core.state import NodeRecord, State
@@ -21,7 +22,20 @@ def silence_due_at(state: State, beating: Container[str] = ()) -> float:
     last = min(
         (n.last_sign for n in state.nodes.values() if n.state is NodeState.UP and n.name not in beating), default=inf
     )
-    return max(last, counts_from(state), state.doubted_at) + state.config.suspect_after
+    if last > state.doubted_at:
+        return max(last, counts_from(state)) + state.config.suspect_after
+    up = (n for n in state.nodes.values() if n.state is NodeState.UP and n.name not in beating)
+    return min(falls_silent_at(state, node) for node in up)
+
+
+def falls_silent_at(state: State, node: NodeRecord) -> float:
+    """Return when a node that is Up becomes Suspect if no more beats come.
+
+    Its agent may have given us up while we stood still: then it gets the time to come back, too.
+    """
+    heard = max(node.last_sign, counts_from(state), state.doubted_at)
+    away = heard == state.doubted_at and not node.connected
+    return heard + state.config.suspect_after + (RECONNECT_DELAY_S_MAX if away else 0.0)
 
 
 def beats_awaited(state: State, now: float) -> frozenset[str]:

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from aggregator.core.actions import CloseSession
 from aggregator.core.arming import acts
+from aggregator.core.beats import falls_silent_at
 from aggregator.core.contradictions import RECONNECT_DELAY_S_MAX
 from aggregator.core.draft import Draft
 from aggregator.core.events import BrakeChanged, NodeProven, NodeState, NodeStateChanged, ProofKind
@@ -226,8 +227,8 @@ def _unseen(draft: Draft, node: NodeRecord) -> None:
 
 
 def _up(draft: Draft, node: NodeRecord) -> None:
-    base = max(node.last_sign, counts_from(draft.state), draft.state.doubted_at)
-    if draft.now >= base + draft.state.config.suspect_after:  # when to look again: beats.silence_due_at
+    if draft.now >= falls_silent_at(draft.state, node):  # when to look again: beats.silence_due_at
+        base = max(node.last_sign, counts_from(draft.state), draft.state.doubted_at)
         ended = f", its connection {node.ended_how}" if node.ended_how else ""
         step(draft, node, NodeState.SUSPECT, f"no beat for {draft.now - base:.1f} s{ended}")
 

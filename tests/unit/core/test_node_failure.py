@@ -267,6 +267,25 @@ def test_an_aggregator_that_doubts_itself_convicts_nobody_for_one_window() -> No
     fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 20)
 
 
+def test_agents_that_gave_up_on_a_paused_aggregator_get_the_time_to_come_back() -> None:
+    """They come back within the reconnect delay: nobody is suspected and the brake stays open."""
+    fleet = fleet_with_vms()
+    for name in ("n1", "n2"):
+        session = fleet.node(name).session
+        assert session is not None
+        fleet.silent.add(name)
+        fleet.settle(ev.SessionEnded(at=fleet.now, node=name, session=session, how="closed"))
+    fleet.now += 20
+    fleet.settle(ev.SelfDoubted(at=fleet.now, kind="lag", detail="the loop stood still for 20.0 s"))
+    fleet.run(5)
+    for name in ("n1", "n2"):
+        fleet.silent.discard(name)
+        fleet.connect(name)
+    fleet.run(5)
+    assert "NodeSuspect" not in " ".join(fleet.story())
+    assert not fleet.state.brake_closed
+
+
 def test_the_journal_alone_gives_the_same_state() -> None:
     """Replay is the state, but for what lives only as long as beats do."""
     fleet = fleet_with_vms()
