@@ -120,6 +120,7 @@ def test_an_agent_that_is_gone_for_good_costs_no_vm(scene: SceneMaker) -> None:
     assert set(fleet.where().values()) == {"h1"}
     assert fleet.first("NodeFencing", "h1", killed_s) is None
     assert fleet.first("FenceAsked", "h1", killed_s) is None
+    assert fleet.laboratory.fence_deeds() == {}
     seen = {(text(s, "what"), text(s, "who")): text(s, "detail") for s in steps_of(fleet, "h1")}
     assert "by its own kernel" in seen["ConnectionSeen", ""]
     for peer in ("h2", "h3"):
