@@ -52,6 +52,9 @@ def _open(draft: Draft, node: NodeRecord) -> None:
 def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
     """Return (what keeps the node's VMs down, what a person can do); empty if nothing does."""
     confirm = f"make sure {node.name} is off, then run: virtward fence {node.name} --confirm-off"
+    if node.state is NodeState.AGENT_LOST and node.impostor is not None:
+        where = f"peers hear another machine where {node.name} was, so nobody knows whether its VMs run"
+        return where, f"see what {node.impostor.incident} says about that machine"
     if node.state is NodeState.AGENT_LOST:
         return (
             f"the agent on {node.name} is gone, its VMs run on",
