@@ -158,7 +158,9 @@ def _binding_text(record: VmRecord, binding: Binding, node: NodeRecord | None) -
 
 def _proof_text(state: State, node: NodeRecord) -> str:
     if state.brake_closed:
-        return "The brake is closed: too many nodes fell silent at once, so nothing is fenced without a person."
+        return (
+            "The brake is closed: too many nodes fell silent within brake.window; nothing is fenced without a person."
+        )
     problem = fencing_problem(node)
     if problem:
         return f"{node.name} is not fenced automatically: {problem}."

@@ -9,7 +9,8 @@ from aggregator.core.draft import Draft
 from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, NodeState
 from aggregator.core.fencing import is_past_first_order, why_not_fenced, would_move
 from aggregator.core.lookups import SILENT, wants_run
-from aggregator.core.nodes import may_convict, silence_s, silent_nodes, unseen_too_long
+from aggregator.core.moments import span
+from aggregator.core.nodes import brake_limit, may_convict, silence_s, silent_nodes, unseen_too_long
 from aggregator.core.reference import reference_doubt, runs_here
 from aggregator.core.state import IncidentRecord, Inert, NodeRecord, State
 
@@ -141,32 +142,44 @@ def _mass_outage(draft: Draft) -> None:
     state = draft.state
     if state.brake_closed and not state.brake_incident:
         nodes = ", ".join(silent_nodes(draft))
-        name = draft.new_id("inc")
         draft.add(
             IncidentOpened(
                 at=draft.now,
-                incident=name,
+                incident=draft.new_id("inc"),
                 title=f"mass outage: {nodes} fell silent",
                 reason="more nodes than the brake lets through: nobody is fenced",
                 cause=state.position,
             )
         )
-        draft.add(
-            IncidentNoted(
-                at=draft.now,
-                incident=name,
-                text="nobody is convicted until nodes are heard again",
-                way_out=OUTAGE_WAY_OUT,
-                reason="a person can help",
-                cause=state.position,
-            )
-        )
-    elif not state.brake_closed and state.brake_incident:
+    elif state.brake_closed:
+        _say_outage(draft, state.incidents[state.brake_incident])
+    elif state.brake_incident:
         draft.add(
             IncidentClosed(
                 at=draft.now,
                 incident=state.brake_incident,
                 reason="the brake is open again",
+                cause=state.position,
+            )
+        )
+
+
+def _say_outage(draft: Draft, incident: IncidentRecord) -> None:
+    """Say what keeps the brake closed: nodes that are out, or only that so many were within its window."""
+    state = draft.state
+    many = f"more than {brake_limit(state)} fell silent within {span(state.config.brake.window)}"
+    text, way = f"nobody is convicted: {many}", OUTAGE_WAY_OUT
+    if all(state.nodes[name].state is NodeState.UP for name in silent_nodes(draft)):
+        text = f"all of them are heard again; the brake opens when it is no longer so that {many}"
+        way = "nothing needs to be done; a host that fails before that is fenced with: virtward fence NODE"
+    if (incident.stuck, incident.way_out) != (text, way):
+        draft.add(
+            IncidentNoted(
+                at=draft.now,
+                incident=incident.name,
+                text=text,
+                way_out=way,
+                reason="a person can help" if way is OUTAGE_WAY_OUT else "",
                 cause=state.position,
             )
         )

@@ -62,7 +62,9 @@ def holds(state: State, now: float) -> list[str]:
         until = rfc3339(counts_from(state) + state.config.startup_grace.at_most)
         found.append(f"start-up grace until {until}, or until {state.config.startup_grace.seen} of the nodes were seen")
     if state.brake_closed:
-        found.append("the brake is closed: too many nodes fell silent at once, so nothing is fenced without a person")
+        found.append(
+            "the brake is closed: too many nodes fell silent within brake.window, so nothing is fenced without a person"
+        )
     if state.doubted_at and now < state.doubted_at + state.config.lost_after:
         found.append(f"the aggregator doubts itself ({state.doubt}); verdicts wait one window")
     return found
