@@ -10,7 +10,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab import namespaces
@@ -23,6 +23,7 @@ from lab.processes import Registry, write_secret
 
 AGGREGATOR_PLANES = (Plane.CONTROL, Plane.BMC)
 READY_TIMEOUT_S = 30.0
+JOIN_TIMEOUT_S = 15.0  # a host that is cut off never joins; the laboratory is up all the same
 REQUEST_TIMEOUT_S = 10.0
 # Where the laboratory differs from the defaults of ClusterConfig, and nowhere else.
 SETTINGS = {"mode": "Act", "unseenAtLeast": "5s", "readinessEvery": "5s", "rescueAfter": "30s"}
@@ -111,6 +112,16 @@ class Api:
             f"{aggregator.role} was not ready within {READY_TIMEOUT_S:g} s; see its log in the logs directory"
         )
 
+    def wait_joined(self, nodes: Sequence[str]) -> None:
+        """Wait until every node is Up, so that what is applied next finds its host; gives up without a word."""
+        end = time.monotonic() + JOIN_TIMEOUT_S
+        while not all(self._is_up(node) for node in nodes) and time.monotonic() < end:
+            time.sleep(0.1)
+
+    def _is_up(self, node: str) -> bool:
+        status = json.loads(self._must("GET", f"/api/v1/nodes/{node}", None)).get("status", {})
+        return bool(status.get("state") == "Up")
+
     def put_node(self, name: str, manifest: dict[str, object]) -> None:
         """Create or replace a node."""
         self._must("PUT", f"/api/v1/nodes/{name}", manifest)
@@ -120,7 +131,7 @@ class Api:
         answer = json.loads(self._must("POST", f"/api/v1/nodes/{node}:token", {}))
         return str(answer["token"])
 
-    def _must(self, method: str, path: str, body: dict[str, object]) -> bytes:
+    def _must(self, method: str, path: str, body: dict[str, object] | None) -> bytes:
         try:
             status, text = self._request(method, path, body)
         except OSError as error:

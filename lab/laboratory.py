@@ -188,6 +188,7 @@ class Laboratory:
         api.wait_ready(aggregator)
         for host in self.hosts:
             self._enrol(api, host, has_bmc=plan.fencing == "ipmi")
+        api.wait_joined([host.name for host in self.hosts])
 
     def _enrol(self, api: Api, host: Host, *, has_bmc: bool) -> None:
         token_file = host.dir / "agent.token"
