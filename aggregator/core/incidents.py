@@ -167,7 +167,8 @@ def _mass_outage(draft: Draft) -> None:
 def _say_outage(draft: Draft, incident: IncidentRecord) -> None:
     """Say what keeps the brake closed: nodes that are out, or only that so many were within its window."""
     state = draft.state
-    many = f"more than {brake_limit(state)} fell silent within {span(state.config.brake.window)}"
+    window = state.config.brake.window
+    many = f"more than {brake_limit(state)} fell silent {f'within {span(window)}' if window else 'at once'}"
     text, way = f"nobody is convicted: {many}", OUTAGE_WAY_OUT
     if all(state.nodes[name].state is NodeState.UP for name in silent_nodes(draft)):
         text = f"all of them are heard again; the brake opens when it is no longer so that {many}"
