@@ -122,6 +122,9 @@ def without_xml(order: Order) -> Order:
 
 def _begin(memory: Memory, order: Order) -> None:
     body = order.body
+    leader, highest = order.leader, memory.highest
+    if highest is None or (leader.term, leader.position) > (highest.term, highest.position):
+        memory.highest = leader  # who obeys an order has met its leader, as far as it was then
     memory.orders[order.order_id] = OrderEntry(order=order)
     memory.open[order.order_id] = order
     surplus = len(memory.orders) - ORDERS_DONE_MAX

@@ -58,6 +58,10 @@ class Works:
     def ordered(self, order: Order) -> None:
         """Take an order in: repeat what is known of it, refuse it, or begin it."""
         known = self.desk.memory.orders.get(order.order_id)
+        if known is not None and not _is_same(known.order, order):
+            why = ("REUSED_ID", f"this node has obeyed another order {order.order_id}")
+            self.conversation.tell_order(order.order_id, order.uuid, order.epoch, OrderOutcome.REFUSED, why)
+            return
         if known is not None:
             ended = known.ended
             outcome = ended.outcome if ended else OrderOutcome.ACCEPTED
@@ -72,7 +76,6 @@ class Works:
             detail = f"{order_kind(order)} {order.order_id} {verdict.outcome} {verdict.code} {verdict.message}"
             self.desk.note("order not begun", order.uuid, detail.rstrip(), warning=bool(verdict.code))
             return
-        self.conversation.learn(order.leader)
         self.take_up(order)
 
     def take_up(self, order: Order) -> None:
@@ -231,3 +234,9 @@ class Works:
         """Say whether something in hand ends this VM, or moves it away, and will persist its release."""
         bodies = (*STOPS, MigrateVm, StartVm)
         return any(w.order.uuid == uuid and isinstance(w.order.body, bodies) for w in self._works.values())
+
+
+def _is_same(known: Order, order: Order) -> bool:
+    """Tell a repeated order from another one of its id: a store that was rolled back gives ids out anew."""
+    one, other = without_xml(known), without_xml(order)
+    return (one.uuid, one.epoch, one.body) == (other.uuid, other.epoch, other.body)

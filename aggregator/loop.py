@@ -74,8 +74,8 @@ class Loop:
 
     @property
     def leading(self) -> bool:
-        """Whether deeds are allowed and beats may be answered now."""
-        return self._leading
+        """Whether deeds are allowed and beats may be answered now: asked just before each of them."""
+        return self._leading and self._store.leads()
 
     def offer(self, fact: Event) -> bool:
         """Take an agent's fact; False where there is no room: its session must be closed."""
@@ -88,7 +88,7 @@ class Loop:
 
     async def submit(self, fact: Event, check: Check | None = None) -> int:
         """Fold a person's fact; return its journal position once it is durable. See FleetAccess.submit."""
-        if not self._leading or self._queue.full:
+        if not self.leading or self._queue.full:
             raise NotServingError("the aggregator takes no writes now; try again in a few seconds")
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._queue.put(Waiting(fact, check, done))

@@ -157,7 +157,7 @@ class SimulatedAggregator(Process):
     def resumed(self) -> None:
         """The first thing a process notices after a pause is its own lag (S9)."""
         lag_s = self.queue.now - (self._stopped_at or self.queue.now)
-        if self.alive and lag_s > self.state.config.self_lag_max:
+        if self.seat.taken and lag_s > self.state.config.self_lag_max:
             self.fact(ev.SelfDoubted(at=self.now(), kind="lag", detail=f"the loop stood still for {lag_s:.1f} s"))
 
     def now(self) -> float:
@@ -180,7 +180,7 @@ class SimulatedAggregator(Process):
     def jump(self, by_s: float) -> None:
         """Somebody sets the machine's wall clock."""
         self.wall.jump(by_s)
-        if self.alive:
+        if self.seat.taken:
             self.fact(ev.SelfDoubted(at=self.now(), kind="clock", detail=f"the wall clock jumped by {by_s:+.1f} s"))
 
     # --- facts in
@@ -278,8 +278,10 @@ class SimulatedAggregator(Process):
         if failed:
             self.when_running(lambda: self.give_up(failed))
             return
-        life = self.life
+        life, restores = self.life, self.world.store.restores
         for event in events:
+            if self.world.store.restores != restores:
+                break  # a backup took the store's place: the rest never happened
             for watch in self.world.on_commit:
                 watch(event, self.state)
         if self.life == life:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from aggregator.core import events as ev
 from aggregator.core.freshness import AnswersSent
@@ -133,9 +133,10 @@ class Intake:
             self._talks.remove(talk)
             return
         talk.hello = hello
+        known = structs.replace(answer.leader, position=aggregator.position)
         talk.answers = AnswersSent(aggregator.now()) if via else None
         aggregator.world.acted(aggregator, f"a welcome to {hello.node}")
-        talk.connection.aggregator_sends(answer)
+        talk.connection.aggregator_sends(structs.replace(answer, leader=known))
 
     def _open(self, talk: Talk, hello: Hello, full: FullState) -> None:
         node, at = hello.node, self._aggregator.now()

@@ -25,6 +25,7 @@ class Seat:
         self.machine = LocalClock(aggregator.queue)
         self.number = 0
         self.instance = ""
+        self.taken = False
         self.leads = False  # this tenure is journalled
         self._aggregator, self._store, self._alone = aggregator, store, alone
         self._tenure: Tenure | None = None
@@ -32,7 +33,7 @@ class Seat:
 
     def stand_up(self) -> None:
         """The process is over."""
-        self.leads = False
+        self.taken = self.leads = False
         self._tenure = None
 
     def is_fresh(self) -> bool:
@@ -87,7 +88,7 @@ class Seat:
         except StoreLostError:
             self._aggregator.give_up("its store does not answer")
             return
-        self.instance, self.number = instance, opened.number
+        self.instance, self.number, self.taken = instance, opened.number, True
         if not self._alone:
             self._tenure = Tenure(LEADER_LEASE_S, asked_s)
             self._aggregator.later(RENEW_EVERY_S, self._renew)

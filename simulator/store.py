@@ -47,6 +47,7 @@ class SimulatedStore:
         """lease_s: inf is one aggregator's SQLite, whose lock goes with the process that holds it."""
         self.lost = False
         self.tenures = 0
+        self.restores = 0
         self._queue = queue
         self._snapshot = snapshot
         self._lease_s = lease_s
@@ -91,6 +92,7 @@ class SimulatedStore:
 
     def roll_back(self, by_s: float) -> None:
         """A backup is restored. A lease that it holds is as good as new, as etcd has it."""
+        self.restores += 1
         kept_s = self._queue.now - by_s
         self._changes = [change for change in self._changes if change.at <= max(0.0, kept_s)]
         self._recall()

@@ -37,7 +37,7 @@ class RefusedError(ValueError):
 def perform(world: World, verb: str, arguments: Arguments) -> str:
     """Do it; return why it was refused, or an empty text."""
     aggregator = world.aggregator
-    if not aggregator.answers:
+    if not aggregator.takes_agents:
         return "the aggregator does not answer"
     try:
         facts = VERBS[verb](Ask(world, aggregator.state, aggregator.now(), arguments))

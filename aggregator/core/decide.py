@@ -24,6 +24,7 @@ from aggregator.core.isolation import decide_isolation
 from aggregator.core.leftovers import decide_leftovers
 from aggregator.core.migrate import decide_migrations
 from aggregator.core.nodes import decide_brake, decide_nodes
+from aggregator.core.orphans import decide_orphans
 from aggregator.core.phases import decide_phases
 from aggregator.core.reconcile import decide_reconcile
 from aggregator.core.recovery import decide_starts, decide_stops
@@ -47,6 +48,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_second_runs,
     decide_duplicates,
     decide_leftovers,
+    decide_orphans,
     decide_incidents,
     decide_identities,
     decide_trust,
@@ -71,6 +73,7 @@ _DEEDS = (
     decide_doubts,
     decide_duplicates,
     decide_leftovers,
+    decide_orphans,
     decide_fencing,
     decide_storage_recovery,
     decide_stops,

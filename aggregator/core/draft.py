@@ -14,6 +14,7 @@ from aggregator.core.actions import Action, SendOrder
 from aggregator.core.events import OrderIssued, Transition
 from aggregator.core.state import Leftover, NodeRecord, State, VmRecord
 from fleet.messages import Order, OrderBody
+from fleet.model import Leadership
 
 
 class Decision(Struct, frozen=True):
@@ -80,13 +81,18 @@ class Draft:
             uuid=whom[0],
             name=whom[1],
             epoch=epoch,
-            leader=self.state.leader,
+            leader=self._leadership(),
             session=node.session,
             body=body,
         )
         vm, reason, cause = why
         self.add(OrderIssued(at=self.now, node=node.name, vm=vm, order=order, reason=reason, cause=cause))
         self.act(SendOrder(decided_at=self.now, node=node.name, order=order))
+
+    def _leadership(self) -> Leadership:
+        """Who orders, at the position that the order will have: a store that has lost it is behind its executor."""
+        leader = self.state.leader
+        return Leadership(leader.term, leader.instance, self.state.position + len(self.transitions) + 1)
 
     def decision(self) -> Decision:
         """Return what was decided."""

@@ -29,8 +29,14 @@ from aggregator.core.events import Event, NodeState
 from aggregator.core.identity import ABOUT_IDENTITY
 from aggregator.core.policy import decode_config
 from aggregator.core.reconcile import ABOUT_STORE
-from aggregator.core.state import INCIDENTS_MAX, IncidentRecord, State, Suspicion
-from fleet.model import Leadership
+from aggregator.core.state import (
+    INCIDENTS_MAX,
+    TENURES_PAST_MAX,
+    IncidentRecord,
+    PastTenure,
+    State,
+    Suspicion,
+)
 
 VOLATILE_KINDS = (ev.BeatHeard, ev.MigrationProgressed)
 _UNSEEN_AFTER_START = (NodeState.UP, NodeState.SUSPECT, NodeState.AGENT_LOST)
@@ -54,6 +60,9 @@ def fold(state: State, event: Event) -> None:
 
 
 def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
+    state.tenures[state.leader.instance] = PastTenure(state.leader.term, state.position - 1)
+    for instance in list(state.tenures)[:-TENURES_PAST_MAX]:
+        del state.tenures[instance]
     state.leader = event.leader
     state.secret = event.secret or state.secret
     state.own_machine_id = event.machine_id
@@ -169,11 +178,6 @@ def _invariant_broken(state: State, event: ev.InvariantBroken) -> None:
 
 def _reconcile_ended(state: State, _event: ev.ReconcileEnded) -> None:
     state.behind = ""
-    if state.met is not None:
-        term = max(state.leader.term, state.met.term + 1)
-        position = max(state.leader.position, state.met.position)
-        state.leader = Leadership(term, state.leader.instance, position)
-        state.met = None
 
 
 def _number(identifier: str) -> int:

@@ -20,6 +20,7 @@ from aggregator.core.state import (
     Impostor,
     Inert,
     NodeRecord,
+    PastTenure,
     RungReadiness,
     State,
     Suspicion,
@@ -36,6 +37,8 @@ _STATE_TAINTS: dict[NodeState, tuple[tuple[str, TaintEffect], ...]] = {
     ),
 }
 _GIVEN_UP = (NodeState.LOST, NodeState.FENCING, NodeState.FENCED)
+UNTOLD_EVENTS = 1000  # lost ones that no agent was told of before the store went back
+NUMBERED = ("ord", "mig", "q", "inc", "probe")
 _SILENT = (NodeState.SUSPECT, NodeState.AGENT_LOST, NodeState.LOST)
 
 
@@ -120,10 +123,19 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
 
 
 def _fall_behind(state: State, node: str, highest: Leadership) -> None:
-    told, known = (highest.term, highest.position), (state.leader.term, state.leader.position)
-    state.behind = f"{node} has obeyed term {told[0]} at {told[1]}, this store began term {known[0]} at {known[1]}"
-    if state.met is None or told > (state.met.term, state.met.position):
-        state.met = highest
+    """From now on only reconcile, in a term above the one that was met: no agent heeds a lower one.
+
+    Numbers and epochs that were given out and lost are skipped; there were no more of them than of events.
+    """
+    leader, past = state.leader, state.tenures.get(highest.instance)
+    held = past.ended if past is not None else leader.position
+    state.behind = f"{node} has obeyed term {highest.term} up to {highest.position}, this store knows it up to {held}"
+    lost = max(0, highest.position - held) + UNTOLD_EVENTS
+    state.counters = {kind: state.counters.get(kind, 0) + lost for kind in NUMBERED}
+    for vm in state.vms.values():
+        vm.epoch_top += lost
+    state.tenures[highest.instance] = PastTenure(highest.term, highest.position)
+    state.leader = Leadership(max(leader.term, highest.term + 1), leader.instance, leader.position)
 
 
 def _identity_refused(state: State, event: ev.IdentityRefused) -> None:

@@ -18,7 +18,8 @@ POWER = ("off", "on")
 def carries_all(state: State, event: ev.OrderIssued, decided: Decided) -> str:
     """S3: this leader, the session that stands, an epoch that exists."""
     order, node = event.order, state.nodes.get(event.node)
-    if order.leader != state.leader:
+    told, leader = order.leader, state.leader
+    if (told.term, told.instance) != (leader.term, leader.instance) or told.position <= leader.position:
         return f"{order.order_id} to {event.node} names a leadership that is not this one"
     if node is None or not node.connected or node.session != order.session:
         return f"{order.order_id} to {event.node} names session {order.session.number}, which does not stand"

@@ -22,7 +22,11 @@ def is_behind(state: State, highest: Leadership | None) -> bool:
     """Return whether an agent obeyed somebody, or something, that this store does not hold."""
     if highest is None or highest.instance == state.leader.instance:
         return False
-    return highest.term >= state.leader.term or highest.position > state.leader.position
+    past = state.tenures.get(highest.instance)
+    if past is not None:
+        return highest.position > past.ended
+    first = min((tenure.term for tenure in state.tenures.values()), default=0)
+    return highest.term >= first or highest.position > state.leader.position
 
 
 def unaccounted(state: State) -> list[str]:
@@ -35,7 +39,8 @@ def _is_accounted(state: State, node: NodeRecord) -> bool:
         return True
     since = state.started_at
     proven = node.inert is not None and node.inert.at >= since
-    return (node.seen and node.complete) or proven or node.off_confirmed_at >= since
+    spoken = node.seen and node.complete and not node.in_hand  # an order that the store has lost may yet start a VM
+    return spoken or proven or node.off_confirmed_at >= since
 
 
 def decide_reconcile(draft: Draft) -> None:

@@ -25,6 +25,7 @@ HISTORY_MAX = 2000
 INCIDENT_STEPS_MAX = 400
 INCIDENTS_MAX = 500
 EPOCHS_PAST_MAX = 10_000
+TENURES_PAST_MAX = 1000
 
 
 class IncidentStep(Struct, frozen=True):
@@ -67,6 +68,13 @@ class Disarming(Struct, frozen=True):
     selector: str = ""
 
 
+class PastTenure(Struct, frozen=True):
+    """A leadership that is over. ended: position of its last event that this store holds."""
+
+    term: int
+    ended: int
+
+
 class HistoryLine(Struct, frozen=True):
     """One line of history; the same stream feeds events, explain, logs and stories."""
 
@@ -85,6 +93,7 @@ class State(Struct, dict=True):
 
     leader: Leadership = Leadership(0, "", 0)
     secret: str = ""
+    tenures: dict[str, PastTenure] = field(default_factory=dict)  # by instance, oldest first
     position: int = 0  # of the last event folded
     now: float = 0.0  # highest `at` seen
     config: ClusterConfig = ClusterConfig()
@@ -111,7 +120,6 @@ class State(Struct, dict=True):
     brake_closed: bool = False
     brake_incident: str = ""
     behind: str = ""  # why this aggregator only reconciles: an agent obeyed what this store does not hold
-    met: Leadership | None = None  # the highest such leadership
     store_incident: str = ""
     breach: str = ""  # the invariant last broken by a decision, which was not carried out, and how
     breaches: int = 0

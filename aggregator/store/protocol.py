@@ -56,6 +56,9 @@ class Store(Protocol):
     async def issue_term(self) -> int:
         """Return a term higher than any issued before; it is durable before it is returned."""
 
+    def leads(self) -> bool:
+        """Say whether nobody else can lead now: asked just before each deed and answer. Never waits or raises."""
+
     async def append(self, events: Sequence[StoredEvent]) -> None:
         """Write all of the events or none; they are durable when this returns."""
 

@@ -66,6 +66,7 @@ class SqliteStore:
         self._writing = ThreadPoolExecutor(1, "store-write")
         self._reading = ThreadPoolExecutor(1, "store-read")
         self._position = 0
+        self._inode = 0
 
     # --- the Protocol
 
@@ -74,6 +75,9 @@ class SqliteStore:
 
     async def issue_term(self) -> int:
         return await self._call(self._writing, self._issue_term)
+
+    def leads(self) -> bool:
+        return self._lock_is_ours()
 
     async def append(self, events: Sequence[StoredEvent]) -> None:
         if events:
@@ -128,6 +132,7 @@ class SqliteStore:
         writer = self._writer = sqlite3.connect(
             self._path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS_MAX / 1000
         )
+        self._inode = self._path.stat().st_ino
         version = int(writer.execute("PRAGMA user_version").fetchone()[0])
         if version > LAYOUT_VERSION:
             raise self._newer(version, LAYOUT_VERSION)
@@ -151,6 +156,19 @@ class SqliteStore:
                 f"{self._dir}: another aggregator is using this directory; stop it, or give this one its own state_dir"
             ) from None
         self._lock = lock
+
+    def _lock_is_ours(self) -> bool:
+        """A lock on a file that was removed or replaced keeps nobody out."""
+        return self._lock >= 0 and os.fstat(self._lock).st_nlink > 0
+
+    def _check_ours(self) -> None:
+        """A journal that another one took the place of, a restored backup, is not written on."""
+        if not self._lock_is_ours():
+            raise StoreError(
+                f"{self._dir / LOCK_NAME}: removed under a running aggregator, so another may lead now; start it again"
+            )
+        if not self._path.exists() or self._path.stat().st_ino != self._inode:
+            raise StoreError(f"{self._path}: replaced under a running aggregator; start it again")
 
     def _newer(self, found: int, known: int) -> StoreError:
         return StoreError(
@@ -202,6 +220,7 @@ class SqliteStore:
         if events[0].position != self._position + 1:
             raise StoreError(f"{self._path}: event {events[0].position} does not follow {self._position}; restart")
         writer = self._need_writer()
+        self._check_ours()
         writer.execute("BEGIN IMMEDIATE")
         try:
             writer.executemany(

@@ -18,6 +18,7 @@ from agent.keeper_types import (
     Undefine,
     VmReleased,
 )
+from agent.memory import recall
 from fleet.messages import (
     Delta,
     DestroyVm,
@@ -30,6 +31,7 @@ from fleet.messages import (
 )
 from fleet.model import Definition, EndReason, Leadership, LedgerState, OrderOutcome, QemuState, SessionKey
 from tests.unit.keeper_harness import (
+    LEADER,
     UUID,
     Node,
     a_vm,
@@ -343,3 +345,23 @@ def test_run_began_is_on_disk_before_the_create_is_called() -> None:
     effects = node.returned(only_call(node.order(StartVm("<domain/>", 1))))
     kinds = [type(getattr(e, "record", e)) for e in effects]
     assert kinds.index(RunBegan) < kinds.index(Call)
+
+
+def test_another_order_of_a_known_id_is_refused_and_not_answered_for_the_first() -> None:
+    """A store that was rolled back gives its ids out anew."""
+    node = Node()
+    node.connect()
+    node.start()
+    other = node.order(ShutdownVm(1, 20.0), order_id="o1")
+    assert calls(other) == []
+    assert [(r.outcome, r.code) for r in reports(other)] == [(OrderOutcome.REFUSED, "REUSED_ID")]
+
+
+def test_who_obeys_an_order_has_met_its_leader_as_far_as_that_was() -> None:
+    """Else a store that has lost the order would not know itself to be behind."""
+    node = Node()
+    node.connect()
+    node.start()
+    further = Leadership(LEADER.term, LEADER.instance, 77)
+    node.order(ShutdownVm(1, 20.0), leader=further)
+    assert recall(node.records).highest == further

@@ -7,6 +7,8 @@ from msgspec import structs
 from aggregator.core import events as ev
 from aggregator.core.actions import SendOrder
 from aggregator.core.events import NodeState, VmPhase
+from aggregator.core.reconcile import unaccounted
+from fleet.messages import OrderInHand
 from fleet.model import Leadership, QemuState, VmReport
 from tests.unit.core.fleet import Fleet
 from tests.unit.core.test_node_failure import fleet_with_vms
@@ -98,6 +100,47 @@ def test_it_stays_reconcile_only_over_another_restart() -> None:
     fleet.run(30)
     assert fleet.state.behind
     assert deeds(fleet) == []
+
+
+def test_numbers_and_epochs_that_were_lost_are_not_given_out_again() -> None:
+    """Agents remember orders by their ids, and obey no epoch below the one they know."""
+    fleet = rolled_back()
+    for name in ("n1", "n2", "n3"):
+        fleet.connect(name)
+    fleet.apply("new")
+    fleet.run(5)
+    orders = [a.order for a in fleet.actions if isinstance(a, SendOrder)]
+    assert orders
+    assert min(int(order.order_id.removeprefix("ord-")) for order in orders) > 500
+
+
+def test_an_order_in_hand_that_the_store_has_lost_is_waited_for() -> None:
+    """It may yet start v1 on n2, which reports no QEMU of it now (made-up story 29, when orders hung at the moment)."""
+    fleet = rolled_back()
+    for name in ("n1", "n2", "n3"):
+        fleet.connect(name)
+    node = fleet.node("n2")
+    node.in_hand = (OrderInHand("ord-9", "uuid-v1", 5, "start"),)
+    assert unaccounted(fleet.state) == ["n2"]
+    node.in_hand = ()
+    assert unaccounted(fleet.state) == []
+
+
+def test_a_lost_tenure_is_known_by_its_instance_however_long_ago_it_was() -> None:
+    """n1 was away for two whole lives, whose journal is longer by now than what n1 has obeyed."""
+    fleet = fleet_with_vms()
+    lost = Leadership(1, "lost", 2)
+    for number in (2, 3):
+        fleet.state = fleet.replayed()
+        leader = Leadership(number, f"i{number}", fleet.state.position)
+        fleet.settle(ev.AggregatorStarted(at=fleet.now, leader=leader))
+    fleet.highest = {"n1": Leadership(2, "i2", fleet.state.position - 1)}
+    fleet.connect("n1")
+    assert fleet.state.behind == ""
+    fleet.highest = {"n1": lost}
+    fleet.connect("n1")
+    assert fleet.state.behind
+    assert fleet.state.leader.term == 3
 
 
 def test_the_leadership_of_the_last_life_is_not_higher() -> None:

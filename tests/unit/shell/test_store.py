@@ -14,7 +14,7 @@ import pytest
 
 from aggregator.fleet_access import HistoryQuery
 from aggregator.store.protocol import StoredEvent, StoreError
-from aggregator.store.sqlite import FILE_NAME, SqliteStore
+from aggregator.store.sqlite import FILE_NAME, LOCK_NAME, SqliteStore
 
 WRITER = """
 import asyncio, sys
@@ -134,6 +134,28 @@ async def test_one_aggregator_at_a_time(tmp_path: Path) -> None:
         await SqliteStore(tmp_path, 1).open()
     await first.close()
     await SqliteStore(tmp_path, 1).open()
+
+
+async def test_a_lock_that_was_removed_leads_nobody_and_writes_nothing(tmp_path: Path) -> None:
+    """A second aggregator would lock a new file of that name, and both would lead."""
+    store = await a_store(tmp_path, 1)
+    assert store.leads()
+    (tmp_path / LOCK_NAME).unlink()
+    assert not store.leads()
+    with pytest.raises(StoreError, match="another may lead now"):
+        await store.append([an_event(2)])
+    await store.close()
+    assert not store.leads()
+
+
+async def test_a_backup_that_takes_the_place_of_the_journal_is_not_written_on(tmp_path: Path) -> None:
+    store = await a_store(tmp_path, 1)
+    backup = tmp_path / "backup"
+    backup.write_bytes((tmp_path / FILE_NAME).read_bytes())
+    backup.replace(tmp_path / FILE_NAME)
+    with pytest.raises(StoreError, match="replaced under a running aggregator"):
+        await store.append([an_event(2)])
+    await store.close()
 
 
 async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
