@@ -37,6 +37,7 @@ class Process:
     def begin_life(self) -> None:
         self.life += 1
         self.alive = True
+        self._paused_by.pop("itself", None)  # who stopped the one before it did not stop this one
         self._waiting.clear()
         self._steps_left = self._pause_in = None
 

@@ -129,6 +129,8 @@ class Player:
         )
 
     def _happen(self, happening: Happening) -> None:
+        if happening.when and self._over:
+            return
         if happening.when:
             self._armed.append(happening)
         else:

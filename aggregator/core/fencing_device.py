@@ -93,6 +93,14 @@ def identity_problem(device: FencingDevice, facts: NodeFacts | None) -> str:
     return ""
 
 
+def is_anothers(device: FencingDevice, facts: NodeFacts) -> bool:
+    """Return whether a node with these facts finds this very device in itself, though it is written for another."""
+    if facts.bmc is None or device.identity == VOUCHED_BY_OPERATOR:
+        return False
+    address = next((device.params[p] for p in _ADDRESS_PARAMS if p in device.params), "")
+    return bool(address) and facts.bmc.address == address
+
+
 def listener_problem(device: FencingDevice, facts: NodeFacts | None) -> str:
     """Return why a crash kernel that is heard would not be shown to be the node's; empty if it would."""
     if device.identity == VOUCHED_BY_OPERATOR:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aggregator.core import events as ev
-from aggregator.core import fold_leftovers, fold_storage, fold_vms
+from aggregator.core import fold_controllers, fold_leftovers, fold_storage, fold_vms
 from aggregator.core.events import Event, NodeState
 from aggregator.core.fencing_device import device_of, devices_of
 from aggregator.core.flapping import DAY_S
@@ -116,6 +116,7 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.seen = True
     node.fact = state.position
     node.labels = {**node.labels, **event.facts.labels, "virtward/hostname": event.node}
+    fold_controllers.take_controller(state, node)
     fold_storage.take_reaches(state, node, event.at)
     if event.highest is not None and is_behind(state, event.highest):
         _fall_behind(state, event.node, event.highest)
@@ -181,6 +182,7 @@ def _vms_reported(state: State, event: ev.VmsReported) -> None:
         node.facts = event.facts
         node.host_uuid = node.host_uuid or event.facts.host_uuid
         node.labels = {**node.labels, **event.facts.labels}
+        fold_controllers.take_controller(state, node)
         fold_storage.take_reaches(state, node, event.at)
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=event.full and event.complete, at=event.at)
 

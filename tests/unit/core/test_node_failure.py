@@ -314,6 +314,28 @@ def test_a_swapped_device_is_not_believed_when_another_node_falls_silent_after_o
     assert fleet.vm("v1").epoch == 1
 
 
+def test_a_controller_that_another_node_finds_in_itself_proves_nothing_and_is_not_switched() -> None:
+    """The devices of n1 and n2 are swapped as n1 is cut off: n1 cannot tell, n2 can, and is not shot for it."""
+    fleet = fleet_with_vms()
+    assert fleet.vm("v1").owner == "n1"
+    fleet.silent.add("n1")
+    node, own = fleet.node("n2"), fleet.node("n1").facts
+    assert node.session is not None
+    assert node.facts is not None
+    assert own is not None
+    swapped = structs.replace(node.facts, bmc=own.bmc)
+    fleet.settle(
+        ev.VmsReported(at=fleet.now, node="n2", session=node.session, generation=2, vms=(), facts=swapped),
+    )
+    fleet.run(1)
+    fleet.silent.add("n2")
+    fleet.power["n1"] = PowerAnswer.OFF  # which is n2's power, lost a moment later
+    fleet.run(60)
+    assert fleet.asked("off") == []
+    assert fleet.vm("v1").owner == "n1"
+    assert "n2 finds this controller in itself" in fleet.node("n1").readiness[0].problem
+
+
 def test_an_incident_keeps_what_is_new_and_not_what_repeats() -> None:
     """Ten minutes of the same answers are one line each: what was decided is never pushed out."""
     fleet = fleet_with_vms()
