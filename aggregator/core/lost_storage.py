@@ -39,6 +39,7 @@ def losers(draft: Draft, storage: str) -> list[str]:
     loss = draft.state.storage_losses.get(storage)
     for name, answer in loss.answers.items() if loss is not None else ():
         if not answer.reached and answer.at > draft.now - ANSWER_FRESH_S and name in draft.state.nodes:
+            draft.look_again(answer.at + ANSWER_FRESH_S)
             found.append(name)
     return sorted(dict.fromkeys(found))
 
