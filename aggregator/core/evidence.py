@@ -7,6 +7,8 @@ What the answers prove is proofs.py's. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aggregator.core.actions import SendProbe
 from aggregator.core.draft import Draft
 from aggregator.core.events import DeviceDistrusted, EvidenceSought, NodeState, PowerAnswer
@@ -168,23 +170,31 @@ def decide_readiness(draft: Draft) -> None:
     state = draft.state
     active = state.derived.active_nodes
     room = READINESS_IN_FLIGHT_MAX - sum([len(n.questions) for n in active])
-    unready = room > 0 and _is_any_unready(draft)
+    if room <= 0:
+        return
+    nodes: Iterable[NodeRecord] = state.nodes.values() if _is_any_unready(draft) else active
+    unready = any(due_at <= draft.now for node in nodes for due_at, _ in _checks(draft, node))
     soon = draft.now + state.config.readiness_every * TOGETHER if unready else draft.now
-    for node in state.nodes.values() if unready else active:
-        if node.state is not NodeState.UP or node.questions or not beats_again(draft, node):
-            continue
-        for place, (rung, device) in enumerate(places(node.spec)):
-            if node.spec.fencing[rung].proof != POWER_OFF:
-                continue  # there is nothing to ask while the node lives
-            ready = node.readiness[place] if place < len(node.readiness) else None
-            checked_at = ready.checked_at if ready is not None else 0.0
-            due_at = checked_at + state.config.readiness_every
+    for node in state.nodes.values() if unready else nodes:
+        for due_at, which in _checks(draft, node):
             if due_at > soon:
                 draft.look_again(due_at)
             elif room > 0:
-                ask_one(draft, node, (rung, device), ("status", "readiness"), STATUS_TIMEOUT_S)
+                ask_one(draft, node, which, ("status", "readiness"), STATUS_TIMEOUT_S)
                 room -= 1
                 break
+
+
+def _checks(draft: Draft, node: NodeRecord) -> list[tuple[float, tuple[int, int]]]:
+    """Return (when its check is due, (rung, device)) of every device that can be asked while the node lives."""
+    if node.state is not NodeState.UP or node.questions or not beats_again(draft, node):
+        return []
+    every_s, ready = draft.state.config.readiness_every, node.readiness
+    return [
+        ((ready[place].checked_at if place < len(ready) else 0.0) + every_s, which)
+        for place, which in enumerate(places(node.spec))
+        if node.spec.fencing[which[0]].proof == POWER_OFF
+    ]
 
 
 def _is_any_unready(draft: Draft) -> bool:
