@@ -91,6 +91,7 @@ class SimulatedAgent(Process):
         self._performing = False
         self._tick: Timer | None = None
         self._told: DomainsListed | None = None  # the last list, if it was whole
+        self._seen_s = float("-inf")  # when anything but a list last showed the keeper something
 
     # --- its life
 
@@ -105,6 +106,7 @@ class SimulatedAgent(Process):
         self.relays.clear()
         self.peers.forget()
         self._tick = self._told = None
+        self._seen_s = float("-inf")
         settings = KeeperSettings(
             node=self.host.name,
             boot_id=self.host.boot_id,
@@ -172,6 +174,8 @@ class SimulatedAgent(Process):
         if self.keeper is None:
             return
         self.quiet.leave()
+        if isinstance(fact, (DomainChanged, PidGone, CallReturned)):
+            self._told, self._seen_s = None, self.now()
         self._effects.extend(self.keeper.step(self.now(), fact))
         if not self._performing:
             self._perform()
@@ -246,7 +250,8 @@ class SimulatedAgent(Process):
         self.later(LOOK_TIMEOUT_S - 0.1 if hypervisor.paused else random.uniform(0.002, 0.02), read)
 
     def _tell(self, listed: DomainsListed) -> None:
-        self._told = listed if listed.complete else None
+        current = listed.complete and listed.asked_s > self._seen_s  # else the keeper took parts of it for old
+        self._told = listed if current else None
         self.give(listed)
 
     # --- effects out
