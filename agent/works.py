@@ -37,7 +37,7 @@ from fleet.messages import (
     UndefineVm,
     UnpauseVm,
 )
-from fleet.model import OrderOutcome
+from fleet.model import EndReason, OrderOutcome
 
 ARRIVAL_WAIT_S_MAX = 30.0
 STOPS = (ShutdownVm, DestroyVm, DiscardIncoming)
@@ -229,6 +229,16 @@ class Works:
             else:
                 self.bench.failed(work, "INTERRUPTED", "the agent was restarted during the order")
         self._sweep_ended()
+        if not same_boot:
+            self._release_old_permits()
+
+    def _release_old_permits(self) -> None:
+        """Give back the permits for copies of an earlier boot: what came by them ended with it."""
+        desk = self.desk
+        for promise in list(desk.memory.promises.values()):
+            waits = promise.standing is Standing.PERMITTED and promise.receive is not None
+            if waits and not desk.orders_of(promise.uuid):
+                desk.release(promise, EndReason.CRASHED, ran=False)
 
     def stops(self, uuid: str) -> bool:
         """Say whether something in hand ends this VM, or moves it away, and will persist its release."""

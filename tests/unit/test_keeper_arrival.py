@@ -12,6 +12,7 @@ from agent.keeper_types import (
     Persist,
     Resume,
     RunBegan,
+    VmReleased,
 )
 from fleet.messages import (
     DestroyVm,
@@ -72,6 +73,24 @@ def test_a_notice_outlives_the_agent() -> None:
     target.restart()
     target.connect(a_vm(QemuState.PAUSED))
     assert Resume() in deeds(target.effects[-40:])
+
+
+def test_a_permit_of_an_earlier_boot_is_released() -> None:
+    """Whatever came by it ended with that boot; else the VM would stay bound to this node for ever."""
+    target = a_target()
+    target.boot_id = "boot-2"
+    before = len(target.effects)
+    target.restart()
+    target.connect()
+    assert any(isinstance(r, VmReleased) and not r.ran for r in persisted(target.effects[before:]))
+
+
+def test_a_permit_outlives_the_agent_within_its_boot() -> None:
+    target = a_target()
+    before = len(target.effects)
+    target.restart()
+    target.connect()
+    assert not any(isinstance(r, VmReleased) for r in persisted(target.effects[before:]))
 
 
 def test_an_agent_killed_between_record_and_resume_resumes_after_its_restart() -> None:
