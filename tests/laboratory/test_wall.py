@@ -13,7 +13,7 @@ from lab.errors import LaboratoryError
 from lab.laboratory import Laboratory
 from tests.agent_bench import BenchAggregator
 from tests.laboratory.agent_steps import a_guest, may_run, migrate, stop_agent
-from tests.laboratory.lab_steps import counts_on, define, peer_uri
+from tests.laboratory.lab_steps import counts_on, define, peer_uri, wait_for
 from tests.laboratory.lab_steps import start as start_by_hand
 
 pytestmark = [pytest.mark.laboratory, pytest.mark.timeout(300)]
@@ -31,6 +31,11 @@ async def by_hand(laboratory: Laboratory, host: str, *words: str) -> str:
     return ""
 
 
+def is_shut_off(laboratory: Laboratory, host: str, vm: str) -> bool:
+    """Say whether libvirt has noticed, too, that the QEMU is gone."""
+    return laboratory.virsh(host, "domstate", vm).strip() == "shut off"
+
+
 async def test_a_managed_vm_is_started_by_order_and_never_by_hand(
     laboratory: Laboratory, bench: BenchAggregator
 ) -> None:
@@ -38,6 +43,7 @@ async def test_a_managed_vm_is_started_by_order_and_never_by_hand(
     assert (await bench.done("h1", vm, StartVm(xml, 1))).outcome is OrderOutcome.DONE
     assert f'uuid="{vm[0]}"' in bench.nodes["h1"].definitions[vm[0]].xml  # the mark goes where the definition goes
     await bench.done("h1", vm, DestroyVm(1))
+    await asyncio.to_thread(wait_for, lambda: is_shut_off(laboratory, "h1", "ours"), "libvirt to see it shut off")
     assert REFUSED.format(name="ours") in await by_hand(laboratory, "h1", "start", "ours")
     assert may_run(laboratory, "ours") == []
     assert (await bench.done("h1", vm, StartVm(xml, 2))).outcome is OrderOutcome.DONE

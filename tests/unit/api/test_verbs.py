@@ -322,6 +322,7 @@ async def test_a_node_that_failed_too_often_is_opened_by_a_person(
 ) -> None:
     for at in (1, 2, 3):
         world.state.nodes["n1"].failures.append(world.state.now - at)
+    world.state.derived.note_all()  # no fold has told it
     world.run(2)
     taints = (await api("GET", "/api/v1/nodes/n1")).body["status"]["taints"]
     assert [taint["key"] for taint in taints] == ["virtward/degraded"]

@@ -145,7 +145,7 @@ async def test_beats_that_were_kept_back_are_answered_and_prove_nothing(
 
 
 async def test_a_first_state_that_came_too_late_opens_nothing(opened: Opener) -> None:
-    running = await opened(unseenAtLeast="5s", lease="1s")
+    running = await opened(unseenAtLeast="5s", lease="3s")
     await enrol(running.fleet, "h1", "h2")
     for node in ("h1", "h2"):
         await running.agent(node).stand()
