@@ -52,7 +52,16 @@ async def begin(store: Store, clock: FleetClock, settings: Settings) -> Beginnin
     leader = Leadership(term, uuid.uuid4().hex, state.position)
     secret = "" if state.secret else secrets.token_hex(32)
     here = settings.machine_id
-    first: list[Event] = [AggregatorStarted(at=clock.now(), leader=leader, machine_id=here, secret=secret)]
+    first: list[Event] = [
+        AggregatorStarted(
+            at=clock.now(),
+            leader=leader,
+            machine_id=here,
+            secret=secret,
+            store_mark=recovered.mark,
+            lost_events=recovered.lost_events,
+        )
+    ]
     if config != state.config:
         first.append(ConfigChanged(at=clock.now(), config=write_config(config), who="aggregator.toml"))
     _log.info("life begins", term=term, position=state.position, replayed=len(recovered.events))

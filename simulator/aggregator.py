@@ -119,7 +119,9 @@ class SimulatedAggregator(Process):
         leader = Leadership(term, instance, self.state.position)
         if not self.alone:
             self.world.tell(f"{self.name} leads in term {term}")
-        self.fact(ev.AggregatorStarted(at=self.now(), leader=leader, machine_id=self.state.own_machine_id))
+        own = self.state.own_machine_id
+        started = ev.AggregatorStarted(at=self.now(), leader=leader, machine_id=own, store_mark=opened.mark)
+        self.fact(started)
         self.later(SILENT_CHECK_S, self._drop_silent)
 
     def kill(self) -> None:

@@ -14,6 +14,7 @@ from fleet.model import Definition, Leadership
 from simulator.hypervisor import disk_of
 from simulator.outlets import ladder_of
 from simulator.plan import NodePlan, VmPlan, WorldPlan, uuid_of
+from simulator.store import mark_of
 
 FLEET_EPOCH_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z is 0 s of every story
 SEED_OF_SECRETS = "what a story has to hide"
@@ -42,6 +43,7 @@ def definition_of(uuid: str, plan: VmPlan) -> Definition:
 def state_of(plan: WorldPlan, at: float) -> State:
     """Return the aggregator's state of a fleet where all is well. at: fleet time."""
     state = State(leader=LEADER, secret=SEED_OF_SECRETS, now=at, config=plan.config)
+    state.store_mark = mark_of(restores=0)
     state.grace_over = True
     state.started_at = at - 3600
     for node in plan.nodes:

@@ -32,12 +32,21 @@ class Change(Struct, frozen=True):
 
 
 class Opened(Struct, frozen=True):
-    """What a new holder reads. number: of this tenure, rising through every restored backup (nobody reads it back)."""
+    """What a new holder reads. number: of this tenure, rising through every restored backup (nobody reads it back).
+
+    mark: of the copy of the store (store/protocol.py): SQLite's witness, the cluster id of an etcd that was restored.
+    """
 
     term: int
     number: int
     snapshot: bytes
     events: tuple[bytes, ...]
+    mark: str
+
+
+def mark_of(restores: int) -> str:
+    """Return the mark of a store that was restored so many times."""
+    return f"store-{restores}"
 
 
 class SimulatedStore:
@@ -70,7 +79,7 @@ class SimulatedStore:
         self._term += 1
         self._hand_to(instance)
         events = tuple(data for change in self._changes for data in change.events)
-        return Opened(self._term, self.tenures, self._snapshot, events)
+        return Opened(self._term, self.tenures, self._snapshot, events, mark_of(self.restores))
 
     def renew(self, instance: str) -> None:
         """Lengthen the lease; ConflictError if it is not this instance's any more."""

@@ -19,6 +19,7 @@ from aggregator.core import (
     fold_moves,
     fold_nodes,
     fold_storage,
+    fold_store,
     fold_vms,
     fold_wishes,
     history,
@@ -64,6 +65,7 @@ def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
     for instance in list(state.tenures)[:-TENURES_PAST_MAX]:
         del state.tenures[instance]
     state.leader = event.leader
+    fold_store.take_mark(state, event)
     state.secret = event.secret or state.secret
     state.own_machine_id = event.machine_id
     state.reference_asked_at = state.reference_heard_at = 0.0

@@ -9,23 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aggregator.core import events as ev
-from aggregator.core import fold_controllers, fold_leftovers, fold_storage, fold_vms
+from aggregator.core import fold_controllers, fold_leftovers, fold_storage, fold_store, fold_vms
 from aggregator.core.events import Event, NodeState
 from aggregator.core.fencing_device import device_of, devices_of
 from aggregator.core.flapping import DAY_S
 from aggregator.core.objects import Taint, TaintEffect
-from aggregator.core.reconcile import is_behind
 from aggregator.core.state import (
     FenceAttempt,
     Impostor,
     Inert,
     NodeRecord,
-    PastTenure,
     RungReadiness,
     State,
     Suspicion,
 )
-from fleet.model import Leadership
 
 _STATE_TAINTS: dict[NodeState, tuple[tuple[str, TaintEffect], ...]] = {
     NodeState.UNSEEN: (("virtward/not-ready", TaintEffect.NO_SCHEDULE),),
@@ -37,8 +34,6 @@ _STATE_TAINTS: dict[NodeState, tuple[tuple[str, TaintEffect], ...]] = {
     ),
 }
 _GIVEN_UP = (NodeState.LOST, NodeState.FENCING, NodeState.FENCED)
-UNTOLD_EVENTS = 1000  # lost ones that no agent was told of before the store went back
-NUMBERED = ("ord", "mig", "q", "inc", "probe")
 _SILENT = (NodeState.SUSPECT, NodeState.AGENT_LOST, NodeState.LOST)
 
 
@@ -118,25 +113,8 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.labels = {**node.labels, **event.facts.labels, "virtward/hostname": event.node}
     fold_controllers.take_controller(state, node)
     fold_storage.take_reaches(state, node, event.at)
-    if event.highest is not None and is_behind(state, event.highest):
-        _fall_behind(state, event.node, event.highest)
+    fold_store.take_highest(state, event.node, event.highest)
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=True, at=event.at)
-
-
-def _fall_behind(state: State, node: str, highest: Leadership) -> None:
-    """From now on only reconcile, in a term above the one that was met: no agent heeds a lower one.
-
-    Numbers and epochs that were given out and lost are skipped; there were no more of them than of events.
-    """
-    leader, past = state.leader, state.tenures.get(highest.instance)
-    held = past.ended if past is not None else leader.position
-    state.behind = f"{node} has obeyed term {highest.term} up to {highest.position}, this store knows it up to {held}"
-    lost = max(0, highest.position - held) + UNTOLD_EVENTS
-    state.counters = {kind: state.counters.get(kind, 0) + lost for kind in NUMBERED}
-    for vm in state.vms.values():
-        vm.epoch_top += lost
-    state.tenures[highest.instance] = PastTenure(highest.term, highest.position)
-    state.leader = Leadership(max(leader.term, highest.term + 1), leader.instance, leader.position)
 
 
 def _identity_refused(state: State, event: ev.IdentityRefused) -> None:

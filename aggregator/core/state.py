@@ -119,6 +119,7 @@ class State(Struct, dict=True):
     doubt: str = ""
     brake_closed: bool = False
     brake_incident: str = ""
+    store_mark: str = ""  # of the copy of the store that this was journalled in
     behind: str = ""  # why this aggregator only reconciles: an agent obeyed what this store does not hold
     store_incident: str = ""
     breach: str = ""  # the invariant last broken by a decision, which was not carried out, and how

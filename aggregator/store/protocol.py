@@ -36,14 +36,18 @@ class StoredEvent(Struct, frozen=True, array_like=True):
 class Recovered(Struct, frozen=True):
     """What an earlier life left: the newest sound snapshot and all events after it.
 
-    position and at are the last journalled ones (0 in an empty store). note: one sentence where
-    something was not as it should be, yet nothing was lost.
+    position and at are the last journalled ones (0 in an empty store). mark names this copy of the store: it does
+    not go along with a backup, so a journal that was written under another mark has been restored, and whatever
+    was done after it is not in it. lost_events: at least so many were journalled here after position. note: one
+    sentence where something was not as it should be, yet nothing was lost.
     """
 
     snapshot: bytes | None
     events: tuple[StoredEvent, ...]
     position: int
     at: float
+    mark: str = ""
+    lost_events: int = 0
     note: str = ""
 
 

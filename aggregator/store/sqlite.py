@@ -2,7 +2,7 @@
 
 Knows SQL and files; must not know what an event means. Layout: meta (layout and form versions, term),
 journal (position, at, kind, node, vm, data, shown), snapshot (position, checksum, data). A reader of its own
-serves history, so a long query never holds up a decision.
+serves history, so a long query never holds up a decision. A witness beside the file tells a restored one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec import structs
+
 from aggregator.fleet_access import HISTORY_LINES_MAX, HistoryQuery
 from aggregator.store.protocol import Recovered, StoredEvent, StoreError
+from aggregator.store.witness import Witness
 
 FILE_NAME = "journal.sqlite"
 LOCK_NAME = "lock"
@@ -67,6 +70,7 @@ class SqliteStore:
         self._reading = ThreadPoolExecutor(1, "store-read")
         self._position = 0
         self._inode = 0
+        self._witness = Witness(state_dir)
 
     # --- the Protocol
 
@@ -143,8 +147,10 @@ class SqliteStore:
         writer.execute("PRAGMA synchronous=FULL")
         writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={LAYOUT_VERSION}; COMMIT;")
         self._check_form(writer)
+        recovered = self._read_back(writer)
+        sight = self._witness.look(os.fstat(self._lock), self._position)
         self._sync_directory()
-        return self._read_back(writer)
+        return structs.replace(recovered, mark=sight.mark, lost_events=sight.lost_events)
 
     def _take_lock(self) -> None:
         lock = os.open(self._dir / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -209,7 +215,7 @@ class SqliteStore:
                 raise self._damaged(f"position {number} is missing")
         last = writer.execute("SELECT max(position), max(at) FROM journal").fetchone()
         self._position = max(base, int(last[0] or 0))
-        return Recovered(snapshot, events, self._position, float(last[1] or 0.0), note)
+        return Recovered(snapshot, events, self._position, float(last[1] or 0.0), note=note)
 
     def _issue_term(self) -> int:
         writer = self._need_writer()
@@ -223,6 +229,7 @@ class SqliteStore:
         self._check_ours()
         writer.execute("BEGIN IMMEDIATE")
         try:
+            self._check_end(writer)
             writer.executemany(
                 "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(e.position, e.at, e.kind, e.node, e.vm, e.data, e.shown) for e in events],
@@ -233,6 +240,16 @@ class SqliteStore:
             raise
         writer.execute("COMMIT")
         self._position = events[-1].position
+        self._witness.note(self._position)
+
+    def _check_end(self, writer: sqlite3.Connection) -> None:
+        """A backup that was written into the very file shows in where it ends."""
+        last = int(writer.execute("SELECT max(position) FROM journal").fetchone()[0] or 0)
+        if last not in (self._position, 0):
+            raise StoreError(
+                f"{self._path}: ends at {last}, not at {self._position}: it was changed under a running aggregator; "
+                "start it again"
+            )
 
     def _snapshot(self, position: int, data: bytes, keep_since: float) -> None:
         writer = self._need_writer()
@@ -276,6 +293,7 @@ class SqliteStore:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self._witness.close()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -155,6 +156,73 @@ async def test_a_backup_that_takes_the_place_of_the_journal_is_not_written_on(tm
     backup.replace(tmp_path / FILE_NAME)
     with pytest.raises(StoreError, match="replaced under a running aggregator"):
         await store.append([an_event(2)])
+    await store.close()
+
+
+async def sight(path: Path) -> tuple[str, int]:
+    """Return what the next life is told of the store: its mark, and how many events it has lost."""
+    store = SqliteStore(path, 1)
+    recovered = await store.open()
+    await store.close()
+    return recovered.mark, recovered.lost_events
+
+
+async def test_a_store_that_only_grew_keeps_its_mark(tmp_path: Path) -> None:
+    first = await sight(tmp_path)
+    store = await a_store(tmp_path, 1, 2)
+    await store.close()
+    assert first[0]
+    assert await sight(tmp_path) == first == (first[0], 0)
+
+
+@pytest.mark.parametrize("how", ["in its place", "into the very file", "with all beside it", "without a witness"])
+async def test_a_restored_journal_has_another_mark(tmp_path: Path, how: str) -> None:
+    """Whatever was done after the backup is not in it, and nobody may be started before that is known (S7)."""
+    here, backup = tmp_path / "here", tmp_path / "backup"
+    store = await a_store(here, 1, 2)
+    await store.close()
+    mark, _ = await sight(here)
+    shutil.copytree(here, backup)
+    store = SqliteStore(here, 1)
+    await store.open()
+    await store.append([an_event(3), an_event(4), an_event(5)])
+    await store.close()
+    if how == "in its place":
+        (here / FILE_NAME).rename(tmp_path / "old")
+    if how == "with all beside it":
+        shutil.rmtree(here)
+        shutil.copytree(backup, here)
+    else:
+        shutil.copyfile(backup / FILE_NAME, here / FILE_NAME)
+    if how == "without a witness":
+        (here / "witness").unlink()
+    found, lost_events = await sight(here)
+    assert found != mark
+    assert lost_events == (3 if how in ("in its place", "into the very file") else 0)
+    assert await sight(here) == (found, 0)
+
+
+async def test_a_kill_between_journal_and_witness_is_no_restore(tmp_path: Path) -> None:
+    """The witness says less than the journal then, as after a loss of power."""
+    store = await a_store(tmp_path, 1)
+    await store.close()
+    kept = (tmp_path / "witness").read_bytes()
+    mark, _ = await sight(tmp_path)
+    store = SqliteStore(tmp_path, 1)
+    await store.open()
+    await store.append([an_event(2)])
+    await store.close()
+    (tmp_path / "witness").write_bytes(kept)
+    assert await sight(tmp_path) == (mark, 0)
+
+
+async def test_a_journal_that_was_set_back_in_place_is_not_written_on(tmp_path: Path) -> None:
+    store = await a_store(tmp_path, 1, 2)
+    with sqlite3.connect(tmp_path / FILE_NAME) as other:
+        other.execute("DELETE FROM journal WHERE position = 2")
+    other.close()
+    with pytest.raises(StoreError, match="was changed under a running aggregator"):
+        await store.append([an_event(3)])
     await store.close()
 
 

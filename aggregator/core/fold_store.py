@@ -1,0 +1,44 @@
+"""How events show that this store is older than what was done in its name, and what is skipped then.
+
+Two things tell: an agent that has obeyed more than the journal holds, and the store itself, by a mark that no
+backup brings along (store/protocol.py). Assigns to the state; called by fold only.
+"""
+
+from __future__ import annotations
+
+from aggregator.core import events as ev
+from aggregator.core.reconcile import is_behind
+from aggregator.core.state import PastTenure, State
+from fleet.model import Leadership
+
+UNTOLD_EVENTS = 1000  # lost ones that nobody was told of before the store went back
+NUMBERED = ("ord", "mig", "q", "inc", "probe")
+
+
+def take_mark(state: State, event: ev.AggregatorStarted) -> None:
+    """Fall behind if the journal was written in another copy of the store than the one it is read from."""
+    if event.lost_events or (state.store_mark and state.store_mark != event.store_mark):
+        lost = f"at least {event.lost_events} events" if event.lost_events else "an unknown number of events"
+        _fall_behind(state, event.lost_events, f"the store was restored from a backup, {lost} after it were lost")
+    state.store_mark = event.store_mark
+
+
+def take_highest(state: State, node: str, highest: Leadership | None) -> None:
+    """Fall behind if a node obeyed what this store does not hold: go on in a term above, none heeds a lower one."""
+    if highest is None or not is_behind(state, highest):
+        return
+    leader, past = state.leader, state.tenures.get(highest.instance)
+    held = past.ended if past is not None else leader.position
+    why = f"{node} has obeyed term {highest.term} up to {highest.position}, this store knows it up to {held}"
+    _fall_behind(state, max(0, highest.position - held), why)
+    state.tenures[highest.instance] = PastTenure(highest.term, highest.position)
+    state.leader = Leadership(max(leader.term, highest.term + 1), leader.instance, leader.position)
+
+
+def _fall_behind(state: State, lost_events: int, why: str) -> None:
+    """Only reconcile from now on; skip the numbers and epochs that were given out and lost: no more than events."""
+    skipped = lost_events if state.behind else lost_events + UNTOLD_EVENTS
+    state.behind = why
+    state.counters = {kind: state.counters.get(kind, 0) + skipped for kind in NUMBERED}
+    for vm in state.vms.values():
+        vm.epoch_top += skipped
