@@ -32,6 +32,7 @@ from simulator.network import PLANES
 from simulator.plan import NodePlan, VmPlan, WorldPlan, uuid_of
 from simulator.run import Player, Story
 from simulator.strikes import KINDS
+from simulator.strikes_leaders import draw_leaders
 from simulator.world import World
 
 MEMORY_BYTES = NodePlan(name="").memory_bytes
@@ -89,9 +90,10 @@ def make_story(seed: int, nodes: int | None, vms: int | None) -> tuple[Story, di
     weights[0] = max(weights[0], 0.2)
     for kind in random.choices(KINDS, weights, k=random.randint(*STRIKES)):
         kind(dice)
+    aggregators = draw_leaders(seed, dice)
     story = Story(
         name=f"seed {seed}",
-        plan=WorldPlan(seed=seed, config=config, nodes=node_plans, vms=vm_plans),
+        plan=WorldPlan(seed=seed, config=config, nodes=node_plans, vms=vm_plans, aggregators=aggregators),
         happenings=tuple(dice.happenings),
         until=FAULTS_UNTIL_S,
     )

@@ -283,11 +283,19 @@ def _copy_is_the_vm(state: State, vm: VmRecord, migration: MigrationRecord) -> b
     It handed over if it ended as "Migrated", or if the copy runs: an agent resumes a copy only on
     its source's Released, which may have reached the target and not us before the source was lost.
     """
-    if binding_to(vm, migration.source) is not None or binding_to(vm, migration.target) is None:
+    if binding_to(vm, migration.target) is None:
         return False
+    runs = _copy_runs(state, vm, migration)
+    if binding_to(vm, migration.source) is None:
+        return runs or vm.last_end is EndReason.MIGRATED
+    # What binds it to its source may be a later permit, of a migration back that the store has lost.
+    source = current_report(state, vm, migration.source)
+    return runs and source is not None and source.state is QemuState.GONE and source.epoch > migration.epoch
+
+
+def _copy_runs(state: State, vm: VmRecord, migration: MigrationRecord) -> bool:
     report = current_report(state, vm, migration.target)
-    runs = report is not None and report.state is QemuState.RUNNING and report.epoch >= migration.epoch
-    return runs or vm.last_end is EndReason.MIGRATED
+    return report is not None and report.state is QemuState.RUNNING and report.epoch >= migration.epoch
 
 
 def _running(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
@@ -297,6 +305,8 @@ def _running(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     elif binding_to(vm, migration.source) is None:
         _step(draft, migration, MigrationPhase.DISCARDING, "the source ended without handing over")
     elif migration.migrate_order not in state.orders:
+        if _copy_runs(state, vm, migration):
+            return  # handed over without us, and the source has not said so yet
         why = _last_words(state, migration) or "the source's migration ended without success"
         _step(draft, migration, MigrationPhase.DISCARDING, why)
     elif _is_stuck_finished(draft, migration, vm):
@@ -369,7 +379,7 @@ def _discarding(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
         _step(draft, migration, end, migration.reason)
         return
     target = draft.state.nodes.get(migration.target)
-    if target is None or not can_order(target) or not draft.due(vm.retry_at):
+    if target is None or not can_order(target) or _copy_runs(draft.state, vm, migration) or not draft.due(vm.retry_at):
         return
     pending = [r for r in open_orders(draft.state, vm) if r.node == migration.target]
     if not pending:

@@ -1,8 +1,9 @@
-"""Halves of migrations that nobody knows any more: the store that knew them went back, or they were begun by hand.
+"""Halves of migrations, and permits for them, that nobody knows any more: the store that knew them went back.
 
 Where such a copy is all that is left of a VM, its guest's memory is lost with its source; it binds the VM and
-would keep it down for ever. It is discarded for the recorded reason that no migration of that VM leads there
-and that nothing else is bound; its agent refuses if the copy has run (S8, S13). Pure: decides.
+would keep it down for ever. Beside the VM's own run it would bind it to a node for ever. It is discarded for the
+recorded reason that no migration of that VM leads there and that it is not the VM; its agent refuses if the copy
+has run (S8, S13). Pure: decides.
 """
 
 from __future__ import annotations
@@ -19,16 +20,30 @@ WAIT_S = 10.0  # two agents that know of each other end a hand-over without us
 
 
 def decide_orphans(draft: Draft) -> None:
-    """Have the halves discarded that stand alone."""
+    """Have the halves discarded that stand alone, or beside the run on its owner's node."""
     state = draft.state
     for vm in state.derived.active_vms:
-        if len(vm.bindings) == 1 and not vm.migration and _is_half(state, vm, vm.bindings[0]):
-            _discard(draft, vm, vm.bindings[0])
+        if vm.migration:
+            continue
+        alone = len(vm.bindings) == 1
+        for binding in vm.bindings:
+            if _is_half(state, vm, binding) and (alone or (binding.node != vm.owner and _runs_at_home(state, vm))):
+                _discard(draft, vm, binding)
 
 
 def _is_half(state: State, vm: VmRecord, binding: Binding) -> bool:
+    """Return whether there is an incoming half, or the mere permit for one at an epoch that is nobody's."""
     report = current_report(state, vm, binding.node)
-    return report is not None and report.state in HALVES
+    if report is None:
+        return False
+    return report.state in HALVES or (
+        report.state is QemuState.GONE and not report.released and report.epoch > vm.epoch
+    )
+
+
+def _runs_at_home(state: State, vm: VmRecord) -> bool:
+    report = current_report(state, vm, vm.owner)
+    return report is not None and report.state is QemuState.RUNNING and report.epoch == vm.epoch
 
 
 def _discard(draft: Draft, vm: VmRecord, binding: Binding) -> None:

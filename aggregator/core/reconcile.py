@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from aggregator.core.draft import Draft
 from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, OwnerChanged, ReconcileEnded
-from aggregator.core.lookups import ALIVE, current_report
+from aggregator.core.lookups import ALIVE, current_report, open_orders
 from aggregator.core.state import NodeRecord, State, VmRecord
 from fleet.model import Leadership
 
@@ -46,26 +46,42 @@ def _is_accounted(state: State, node: NodeRecord) -> bool:
 def decide_reconcile(draft: Draft) -> None:
     """Take owners from reports; end when everybody is accounted for; say what is waited for."""
     state = draft.state
-    if state.behind:
+    if not state.behind:
+        for vm in state.derived.active_vms:
+            if _is_adrift(state, vm):
+                _take_owner(draft, vm, "a hand-over that the store has lost left it there alone")
+    else:
         for vm in state.vms.values():
-            _take_owner(draft, vm)
+            _take_owner(draft, vm, "the highest reported epoch wins while the store is behind")
         if not draft.transitions and not unaccounted(state):
             draft.add(ReconcileEnded(at=draft.now, reason="every member has reported or is proven inert"))
     if not draft.transitions:
         _say(draft)
 
 
-def _take_owner(draft: Draft, vm: VmRecord) -> None:
-    """The highest epoch at which a node reports the VM alive is the owner's."""
+def _is_adrift(state: State, vm: VmRecord) -> bool:
+    """Return whether all that is left of a VM is a copy on a node that is not its owner's.
+
+    Two agents end a hand-over without us, also one that this store does not know, and after we have caught up.
+    """
+    return vm.run_open and len(vm.bindings) == 1 and vm.bindings[0].node != vm.owner and not open_orders(state, vm)
+
+
+def _take_owner(draft: Draft, vm: VmRecord, why: str) -> None:
+    """The highest epoch at which a node reports it alive is the owner's; a migration that is known sees to its own."""
     found = [
         (report.epoch, name, report.run)
         for name in vm.reports
         if (report := current_report(draft.state, vm, name)) is not None and report.state in ALIVE
     ]
     epoch, name, run = max(found, default=(0, "", 0))
-    if epoch > vm.epoch and not vm.deleting:
-        why = "the highest reported epoch wins while the store is behind"
+    if epoch > vm.epoch and not vm.deleting and not _is_moving_to(draft.state, vm, name, epoch):
         draft.add(OwnerChanged(at=draft.now, vm=vm.name, node=name, epoch=epoch, run=run, reason=why, cause=vm.fact))
+
+
+def _is_moving_to(state: State, vm: VmRecord, node: str, epoch: int) -> bool:
+    migration = state.migrations.get(vm.migration)
+    return migration is not None and (migration.target, migration.epoch) == (node, epoch)
 
 
 def _say(draft: Draft) -> None:

@@ -207,6 +207,17 @@ def hand_over_trusts_libvirts_reply(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Arrivals, "wanted", wrong)
 
 
+def store_rolled_back_and_trusted(patch: pytest.MonkeyPatch) -> None:
+    """What the journal says is so, whatever copy of it was read and whatever agents have obeyed."""
+    for name in ("take_mark", "take_highest"):
+        patch.setattr(f"aggregator.core.fold_store.{name}", lambda *_arguments: None)
+
+
+def acts_after_its_leadership_is_over(patch: pytest.MonkeyPatch) -> None:
+    """It was the leader when it decided, so it may act."""
+    patch.setattr("simulator.seat.Seat.is_fresh", lambda _seat: True)
+
+
 MISTAKES: tuple[Plant, ...] = (
     start_on_time_out,
     proof_skipped,
@@ -223,4 +234,6 @@ MISTAKES: tuple[Plant, ...] = (
     swapped_device_believed,
     dead_nodes_vm_resumed_on_its_return,
     hand_over_trusts_libvirts_reply,
+    store_rolled_back_and_trusted,
+    acts_after_its_leadership_is_over,
 )

@@ -93,7 +93,7 @@ def test_no_decision_waits_for_a_beat_that_nobody_awaits(seed: int) -> None:
 
 def test_a_quiet_fleet_hardly_takes_a_step() -> None:
     story = make_story(1, 3, 6)[0]
-    plan = structs.replace(story.plan, config=read_config({"readinessEvery": "180s"}))
+    plan = structs.replace(story.plan, config=read_config({"readinessEvery": "180s"}), aggregators=1)
     performance: Performance = Player(Story(name="quiet", plan=plan, until=100.0)).play()
     assert performance.good
     assert all(node.state == "Up" for node in performance.world.aggregator.state.nodes.values())
