@@ -69,7 +69,7 @@ class Suspend(Deed, frozen=True):
 
 
 class Resume(Deed, frozen=True):
-    """Let the CPUs run."""
+    """Let the CPUs run; define the VM if its arrival was cut off before it was."""
 
 
 class Migrate(Deed, frozen=True):

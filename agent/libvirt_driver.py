@@ -273,6 +273,7 @@ class Connection:
                 domain.suspend()
             case Resume():
                 domain.resume()
+                _keep(conn, domain)
             case AbortJob():
                 domain.abortJob()
             case Undefine():
@@ -310,6 +311,14 @@ def _define(conn: Any, uuid: str, xml: str) -> None:  # noqa: ANN401
     domain.setMetadata(
         libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark, MARK_PREFIX, MARK_URI, libvirt.VIR_DOMAIN_AFFECT_CONFIG
     )
+
+
+def _keep(conn: Any, domain: Any) -> None:  # noqa: ANN401
+    """Make a copy persistent whose migration was cut off before libvirt did: else its definition ends with its run."""
+    if domain.isPersistent():
+        return
+    kept = conn.defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
+    kept.setAutostart(0)
 
 
 def _migrate(domain: Any, deed: Migrate) -> None:  # noqa: ANN401

@@ -282,10 +282,19 @@ class Hypervisor(Process):
                 truth.becomes(qemu, QemuState.PAUSED, "user")
         elif qemu.state in (QemuState.PAUSED, QemuState.ARRIVED, QemuState.FINISHED):
             self.host.runs_on(qemu)
+            self._keep(call.uuid)
         elif qemu.state is QemuState.INCOMING:
             return self._fail(call, CODE_INVALID, "domain is being migrated in")
         self.host.agent.domain_event(call.uuid)
         return self.finish(call, DONE)
+
+    def _keep(self, uuid: str) -> None:
+        """Define a copy whose migration was cut off before libvirt did, as the driver does from the live XML."""
+        if uuid not in self.host.definitions:
+            found = (host.definitions[uuid] for host in self.host.world.hosts.values() if uuid in host.definitions)
+            if (definition := next(found, None)) is not None:
+                self.host.definitions[uuid] = definition
+                self.host.agent.definition_changed(definition)
 
 
 def disk_of(vm: str, storage: str = STORAGE) -> Disk:

@@ -30,6 +30,7 @@ from simulator.faults import (
 )
 from simulator.network import PLANES
 from simulator.plan import NodePlan, VmPlan, WorldPlan, uuid_of
+from simulator.rules_drawn import draw_config, draw_rules, draw_vouchers
 from simulator.run import Player, Story
 from simulator.strikes import KINDS
 from simulator.strikes_leaders import draw_leaders
@@ -84,16 +85,19 @@ def make_story(seed: int, nodes: int | None, vms: int | None) -> tuple[Story, di
     per_node = -(-vm_count // node_count)
     memory = (per_node + random.choice([1, 2])) * 2**30 if random.random() < NARROW_SHARE else MEMORY_BYTES
     node_plans = tuple(NodePlan(name=f"n{i}", memory_bytes=memory) for i in range(1, node_count + 1))
-    vm_plans = _vms(random, node_plans, vm_count)
+    vm_plans = draw_rules(seed, _vms(random, node_plans, vm_count))
     dice = Dice(random, [n.name for n in node_plans], [v.name for v in vm_plans])
     weights = [random.uniform(0.1, 1.0) if random.random() < KIND_SHARE else 0.0 for _ in KINDS]
     weights[0] = max(weights[0], 0.2)
     for kind in random.choices(KINDS, weights, k=random.randint(*STRIKES)):
         kind(dice)
+    draw_vouchers(seed, dice)
     aggregators = draw_leaders(seed, dice)
     story = Story(
         name=f"seed {seed}",
-        plan=WorldPlan(seed=seed, config=config, nodes=node_plans, vms=vm_plans, aggregators=aggregators),
+        plan=WorldPlan(
+            seed=seed, config=draw_config(seed, config), nodes=node_plans, vms=vm_plans, aggregators=aggregators
+        ),
         happenings=tuple(dice.happenings),
         until=FAULTS_UNTIL_S,
     )

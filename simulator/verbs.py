@@ -150,6 +150,8 @@ def _write_vm(vm: VmRecord, at: float, spec: VmSpec, labels: dict[str, str] | No
 def _fence(ask: Ask) -> list[Event]:
     node = ask.node()
     if ask.get("confirmOff"):
+        if ask.get("looked") and ask.world.hosts[node.name].power_on:
+            raise RefusedError(f"{node.name} is not off, as somebody saw who went there")
         return [ev.OffConfirmed(at=ask.at, name=node.name, who=WHO)]
     if why := why_no_fence(node):
         raise RefusedError(why)
