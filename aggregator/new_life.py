@@ -45,7 +45,8 @@ async def begin(store: Store, clock: FleetClock, settings: Settings) -> Beginnin
             f"the journal ends at {recovered.position}, but its events lead to {state.position}; restore a backup"
         )
     config = configure(state.config, settings.config)
-    clock.start_after(max(recovered.at, state.now))
+    last_at = max(recovered.at, state.now)
+    clock.start_after(last_at)
     term = await store.issue_term()
     while term <= state.leader.term:
         term = await store.issue_term()
@@ -58,6 +59,7 @@ async def begin(store: Store, clock: FleetClock, settings: Settings) -> Beginnin
             leader=leader,
             machine_id=here,
             secret=secret,
+            away_s=max(0.0, clock.now() - last_at) if state.now else 0.0,
             store_mark=recovered.mark,
             lost_events=recovered.lost_events,
         )

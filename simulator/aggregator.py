@@ -115,13 +115,18 @@ class SimulatedAggregator(Process):
         self._busy = self._beat_turn = False
         self._look, self.awaited, self._calm_until = None, frozenset(), 0.0
         self._durable = [(self.queue.now, self.position)]
-        term = max(opened.term, self.state.leader.term + 1)
-        leader = Leadership(term, instance, self.state.position)
+        leader = Leadership(max(opened.term, self.state.leader.term + 1), instance, self.state.position)
         if not self.alone:
-            self.world.tell(f"{self.name} leads in term {term}")
-        own = self.state.own_machine_id
-        started = ev.AggregatorStarted(at=self.now(), leader=leader, machine_id=own, store_mark=opened.mark)
-        self.fact(started)
+            self.world.tell(f"{self.name} leads in term {leader.term}")
+        self.fact(
+            ev.AggregatorStarted(
+                at=self.now(),
+                leader=leader,
+                machine_id=self.state.own_machine_id,
+                away_s=max(0.0, self.now() - self.state.now),
+                store_mark=opened.mark,
+            )
+        )
         self.later(SILENT_CHECK_S, self._drop_silent)
 
     def kill(self) -> None:

@@ -27,6 +27,7 @@ class AggregatorStarted(Event, frozen=True, kw_only=True):
     leader: Leadership
     machine_id: str = ""  # of the machine it runs on
     secret: str = ""  # seed of hand-over secrets; empty: keep the one in the state
+    away_s: float = 0.0  # since the last journalled event, by a wall clock that may have been set in between
     store_mark: str = ""  # of the copy of the store that was read: a restored backup has another
     lost_events: int = 0  # at least so many were journalled after the last one that was read
 

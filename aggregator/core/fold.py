@@ -71,6 +71,7 @@ def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
     state.reference_asked_at = state.reference_heard_at = 0.0
     state.started_at = event.at
     state.doubted_at = 0.0
+    _do_not_count(state, event.away_s)
     for node in state.nodes.values():
         node.connected = False
         node.complete = False
@@ -85,6 +86,15 @@ def _aggregator_started(state: State, event: ev.AggregatorStarted) -> None:
             node.suspicion = Suspicion(since=event.at)  # it stays so, and its evidence is gathered anew
         if node.state in _UNSEEN_AFTER_START:
             fold_nodes.enter(node, NodeState.UNSEEN, event.at, "the aggregator started")
+
+
+def _do_not_count(state: State, away_s: float) -> None:
+    """Let nothing become older for the brake while nobody led: a clock that was set forward would open it (S6, S9)."""
+    state.off_orders = [at + away_s for at in state.off_orders]
+    for node in state.nodes.values():
+        node.silent_at += away_s if node.silent_at else 0.0
+        node.convicted_at += away_s if node.convicted_at else 0.0
+        node.first_off_at += away_s if node.first_off_at else 0.0
 
 
 def _self_doubted(state: State, event: ev.SelfDoubted) -> None:

@@ -146,7 +146,9 @@ class Fleet:
     def restart(self) -> None:
         """A new life of the aggregator over the same journal."""
         self.state = self.replayed()
-        self.settle(ev.AggregatorStarted(at=self.now, leader=Leadership(2, "i2", self.state.position)))
+        away_s = self.now - self.state.now
+        leader = Leadership(2, "i2", self.state.position)
+        self.settle(ev.AggregatorStarted(at=self.now, leader=leader, away_s=away_s))
 
     def replayed(self) -> State:
         """Return the state that the journal alone gives."""

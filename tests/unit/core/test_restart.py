@@ -104,6 +104,27 @@ def test_a_mass_outage_over_a_restart_convicts_nobody() -> None:
     assert any("mass outage" in i.title and not i.closed for i in fleet.state.incidents.values())
 
 
+def test_the_brake_forgets_nothing_over_a_restart_with_a_wall_clock_that_was_set_forward() -> None:
+    """n1 was shot and is back; however long ago the clock says that was, n2 is the second (story 619)."""
+    fleet = fleet_with_vms(config={**LABORATORY, "brake": {"window": "60s", "offOrdersPerHourMax": 10}})
+    fleet.silent.add("n1")
+    fleet.run_until(fleet.is_in("n1", NodeState.FENCED), 60)
+    assert fleet.asked("off") == ["n1"]
+    fleet.silent.discard("n1")
+    fleet.reboot("n1")
+    fleet.run_until(fleet.is_in("n1", NodeState.UP), 60)
+    fleet.now += 3600
+    fleet.restart()
+    fleet.actions.clear()
+    for name in ("n1", "n2", "n3"):
+        fleet.connect(name)
+    fleet.run(5)
+    fleet.silent.add("n2")
+    fleet.run(20)
+    assert fleet.state.brake_closed
+    assert fleet.asked("off") == []
+
+
 def test_a_host_that_peers_hear_now_and_then_is_not_convicted_between_two_questions() -> None:
     """A dead agent on a living host after a restart, with the questions far apart: AgentLost, never Lost."""
     fleet = fleet_with_vms(config={})
