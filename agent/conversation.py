@@ -79,7 +79,7 @@ class Conversation:
         self.link, self.phase, self._since_s = fact.link, Phase.GREETED, desk.now
         desk.via = fact.via
         desk.persist(SessionOpened(self.session))
-        desk.guard.session_opened()
+        desk.guard.session_opened(direct=not fact.via)
         ledger = LedgerState.LOST if desk.quarantined else settings.ledger
         self._facts_told = self.facts
         self.send(

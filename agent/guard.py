@@ -32,21 +32,32 @@ def judge(isolation: Isolation, counted_from_s: float, now_s: float) -> Verdict:
     return _VERDICTS.get(isolation.policy, Verdict.KEEP)
 
 
+def may_restart(isolation: Isolation, lease_from_s: float, now_s: float) -> bool:
+    """Say whether a run that failed may be begun again without a word from the aggregator."""
+    return isolation.restart and now_s < lease_from_s + isolation.after_s
+
+
 class Guard:
     """The node's lease, across sessions."""
 
     def __init__(self) -> None:
         self.lease = NodeLease(Isolation().after_s)
         self._counted_from_s = float("-inf")
+        self._direct = False
 
     def begun(self, now_s: float) -> None:
         """The agent has started: silence counts from now."""
         self._counted_from_s = now_s
 
-    def session_opened(self) -> None:
-        """Remember the last session's answers, and let none of them count in the new one."""
+    def session_opened(self, *, direct: bool) -> None:
+        """Remember the last session's answers, and let none of them count in the new one. direct: through no peer."""
+        self._direct = direct
         self._counted_from_s = self.counted_from_s()
         self.lease.end()
+
+    def direct_lease_from_s(self) -> float:
+        """Return since when the lease of the last session counts; minus infinity if a peer carried it."""
+        return self.lease.counted_from_s() if self._direct else float("-inf")
 
     def counted_from_s(self) -> float:
         """Return since when the node is alone."""

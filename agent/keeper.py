@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
+from agent.alone import Alone
 from agent.conversation import Conversation, Phase
 from agent.desk import Desk
 from agent.inventory import Ended
@@ -78,6 +79,7 @@ class Keeper:
         self._relaying = Relaying(self._desk, self._conversation)
         self._works = Works(self._desk, self._conversation)
         self._isolated = Isolated(self._desk, self._works)
+        self._alone = Alone(self._desk, self._conversation, self._works)
         self._recovered = False
         self._probing: set[str] = set()
         self._progress_s: dict[str, float] = {}
@@ -252,8 +254,10 @@ class Keeper:
         if promise.standing is Standing.PERMITTED and promise.receive is not None:
             return  # the copy may yet come
         seen = desk.inventory.seen.get(uuid)
-        end = seen.vm.end if seen is not None else EndReason.NOT_ENDED
-        desk.release(promise, end or EndReason.CRASHED, ran=promise.ran)
+        end = (seen.vm.end if seen is not None else EndReason.NOT_ENDED) or EndReason.CRASHED
+        if self._alone.starts_again(promise, end):
+            return
+        desk.release(promise, end, ran=promise.ran)
         self._works.bench.arrivals.ended(uuid)
 
     def _sweep(self) -> None:

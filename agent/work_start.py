@@ -21,7 +21,10 @@ ALIVE = (QemuState.RUNNING, QemuState.PAUSED)
 
 
 def begin(bench: Bench, work: Work, body: StartVm) -> None:
-    """Define the XML; nothing can run yet."""
+    """Define the XML, if there is one; nothing can run yet."""
+    if not body.xml:
+        _create(bench, work, body)
+        return
     work.step = Step.DEFINING
     bench.call(work, Define(body.xml))
 
@@ -66,7 +69,12 @@ def _defined(bench: Bench, work: Work, fact: CallReturned) -> None:
     if fact.definition is not None:
         desk.inventory.take_definition(fact.definition)
         bench.conversation.tell_definitions()
-    desk.persist(RunBegan(order.uuid, order.name, order.epoch, body.run))
+    _create(bench, work, body)
+
+
+def _create(bench: Bench, work: Work, body: StartVm) -> None:
+    order = work.order
+    bench.desk.persist(RunBegan(order.uuid, order.name, order.epoch, body.run))
     work.step = Step.CREATING
     bench.call(work, Create(body.force_boot), CALL_TIMEOUT_START_S)
 

@@ -42,12 +42,14 @@ class IsolationPolicy(StrEnum):
 class Isolation(Struct, frozen=True):
     """When the node's beats are not answered for so long (the lease), and what its agent then does with a VM.
 
-    grace_s: how long a guest may take to power off before it is destroyed.
+    grace_s: how long a guest may take to power off before it is destroyed. restart: until the lease is over the
+    agent may begin a run that failed again by itself, where no aggregator answers.
     """
 
     policy: IsolationPolicy = IsolationPolicy.KEEP
     after_s: float = 6.0
     grace_s: float = 180.0
+    restart: bool = False
 
 
 class QemuState(StrEnum):

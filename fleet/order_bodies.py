@@ -11,7 +11,7 @@ from fleet.model import EndReason, Isolation
 
 
 class StartVm(Struct, frozen=True, tag_field="k", tag="start"):
-    """Define (XML as given) and create; autostart stays off. Report the completed definition."""
+    """Define (XML as given; empty: as it is here) and create; autostart stays off. Report the completed definition."""
 
     xml: str
     run: int

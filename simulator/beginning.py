@@ -6,8 +6,10 @@ world would not find by itself: sessions open and readiness is checked while the
 
 from __future__ import annotations
 
-from agent.keeper_types import AnyLedgerRecord, LeadershipSeen, RunBegan
+from agent.keeper_types import AnyLedgerRecord, LeadershipSeen
+from agent.records import Promise, PromiseKept, Standing
 from aggregator.core.events import NodeState, VmPhase
+from aggregator.core.isolation import isolation_of
 from aggregator.core.objects import NodeSpec
 from aggregator.core.state import Binding, NodeRecord, State, VmRecord
 from fleet.model import Definition, Leadership
@@ -53,7 +55,9 @@ def state_of(plan: WorldPlan, at: float) -> State:
     for number, vm in enumerate(plan.vms, start=1):
         uuid = uuid_of(number)
         state.names[uuid] = vm.name
-        state.vms[vm.name] = _vm(uuid, vm, at)
+        record = state.vms[vm.name] = _vm(uuid, vm, at)
+        if record.run_open:
+            record.isolation_told = isolation_of(state, record)
     return state
 
 
@@ -100,7 +104,10 @@ def _vm(uuid: str, plan: VmPlan, at: float) -> VmRecord:
 def ledger_of(plan: WorldPlan, node: str) -> list[AnyLedgerRecord]:
     """Return what the node's agent has on disk at the beginning."""
     records: list[AnyLedgerRecord] = [LeadershipSeen(LEADER)]
-    for number, vm in enumerate(plan.vms, start=1):
-        if vm.node == node:
-            records.append(RunBegan(uuid_of(number), vm.name, 1, 1, confirmed=True))
+    state = state_of(plan, FLEET_EPOCH_S)
+    for uuid, name in state.names.items():
+        vm = state.vms[name]
+        if vm.owner == node:
+            promise = Promise(uuid, name, vm.epoch, vm.run, Standing.RUNS, ran=True, isolation=vm.isolation_told)
+            records.append(PromiseKept(promise))
     return records

@@ -21,6 +21,7 @@ from aggregator.core.fencing import why_no_fence
 from aggregator.core.lookups import ALIVE, counts_from, current_report
 from aggregator.core.moments import span
 from aggregator.core.state import NodeRecord, State, VmRecord
+from fleet.lease import MARGIN_SHARE
 
 PEER_ANSWER_S_MAX = 60.0
 
@@ -93,7 +94,7 @@ async def confirm_gone(call: Call) -> web.StreamResponse:
         record = vm_record(state, call.name)
         if not record.bindings:
             raise conflict(f"VM {call.name} is bound to no node, so there is nothing to vouch for")
-        seen = _seen_alive(state, record)
+        seen = _seen_alive(state, record) or _may_come_back(state, record, now)
         if seen and typed != call.name:
             raise conflict(f"VM {call.name} is not gone: {seen}; if you know better, type its name again (typedName)")
         return VmGoneConfirmed(at=now, name=call.name, who=call.who)
@@ -108,6 +109,18 @@ def _seen_alive(state: State, record: VmRecord) -> str:
         if report is not None and report.state in ALIVE:
             return f"{binding.node} reports it {report.state}"
     return ""
+
+
+def _may_come_back(state: State, record: VmRecord, now: float) -> str:
+    """Return why a run that failed may yet be begun again by its node's agent, under a lease that it may still have."""
+    node = state.nodes.get(record.owner)
+    if node is None or not record.isolation_told.restart:
+        return ""
+    heard_at = max(node.last_sign, state.started_at)  # the last life of the aggregator may have answered until then
+    ends_at = heard_at + record.isolation_told.after_s * (1 + MARGIN_SHARE)
+    if now >= ends_at:
+        return ""
+    return f"the agent of {node.name} may start it again by itself for another {span(ends_at - now)}"
 
 
 ROUTES = [

@@ -21,5 +21,5 @@ def take_controller(state: State, node: NodeRecord) -> None:
         devices = [device for rung in other.spec.fencing for device in devices_of(rung)]
         for device, ready in zip(devices, other.readiness, strict=False):
             if ready.device == device_of(device) and is_anothers(device, facts):
-                ready.identity = ""
+                ready.identity, ready.found_in = "", node.name
                 ready.problem = f"{node.name} finds this controller in itself: the devices may have been swapped"

@@ -98,6 +98,7 @@ def _take_readiness(node: NodeRecord, question: FenceQuestion, event: ev.FenceAn
     if event.answer is PowerAnswer.ON and beating:
         ready.problem = identity_problem(device, node.facts)
         ready.identity = "" if ready.problem else device.identity
+        ready.found_in = ""
         ready.on_at = event.at
         ready.off_at = 0.0
     elif event.answer is PowerAnswer.OFF and beating:

@@ -239,6 +239,17 @@ def _owner_changed(state: State, event: ev.OwnerChanged) -> None:
             binding.why = "owner"
 
 
+def _run_restarted(state: State, event: ev.RunRestarted) -> None:
+    vm = state.vms[event.vm]
+    vm.run = event.run
+    vm.run_since = event.at
+    vm.resumed_at = []
+    vm.restart_count += 1
+    _count_restart(state, vm, event.at)
+    seen = vm.reports.get(event.node)
+    vm.run_reached_running = seen is not None and seen.report.state is QemuState.RUNNING
+
+
 def _run_ended(state: State, event: ev.RunEnded) -> None:
     vm = state.vms[event.vm]
     vm.run_open = False
@@ -353,6 +364,7 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.BindingFreed: _binding_freed,
     ev.OwnerChanged: _owner_changed,
     ev.RunEnded: _run_ended,
+    ev.RunRestarted: _run_restarted,
     ev.StopDecided: _stop_decided,
     ev.VmPhaseChanged: _vm_phase_changed,
     ev.PlacementRefused: _placement_refused,

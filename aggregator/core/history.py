@@ -73,6 +73,7 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.OrderDropped: lambda e: f"{e.order_id}: {e.why}",
     ev.StartDecided: lambda e: f"run {e.run} at epoch {e.epoch}",
     ev.BindingFreed: lambda e: f"proof {e.proof}" + (f", {e.end}" if e.end else ""),
+    ev.RunRestarted: lambda e: f"run {e.run}",
     ev.RunEnded: lambda e: f"run {e.run} {e.outcome}",
     ev.NodeFlapping: lambda e: "tainted virtward/degraded" if e.flaps else "virtward/degraded is lifted",
     ev.VmHeld: lambda e: f"not started before {rfc3339(e.until)}",

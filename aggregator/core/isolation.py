@@ -7,16 +7,16 @@ it proves nothing, and a VM that its agent has ended is started elsewhere only o
 
 from __future__ import annotations
 
+from aggregator.core.arming import acts, why_vm_held
 from aggregator.core.draft import Draft
 from aggregator.core.lookups import ALIVE, can_order, current_report, open_orders
-from aggregator.core.policy import ClusterConfig
-from aggregator.core.state import VmRecord
+from aggregator.core.state import State, VmRecord
 from fleet.messages import SetIsolation
-from fleet.model import Isolation, IsolationPolicy
+from fleet.model import Isolation, IsolationPolicy, RunStrategy
 
+RESTARTED = (RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE)
 GRACE_S_DEFAULT = 180.0
 GRACE_S_WINDOWS = 3600.0
-_KEEP = Isolation()
 
 
 def grace_of(vm: VmRecord) -> float:
@@ -28,17 +28,19 @@ def grace_of(vm: VmRecord) -> float:
     return GRACE_S_WINDOWS if windows else GRACE_S_DEFAULT
 
 
-def isolation_of(vm: VmRecord, config: ClusterConfig) -> Isolation:
-    """Return what the VM's spec and the fleet's lease ask for."""
-    policy = vm.spec.isolation_policy
-    return _KEEP if policy is IsolationPolicy.KEEP else Isolation(policy, float(config.lease), grace_of(vm))
+def isolation_of(state: State, vm: VmRecord) -> Isolation:
+    """Return what the VM's spec, the fleet's lease and a person's disarming ask for."""
+    policy, lease_s = vm.spec.isolation_policy, float(state.config.lease)
+    restart = vm.spec.run_strategy in RESTARTED and acts(state) and not why_vm_held(state, vm)
+    grace_s = GRACE_S_DEFAULT if policy is IsolationPolicy.KEEP else grace_of(vm)
+    return Isolation(policy, lease_s, grace_s, restart)
 
 
 def decide_isolation(draft: Draft) -> None:
     """Order a policy that the owner of a run does not have yet."""
     state = draft.state
     for vm in state.derived.active_vms:
-        wanted = isolation_of(vm, state.config)
+        wanted = isolation_of(state, vm)
         node = state.nodes.get(vm.owner)
         if not vm.run_open or vm.isolation_told == wanted or node is None or not can_order(node):
             continue
@@ -46,5 +48,6 @@ def decide_isolation(draft: Draft) -> None:
         if vm.migration or vm.stopping is not None or report is None or report.state not in ALIVE:
             continue
         if report.run == vm.run and not open_orders(state, vm) and draft.due(vm.retry_at):
-            reason = f"its isolation policy is {wanted.policy}"
+            restarts = "may" if wanted.restart else "may not"
+            reason = f"its isolation policy is {wanted.policy}, and its agent {restarts} restart it by itself"
             draft.order(node, vm, SetIsolation(vm.run, wanted), epoch=vm.epoch, reason=reason)

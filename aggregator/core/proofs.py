@@ -107,9 +107,19 @@ def _device_may_be_anothers(draft: Draft, node: NodeRecord, first: PowerRead) ->
             continue
         if other.state is NodeState.UP and other.last_sign <= first.answered_at:
             return True
-        if _no_longer_off(draft, other, first) or _silent_and_on(draft, other):
+        if _no_longer_off(draft, other, first) or _silent_and_on(draft, other) or _hangs_on_another_entry(other):
             return True
     return False
+
+
+def _hangs_on_another_entry(other: NodeRecord) -> bool:
+    """Return whether a silent node is known not to be switched by its own entry: it said so, or another node did."""
+    if other.state not in _IN_THE_DARK:
+        return False
+    switches = [device for rung in other.spec.fencing if rung.proof == POWER_OFF for device in devices_of(rung)]
+    tells = other.facts is not None and other.facts.bmc is not None
+    said = tells and any(identity_problem(device, other.facts) for device in switches)
+    return said or any(ready.found_in for ready in other.readiness)
 
 
 def _silent_and_on(draft: Draft, other: NodeRecord) -> bool:
@@ -201,6 +211,7 @@ def _another_may_have_died(draft: Draft, node: NodeRecord, since: float) -> bool
 
     Every other node that was Up must have beaten after the first reading of off; one that fell
     silent after our first off has to be explained first, and only its own device's "off" does that.
+    A node that is silent, and whose device another node finds in itself, may hang on any entry (made-up story 3851).
     """
     for other in draft.state.nodes.values():
         if other.name == node.name:
@@ -209,6 +220,8 @@ def _another_may_have_died(draft: Draft, node: NodeRecord, since: float) -> bool
             return True  # it was well when the last life of the aggregator ended, and has not spoken since
         explained = other.inert is not None and other.inert.proof is ProofKind.POWER_OFF
         if other.state in SILENT and other.silent_at >= node.first_off_at and not explained:
+            return True
+        if _hangs_on_another_entry(other):
             return True
         if other.state is NodeState.UP and other.last_sign <= since:
             return True

@@ -124,7 +124,7 @@ def _start(draft: Draft, vm: VmRecord, node: NodeRecord) -> None:
         )
     )
     xml = vm.definition.xml if vm.definition is not None else vm.spec.domain_xml
-    body = StartVm(xml=xml, run=run, isolation=isolation_of(vm, draft.state.config))
+    body = StartVm(xml=xml, run=run, isolation=isolation_of(draft.state, vm))
     draft.order(node, vm, body, epoch=epoch, reason=reason)
 
 

@@ -65,6 +65,7 @@ _CHANGES_ITS_SUBJECT = frozenset(
         ev.OwnerChanged,
         ev.PlacementRefused,
         ev.RunEnded,
+        ev.RunRestarted,
         ev.SecondRunEnded,
         ev.SecondRunSeen,
         ev.SessionDoubted,
@@ -150,7 +151,7 @@ def is_vm_at_rest(state: State, vm: VmRecord) -> bool:
         and vm.run_reached_running
         and vm.stopping is None
         and vm.pause_asked is None
-        and vm.isolation_told == isolation_of(vm, state.config)
+        and vm.isolation_told == isolation_of(state, vm)
         and (vm.spec.run_strategy is not RunStrategy.HALTED or vm.start_wanted)
         and binding.node == vm.owner
         and binding.boot_id == node.boot_id
@@ -162,6 +163,7 @@ def is_vm_at_rest(state: State, vm: VmRecord) -> bool:
         and seen.session == node.session
         and _reports_alive(vm) == 1
         and seen.report.state is QemuState.RUNNING
+        and seen.report.run <= vm.run
     )
 
 

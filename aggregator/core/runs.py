@@ -16,6 +16,7 @@ from aggregator.core.events import (
     ProofKind,
     RunEnded,
     RunOutcome,
+    RunRestarted,
     SessionDoubted,
     VmRemoved,
 )
@@ -174,8 +175,9 @@ def _is_hand_over_in_doubt(state: State, vm: VmRecord, node: str, proof: ProofKi
 
 
 def decide_runs(draft: Draft) -> None:
-    """End runs that nothing is left of; remove deleted VMs."""
+    """End runs that nothing is left of, take note of those that agents began; remove deleted VMs."""
     for vm in draft.state.derived.active_vms:
+        _note_restart(draft, vm)
         if vm.run_open and not vm.bindings:
             outcome = outcome_of(vm)
             draft.add(
@@ -190,6 +192,15 @@ def decide_runs(draft: Draft) -> None:
             )
         elif vm.deleting and not vm.bindings and not open_orders(draft.state, vm):
             _remove(draft, vm)
+
+
+def _note_restart(draft: Draft, vm: VmRecord) -> None:
+    """Follow an owner's agent that began a run by itself: nobody else gives a run of this epoch a number."""
+    report = current_report(draft.state, vm, vm.owner)
+    if report is None or not vm.run_open or report.epoch != vm.epoch or report.run <= vm.run:
+        return
+    why = "it had failed, and its agent started it again while no aggregator answered"
+    draft.add(RunRestarted(at=draft.now, vm=vm.name, node=vm.owner, run=report.run, reason=why, cause=vm.fact))
 
 
 def _remove(draft: Draft, vm: VmRecord) -> None:

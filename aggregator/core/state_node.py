@@ -88,6 +88,7 @@ class RungReadiness(Struct):
     device: str  # agent and parameters, in one string; another device is another proof
     on_at: float = 0.0
     checked_at: float = 0.0
+    found_in: str = ""  # another node that finds this very controller in itself
     identity: str = ""  # InBand | Operator | "" (not shown to be the node's own)
     problem: str = "not checked yet"
     off_at: float = 0.0  # it said off while the node was Up; a beat after that makes it a wrong device

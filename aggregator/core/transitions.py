@@ -223,6 +223,14 @@ class OwnerChanged(Transition, frozen=True, kw_only=True):
     run: int = 0
 
 
+class RunRestarted(Transition, frozen=True, kw_only=True):
+    """A run failed, and its agent began the next one by itself on the same node, at the same epoch."""
+
+    vm: str
+    node: str
+    run: int
+
+
 class RunEnded(Transition, frozen=True, kw_only=True):
     """No QEMU of this run is left anywhere."""
 

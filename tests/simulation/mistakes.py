@@ -213,6 +213,11 @@ def store_rolled_back_and_trusted(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(f"aggregator.core.fold_store.{name}", lambda *_arguments: None)
 
 
+def local_restart_without_a_lease(patch: pytest.MonkeyPatch) -> None:
+    """What failed here and is to run is begun again here; who else should have begun it meanwhile?"""
+    patch.setattr("agent.alone.may_restart", lambda isolation, _lease_from_s, _now_s: isolation.restart)
+
+
 def acts_after_its_leadership_is_over(patch: pytest.MonkeyPatch) -> None:
     """It was the leader when it decided, so it may act."""
     patch.setattr("simulator.seat.Seat.is_fresh", lambda _seat: True)
@@ -236,4 +241,5 @@ MISTAKES: tuple[Plant, ...] = (
     hand_over_trusts_libvirts_reply,
     store_rolled_back_and_trusted,
     acts_after_its_leadership_is_over,
+    local_restart_without_a_lease,
 )

@@ -12,6 +12,7 @@ from tests.simulation.mistakes import acts_after_its_leadership_is_over as acts_
 from tests.simulation.mistakes import dead_nodes_vm_resumed_on_its_return as resumed_on_return
 from tests.simulation.mistakes import exit_2_taken_for_off as exit_2
 from tests.simulation.mistakes import hand_over_trusts_libvirts_reply as trusts_reply
+from tests.simulation.mistakes import local_restart_without_a_lease as restarts_alone
 from tests.simulation.mistakes import store_rolled_back_and_trusted as trusts_store
 from tests.simulation.mistakes import swapped_device_believed as swapped
 
@@ -19,7 +20,16 @@ SEEDS_MAX = 2000
 UNSAFE = {"S1", "S2", "S5", "S6"}
 BEYOND_THE_TRUTH = (no_epoch_check,)
 """What the agents' own checks make up for: no second QEMU comes of it. The core's invariants see it."""
-BEYOND_THE_CORE = (no_session_check, exit_2, swapped, resumed_on_return, trusts_reply, trusts_store, acts_on)
+BEYOND_THE_CORE = (
+    no_session_check,
+    exit_2,
+    swapped,
+    resumed_on_return,
+    trusts_reply,
+    trusts_store,
+    acts_on,
+    restarts_alone,
+)
 """The core decides soundly on what it is told: what is wrong stands elsewhere, or looks the same to it."""
 
 

@@ -267,6 +267,8 @@ class Fleet:
             outcome = OrderOutcome.ACCEPTED
         elif isinstance(body, msg.MigrateVm):
             return self._migrate(node, order, body)
+        elif isinstance(body, msg.SetIsolation):
+            return [self._told(node, order, outcome, now)]
         elif isinstance(body, msg.CancelMigration):
             return [self._told(node, order, outcome, None)]
         elif isinstance(body, msg.UndefineVm):

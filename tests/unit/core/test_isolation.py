@@ -25,7 +25,7 @@ def test_a_start_carries_the_policy_the_lease_and_the_grace() -> None:
     fleet.run(2)
     (start,) = orders(fleet)
     assert isinstance(start.body, StartVm)
-    assert start.body.isolation == Isolation(policy, 9.0, 7.0)
+    assert start.body.isolation == Isolation(policy, 9.0, 7.0, restart=True)
 
 
 def test_a_policy_that_is_changed_is_ordered_once_to_the_runs_owner() -> None:
