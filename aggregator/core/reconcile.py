@@ -16,6 +16,8 @@ from aggregator.core.state import NodeRecord, State, VmRecord
 from fleet.model import Leadership
 
 ABOUT_STORE = "store"
+MIGRATE_KIND = "migrate"
+"""Of an order in hand: it may wait for us, and what it moves is bound to its source meanwhile (runs.py)."""
 
 
 def is_behind(state: State, highest: Leadership | None) -> bool:
@@ -39,7 +41,8 @@ def _is_accounted(state: State, node: NodeRecord) -> bool:
         return True
     since = state.started_at
     proven = node.inert is not None and node.inert.at >= since
-    spoken = node.seen and node.complete and not node.in_hand  # an order that the store has lost may yet start a VM
+    lost = [hand for hand in node.in_hand if hand.order_id not in state.orders and hand.kind != MIGRATE_KIND]
+    spoken = node.seen and node.complete and not lost  # an order that the store has lost may yet start a VM
     return spoken or proven or node.off_confirmed_at >= since
 
 

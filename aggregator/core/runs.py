@@ -21,6 +21,7 @@ from aggregator.core.events import (
     VmRemoved,
 )
 from aggregator.core.lookups import can_order, current_report, open_orders
+from aggregator.core.nodes import beats_again
 from aggregator.core.proofs import binding_proof
 from aggregator.core.state import NodeRecord, OrderRecord, State, VmRecord
 from fleet.messages import MigrateVm, ReceiveVm, StartVm, UndefineVm
@@ -28,6 +29,7 @@ from fleet.model import EndReason, LedgerState, QemuState
 
 STARTS = (StartVm,)
 ANSWER_S_MAX = 5.0
+COPY_SHOWS_S_MAX = 10.0  # an agent that beats has reported a copy by then
 UNANSWERED_S_MAX = 15.0  # an agent says at once that it has an order, however long the deed may take
 ACCEPTED_IS_ENOUGH = (ReceiveVm,)
 """Orders whose acceptance is all that is waited for: the rest shows in the VM's reports."""
@@ -106,6 +108,8 @@ def decide_bindings(draft: Draft) -> None:
             if found is None or _is_hand_over_in_doubt(state, vm, binding.node, found[0]):
                 continue
             proof, end = found
+            if end is EndReason.MIGRATED and _copy_may_be_anywhere(draft, vm, binding.node):
+                continue
             draft.add(
                 BindingFreed(
                     at=draft.now,
@@ -172,6 +176,21 @@ def _is_hand_over_in_doubt(state: State, vm: VmRecord, node: str, proof: ProofKi
     if migration is None or migration.target != node or proof is not ProofKind.NOT_HERE:
         return False
     return any(r.vm == vm.name and isinstance(r.order.body, MigrateVm | ReceiveVm) for r in state.orders.values())
+
+
+def _copy_may_be_anywhere(draft: Draft, vm: VmRecord, source: str) -> bool:
+    """Return whether a VM was moved by a migration that this store has lost, and not every node has spoken since.
+
+    Its two agents end such a hand-over among themselves, and the target may be cut off from us just then.
+    """
+    state, seen = draft.state, vm.reports.get(source)
+    migration = state.migrations.get(vm.migration)
+    if seen is None or (migration is not None and migration.source == source):
+        return False
+    if not draft.due(seen.at + COPY_SHOWS_S_MAX):
+        return True
+    others = [n for n in state.nodes.values() if n.name != source and n.approved and n.machine_id]
+    return any(n.inert is None and not (n.complete and beats_again(draft, n)) for n in others)
 
 
 def decide_runs(draft: Draft) -> None:
