@@ -17,6 +17,7 @@ from aggregator.clock import FleetClock
 from aggregator.core.events import Event
 from aggregator.core.journal_form import FORM_VERSION
 from aggregator.core.state import HistoryLine, State
+from aggregator.core.whatif import Readiness
 from aggregator.fact_queue import Check
 from aggregator.fault_point import FaultPoint
 from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NotServingError
@@ -24,6 +25,7 @@ from aggregator.intake import Intake
 from aggregator.journal_row import line_of
 from aggregator.loop import CoreFailedError, Loop
 from aggregator.new_life import begin
+from aggregator.readiness import StandingReadiness
 from aggregator.settings import Settings
 from aggregator.store.protocol import Store, StoreError
 from aggregator.store.sqlite import SqliteStore
@@ -44,6 +46,8 @@ class Fleet:
         self.intake = Intake(self)
         self._fence = FenceHand(settings.fence_agents_dir, clock.now, loop.report, lambda: loop.leading)
         self._reference = ReferenceHand(clock.now, loop.report)
+        self._readiness = StandingReadiness(lambda: loop.state, clock.now)
+        self._reporting = asyncio.create_task(self._readiness.run())
         agents = AgentsHand(self.intake, clock.now, loop.report, lambda: loop.leading)
         self.turning = asyncio.create_task(loop.run(first, AllHands(agents, self._fence, self._reference)))
 
@@ -63,6 +67,10 @@ class Fleet:
     def leader_ready(self) -> bool:
         return self.loop.leading
 
+    @property
+    def readiness(self) -> Readiness | None:
+        return self._readiness.report
+
     async def submit(self, fact: Event, check: Check | None = None) -> int:
         return await self.loop.submit(fact, check)
 
@@ -80,6 +88,7 @@ class Fleet:
 
     async def close(self) -> None:
         """End the loop after its turn, then hands, agents and store. ServiceError says why the loop had failed."""
+        self._reporting.cancel()
         self.loop.stop()
         await asyncio.wait({self.turning}, timeout=STOP_S_MAX)
         ended = self.turning.done()

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from aggregator.core.events import Event
 from aggregator.core.state import HistoryLine, State
+from aggregator.core.whatif import Readiness
 
 HISTORY_LINES_MAX = 5000
 
@@ -53,6 +54,10 @@ class FleetAccess(Protocol):
     @property
     def leader_ready(self) -> bool:
         """True while writes are taken: this aggregator leads, has read its journal and its store works."""
+
+    @property
+    def readiness(self) -> Readiness | None:
+        """The newest standing report on the loss of each part of the fleet; None until the first one is made."""
 
     def now(self) -> float:
         """Fleet time: Unix seconds that never go backwards. A fact's `at`."""

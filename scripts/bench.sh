@@ -26,6 +26,7 @@ for kind in basic selector antiaffinity preferred spread; do
     bench placement --kind "$kind" --nodes 5000 --pending 10000
 done
 bench placement --kind mixed --nodes 10000 --pending 1000 --together
+bench readiness --nodes 500 --vms 5000
 bench decide --nodes 16 --vms 160
 bench ingest --agents 500 --vms 20 --hz 1 --seconds 30
 bench agent --vms 20

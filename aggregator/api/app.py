@@ -13,7 +13,7 @@ from http import HTTPStatus
 import structlog
 from aiohttp import web
 
-from aggregator.api import arming, cluster, fencing, history, lists, moves, nodes, vm_verbs, vms
+from aggregator.api import arming, cluster, fencing, history, lists, moves, nodes, vm_verbs, vms, whatif
 from aggregator.api.auth import Door
 from aggregator.api.bodies import BODY_BYTES_MAX
 from aggregator.api.calls import Call
@@ -38,6 +38,7 @@ API_ROUTES: tuple[Route, ...] = (
     *arming.ROUTES,
     *history.ROUTES,
     *cluster.ROUTES,
+    *whatif.ROUTES,
 )
 
 

@@ -33,7 +33,9 @@ def own_version() -> str:
 async def get_status(call: Call) -> web.StreamResponse:
     """Answer the fleet in a few lines."""
     shown = fleet_view(call.fleet.state, call.fleet.now())
-    return answer({"version": own_version(), "ready": call.fleet.leader_ready, **shown})
+    report = call.fleet.readiness
+    uncovered = None if report is None else [f"{part.kind} {part.name}" for part in report.uncovered]
+    return answer({"version": own_version(), "ready": call.fleet.leader_ready, **shown, "uncoveredLosses": uncovered})
 
 
 async def get_config(call: Call) -> web.StreamResponse:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from aggregator.core.events import MigrationPhase, NodeState, VmPhase
 from aggregator.core.state import State
 from aggregator.core.views_vm import is_fenceable, unprotected
+from aggregator.core.whatif import Readiness
 from aggregator.fleet_access import FleetAccess
 
 
@@ -53,6 +54,7 @@ class FleetCollector(Collector):
         )
         broken = "Decisions that an invariant forbade and that were not carried out"
         yield CounterMetricFamily("virtward_invariants_broken", broken, value=state.breaches)
+        yield from _of_losses(self._fleet.readiness)
         yield from _of_nodes(state, now)
         yield from _of_trouble(state)
 
@@ -76,6 +78,19 @@ def _of_nodes(state: State, now: float) -> Iterator[Metric]:
         if record.last_sign:
             silence.add_metric([name], max(0.0, now - record.last_sign))
     yield from (up, silence, fenceable)
+
+
+def _of_losses(report: Readiness | None) -> Iterator[Metric]:
+    """Yield nothing before the first report: an absent series is no promise."""
+    if report is None:
+        return
+    text = "Nodes, racks and zones whose loss not every VM of theirs would come back from"
+    family = GaugeMetricFamily("virtward_losses_uncovered", text, labels=["part"])
+    counts = Counter(part.kind for part in report.uncovered)
+    for kind in ("node", "rack", "zone"):
+        family.add_metric([kind], counts[kind])
+    yield family
+    yield GaugeMetricFamily("virtward_losses_report_seconds", "CPU time of the newest report", value=report.took_s)
 
 
 def _of_trouble(state: State) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ from aggregator.core.explain import Explanation
 from aggregator.core.objects import Node, VirtualMachine
 from aggregator.core.policy import ClusterConfig, write_config
 from aggregator.core.views import Drain, EventView, Incident, Migration
+from aggregator.core.whatif import Readiness, WhatIf
 
 _OBJECT: dict[str, object] = {"type": "object"}
 
@@ -134,7 +135,7 @@ class Problem(Struct):
 _TYPES = (
     VirtualMachine, Node, Migration, Drain, Incident, EventView, Explanation, VerbOrder, MigrateOrder,
     DrainOrder, Uncordon, TaintOrder, FenceOrder, GoneOrder, DisarmOrder, ArmOrder, Apply, Applied,
-    Token, List, Problem,
+    Token, List, Problem, WhatIf, Readiness,
 )  # fmt: skip
 
 

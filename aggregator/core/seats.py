@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from aggregator.core.labels import HOSTNAME
 from aggregator.core.lookups import pinned_to, takes_vms
 from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.state import NodeRecord, State, VmRecord
+from aggregator.placement.losses import place_after_loss
 from aggregator.placement.place import build_table, judge, place_batch
 from aggregator.placement.selectors import tolerates
 from aggregator.placement.table import Table
@@ -48,6 +49,35 @@ def vm_seat(vm: VmRecord) -> PlacementVm:
         cpu_m=vm.cpu_m,
         memory_bytes=vm.memory_bytes,
     )
+
+
+class FleetSeats(Struct, frozen=True):
+    """A copy of the fleet as placement sees it: may be thought about while the state goes on."""
+
+    nodes: tuple[PlacementNode, ...]
+    vms: dict[str, PlacementVm]  # by name; pinned ones to their home
+    seated: dict[str, list[PlacementVm]]  # by node
+    settings: ScoreSettings
+
+    def table(self) -> Table:
+        """Return a table of it."""
+        return build_table(self.nodes, [(vm, node) for node, vms in self.seated.items() for vm in vms])
+
+
+def fleet_seats(state: State) -> FleetSeats:
+    """Return who sits where now."""
+    nodes = tuple(node_seat(state, node) for node in state.nodes.values())
+    vms = {vm.name: _seat_at_home(vm) for vm in state.vms.values()}
+    seated: dict[str, list[PlacementVm]] = {}
+    for vm in state.vms.values():
+        for name in dict.fromkeys(binding.node for binding in vm.bindings):
+            seated.setdefault(name, []).append(vms[vm.name])
+    return FleetSeats(nodes, vms, seated, ScoreSettings.of(state.config))
+
+
+def place_lost(table: Table, seats: FleetSeats, failed: Sequence[str], vms: Sequence[PlacementVm]) -> list[Verdict]:
+    """Return where VMs of failed nodes would start, over a table of these seats."""
+    return place_after_loss(table, seats.seated, failed, vms, seats.settings)
 
 
 def seat_table(state: State) -> Table:

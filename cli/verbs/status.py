@@ -14,6 +14,8 @@ from cli.render import as_json, as_yaml
 if TYPE_CHECKING:
     from cli.session import Session
 
+LOSSES_SHOWN_MAX = 8
+
 
 @click.command()
 @click.option("-o", "--output", type=click.Choice(("json", "yaml")), help="How to print.")
@@ -40,6 +42,7 @@ def status_lines(api: str, found: Document) -> list[str]:
         ),
         _line("migrations", ", ".join(strings(found, "migrations")) or "none"),
     ]
+    lines.append(_line("losses", _losses(found)))
     drains = documents(found, "drains")
     lines.append(_line("drains", ", ".join(text(each, "name") for each in drains) or "none"))
     lines += [
@@ -55,6 +58,18 @@ def status_lines(api: str, found: Document) -> list[str]:
     lines += [f"  {sentence}" for sentence in holds]
     lines.append(_line("settings", details_text(mapping(found, "settings")) or "all at their defaults"))
     return lines
+
+
+def _losses(found: Document) -> str:
+    """Say whether the loss of each node, rack and zone could be borne: the standing N+1 report."""
+    uncovered = look(found, "uncoveredLosses")
+    if uncovered is None:
+        return "the first report on what the fleet could bear is being made"
+    names = strings(found, "uncoveredLosses")
+    if not names:
+        return "every VM would return after the loss of any node, rack or zone"
+    shown = ", ".join(names[:LOSSES_SHOWN_MAX]) + (", …" if len(names) > LOSSES_SHOWN_MAX else "")
+    return f"not every VM would return after the loss of {shown}; why: virtward whatif"
 
 
 def _line(heading: str, value: str) -> str:

@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from aggregator.core.events import Event
 from aggregator.core.state import HistoryLine, State
+from aggregator.core.whatif import Readiness, answer_all, ask_all
 from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NotServingError
 from tests.unit.core.fleet import Fleet
 
@@ -25,6 +26,7 @@ class World:
         self.core.run(2)
         self.ready = True
         self.verdict = DefinitionVerdict(ok=True, node="n1")
+        self.reported = True  # a standing report has been made
         self.checked: list[str] = []
         self.before_fold: list[Callable[[], object]] = []  # run once each, between a write's check and its fold
         self.durable: int | None = None  # the journal lags behind the state; None: it does not
@@ -46,6 +48,10 @@ class World:
     @property
     def leader_ready(self) -> bool:
         return self.ready
+
+    @property
+    def readiness(self) -> Readiness | None:
+        return answer_all(ask_all(self.state, self.now())) if self.reported else None
 
     def now(self) -> float:
         return self.core.now
