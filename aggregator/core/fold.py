@@ -189,7 +189,7 @@ def _invariant_broken(state: State, event: ev.InvariantBroken) -> None:
 
 
 def _reconcile_ended(state: State, _event: ev.ReconcileEnded) -> None:
-    state.behind = ""
+    fold_store.catch_up(state)
 
 
 def _number(identifier: str) -> int:

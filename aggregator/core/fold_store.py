@@ -35,10 +35,17 @@ def take_highest(state: State, node: str, highest: Leadership | None) -> None:
     state.leader = Leadership(max(leader.term, highest.term + 1), leader.instance, leader.position)
 
 
+def catch_up(state: State) -> None:
+    """Lead again, well above the epochs that were told: who is proven inert has not said which ones it obeyed."""
+    state.behind = ""
+    for vm in state.vms.values():
+        vm.epoch_top += UNTOLD_EVENTS
+
+
 def _fall_behind(state: State, lost_events: int, why: str) -> None:
-    """Only reconcile from now on; skip the numbers and epochs that were given out and lost: no more than events."""
+    """Only reconcile from now on; skip the numbers that were given out and lost: no more than events."""
     skipped = lost_events if state.behind else lost_events + UNTOLD_EVENTS
     state.behind = why
     state.counters = {kind: state.counters.get(kind, 0) + skipped for kind in NUMBERED}
     for vm in state.vms.values():
-        vm.epoch_top += skipped
+        vm.epoch_top += lost_events

@@ -64,14 +64,25 @@ def test_a_rolled_back_store_starts_and_fences_nobody_until_every_member_has_rep
 def test_a_store_with_another_mark_is_behind_before_any_agent_has_said_so() -> None:
     """The only node that obeyed what was lost may be the last to speak; what was started there runs."""
     fleet = fleet_with_vms()
-    epochs = {name: vm.epoch_top for name, vm in fleet.state.vms.items()}
     for mark, lost_events, behind in (("a", 0, False), ("a", 0, False), ("b", 0, True), ("b", 7, True)):
         fleet.state.behind = ""
         leader = Leadership(2, f"i{fleet.state.position}", fleet.state.position)
         fleet.settle(ev.AggregatorStarted(at=fleet.now, leader=leader, store_mark=mark, lost_events=lost_events))
         assert bool(fleet.state.behind) is behind
-    assert all(vm.epoch_top > epochs[name] + 7 for name, vm in fleet.state.vms.items())
     assert fleet.state.store_incident
+
+
+def test_epochs_go_on_well_above_what_was_told_for_who_is_off_cannot_tell() -> None:
+    """n3 may have obeyed an epoch that no other node knows of, and is proven off (made-up story 1868)."""
+    fleet = rolled_back()
+    fleet.silent.add("n3")
+    for name in ("n1", "n2"):
+        fleet.connect(name)
+    fleet.run(5)
+    fleet.settle(ev.OffConfirmed(at=fleet.now, name="n3", who="anna"))
+    fleet.run(5)
+    assert fleet.state.behind == ""
+    assert fleet.vm("v1").epoch > 1000
 
 
 def test_the_orders_that_follow_are_above_every_term_that_was_obeyed() -> None:
