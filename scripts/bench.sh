@@ -26,6 +26,9 @@ for kind in basic selector antiaffinity preferred spread; do
     bench placement --kind "$kind" --nodes 5000 --pending 10000
 done
 bench placement --kind mixed --nodes 10000 --pending 1000 --together
+# Full clusters, in which greedy placement leaves VMs down.
+bench tight --nodes 20 --vms 100
+bench tight --nodes 10 --vms 50 --budget 10
 bench readiness --nodes 500 --vms 5000
 bench decide --nodes 16 --vms 160
 bench ingest --agents 500 --vms 20 --hz 1 --seconds 30

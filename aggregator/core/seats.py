@@ -91,10 +91,18 @@ def seat_table(state: State) -> Table:
 
 
 def place_vms(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Verdict]]:
-    """Place VMs that have no seat as one batch, in the order given back by placement."""
+    """Place VMs that have no seat as one batch, in the order given back by placement.
+
+    Re-seating is tried when a VM is left that was not refused before: one that was is asked about at every turn,
+    and would cost each of them the solver's whole budget.
+    """
     settings = ScoreSettings.of(state.config)
+    greedy = structs.replace(settings, solver_budget_s=0.0)
     table = seat_table(state)
-    verdicts = place_batch([_seat_at_home(vm) for vm in vms], table, settings, state.rotation)
+    seats = [_seat_at_home(vm) for vm in vms]
+    verdicts = place_batch(seats, table, greedy, state.rotation)
+    if any(verdict.node is None and not vm.rejected for vm, verdict in zip(vms, verdicts, strict=True)):
+        verdicts = place_batch(seats, table, settings, state.rotation)
     return [(vm, _naming_home(vm, verdict)) for vm, verdict in zip(vms, verdicts, strict=True)]
 
 

@@ -1,8 +1,8 @@
 """Where may a VM run, where would it run best, and why not elsewhere: one VM or a batch.
 
 Pure: the same rule objects serve recovery, drain, what-if, explain and `virtward place`.
-place_batch is greedy: by priority, then biggest first, reserving as it goes. What greedy leaves is
-the verdicts without a node; an exact solver's work begins there.
+place_batch is greedy: by priority, then biggest first, reserving as it goes. What greedy leaves is seated by
+moving others of the same batch (reseat.py), if the settings give it a budget.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from msgspec import structs
 
 from aggregator.placement.columns import IntArray
 from aggregator.placement.compiled import CompiledVm
 from aggregator.placement.ranking import Ranked, rank, scoring_of
+from aggregator.placement.reseat import reseat
 from aggregator.placement.rules import FILTERS, PROFILE_SCORES, SCORES, Score
 from aggregator.placement.table import Table
 from aggregator.placement.types import Excluded, PlacementNode, PlacementVm, ScoreSettings, Seat, Verdict
@@ -71,7 +73,7 @@ def place_batch(
     which is what a batch on thousands of nodes wants.
     """
     verdicts: dict[int, Verdict] = {}
-    given: list[tuple[str, str]] = []
+    given: dict[str, str] = {}
     scoring = scoring_of(settings)
     scores = PROFILE_SCORES[settings.profile]
     try:
@@ -88,12 +90,37 @@ def place_batch(
             rotation = verdict.rotation
             if verdict.node is not None and verdict.node not in table.seats_of(vm.name):
                 table.seat(vm, verdict.node)
-                given.append((vm.name, verdict.node))
+                given[vm.name] = verdict.node
+        found = [verdicts[index] for index in range(len(vms))]
+        return _mended(vms, found, given, table, settings) if settings.solver_budget_s > 0 else found
     finally:
         if not keep:
-            for name, node in reversed(given):
+            for name, node in given.items():
                 table.unseat(name, node)
-    return [verdicts[index] for index in range(len(vms))]
+
+
+def _mended(
+    vms: Sequence[PlacementVm], found: list[Verdict], given: dict[str, str], table: Table, settings: ScoreSettings
+) -> list[Verdict]:
+    """Return the verdicts after re-seating; given is brought up to date with the table."""
+    if all(verdict.node is not None for verdict in found) or not given:
+        return found
+    batch = [(vm, given.get(vm.name, verdict.node)) for vm, verdict in zip(vms, found, strict=True)]
+    seats = reseat(batch, table, settings.solver_budget_s).seats
+    for name, node in seats.items():
+        given.pop(name, None)
+        if node is not None:
+            given[name] = node
+    return [
+        _judged_at(seats[vm.name], vm, table, settings, verdict.rotation) if vm.name in seats else verdict
+        for vm, verdict in zip(vms, found, strict=True)
+    ]
+
+
+def _judged_at(node: str | None, vm: PlacementVm, table: Table, settings: ScoreSettings, rotation: int) -> Verdict:
+    """Return the verdict on a VM that sits on this node already, or has lost its seat to others."""
+    verdict = judge(vm, table, settings, rotation)
+    return structs.replace(verdict, node=node, rotation=rotation)
 
 
 def reasons(vm: PlacementVm, table: Table, node: str) -> dict[str, str]:

@@ -77,15 +77,23 @@ class PlacementVm(Struct, frozen=True, kw_only=True):
 
 
 class ScoreSettings(Struct, frozen=True, kw_only=True):
-    """Which score rules speak and how loud; a weight not named is the default's."""
+    """Which score rules speak and how loud; a weight not named is the default's.
+
+    solver_budget_s: how long a batch may be re-seated for those whom greedy placement leaves; 0: not at all.
+    """
 
     profile: str = LOW_NODE_UTILIZATION
     weights: Mapping[str, int] = {}
+    solver_budget_s: float = 0.0
 
     @classmethod
     def of(cls, config: ClusterConfig) -> ScoreSettings:
-        """Read the settings of a fleet."""
-        return cls(profile=config.profile, weights=config.placement.weights)
+        """Read the settings of a fleet.
+
+        The loop must not think for longer than selfLagMax, or it would doubt its own eyes: so that bounds the budget.
+        """
+        budget_s = min(float(config.placement.solver_budget), float(config.self_lag_max))
+        return cls(profile=config.profile, weights=config.placement.weights, solver_budget_s=budget_s)
 
     def weight(self, rule: str) -> int:
         """Return the weight of a score rule."""
