@@ -248,7 +248,7 @@ class Daemon:
 
     def _read_facts(self) -> NodeFacts:
         hypervisor, storages = self.hypervisor.node_facts(), self._storage.reaches()
-        return node_facts(self.identity, self.config.addresses, hypervisor, self._bmc, storages)
+        return node_facts(self.identity, self.config.addresses, hypervisor, self._bmc, storages, self._storage.mounts())
 
     async def _know_libvirt(self) -> None:
         """Give libvirt a moment, so that the hello can name the host's uuid; go on without it after that."""

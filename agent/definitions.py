@@ -139,7 +139,7 @@ class Definitions:
         reason = not_migratable(domain)
         ports = ports_of(domain)
         self.known[uuid] = Known(domain.name, domain.hash, domain.cpu_m, domain.memory_bytes, reason, ports)
-        definition = Definition(uuid, domain.name, xml, domain.hash, domain.disks)
+        definition = Definition(uuid, domain.name, xml, domain.hash, domain.disks, needs=domain.needs)
         if old != self.known[uuid]:
             self._facts(DefinitionRead(definition))
             self._changed(uuid)

@@ -16,10 +16,11 @@ from pathlib import Path
 import msgspec
 import psutil
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from agent.hypervisor import HypervisorFacts
-from fleet.model import BmcIdentity, Condition, NodeFacts, StorageReach
+from agent.offers import bounded, host_devices
+from fleet.model import BmcIdentity, Condition, HostOffers, NodeFacts, StorageReach
 from fleet.service import ServiceError
 
 BMC_TIMEOUT_S = 10.0
@@ -112,6 +113,7 @@ def node_facts(
     hypervisor: HypervisorFacts,
     bmc: BmcIdentity | None,
     storages: tuple[StorageReach, ...] = (),
+    mounts: tuple[str, ...] = (),
 ) -> NodeFacts:
     """Put together what the aggregator is told of this node."""
     ready = Condition(
@@ -142,7 +144,15 @@ def node_facts(
         conditions=(ready, *_storage_condition(storages)),
         bmc=bmc,
         storages=storages,
+        offers=_offers(hypervisor, mounts),
     )
+
+
+def _offers(hypervisor: HypervisorFacts, mounts: tuple[str, ...]) -> HostOffers | None:
+    if hypervisor.offers is None:
+        return None
+    devices = host_devices(name for _, name in socket.if_nameindex())
+    return structs.replace(hypervisor.offers, interfaces=devices, mounts=bounded(mounts))
 
 
 def _storage_condition(storages: tuple[StorageReach, ...]) -> tuple[Condition, ...]:

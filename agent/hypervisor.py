@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from agent.deeds import AnyDeed
 from agent.keeper_types import DefinitionRead, DomainChanged, DomainsListed, MigrationMoved, PidGone
-from fleet.model import Definition
+from fleet.model import Definition, HostOffers
 
 HypervisorFact = DomainsListed | DomainChanged | DefinitionRead | PidGone | MigrationMoved
 Facts = Callable[[HypervisorFact], None]
@@ -38,6 +38,7 @@ class HypervisorFacts(Struct, frozen=True):
     qemu_version: str = ""
     ready: bool = False
     reason: str = ""
+    offers: HostOffers | None = None
 
 
 class Hypervisor(Protocol):

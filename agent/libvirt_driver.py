@@ -7,14 +7,15 @@ with threads loses events). Domains are called domains here and nowhere else.
 
 from __future__ import annotations
 
+import functools
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import libvirt
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from agent import libvirt_words as words
 from agent.deeds import (
@@ -32,8 +33,10 @@ from agent.deeds import (
     Suspend,
     Undefine,
 )
-from agent.hypervisor import Result
+from agent.hypervisor import HypervisorFacts, Result
+from agent.offers import bounded, read_capabilities, read_domain_capabilities
 from fleet.domain_xml import DomainXmlError, parse_domain, parse_tree
+from fleet.model import HostOffers
 
 KEEPALIVE_S, KEEPALIVE_COUNT = 1, 3  # a frozen libvirtd is an error after 4 s
 MIB = 1024 * 1024
@@ -54,6 +57,9 @@ KEEP_STATE_FLAGS = (
 XML_FLAGS = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
 
+_Answer = TypeVar("_Answer")
+
+
 class RawDomain(Struct, frozen=True):
     """A domain as a state-only call shows it."""
 
@@ -66,14 +72,6 @@ class RawDomain(Struct, frozen=True):
     @property
     def active(self) -> bool:
         return self.state not in (words.SHUTOFF, words.NOSTATE)
-
-
-class HostFacts(Struct, frozen=True):
-    """What libvirt says about the host."""
-
-    host_uuid: str
-    libvirt_version: str
-    qemu_version: str
 
 
 class Job(Struct, frozen=True):
@@ -186,11 +184,13 @@ class Connection:
     # --- reading; nothing here waits for a QEMU
 
     @_down_when_it_fails()
-    def host_facts(self) -> HostFacts:
+    def host_facts(self) -> HypervisorFacts:
         """Return the host's uuid as libvirtd is configured, and versions."""
         conn = self.get()
-        uuid = ET.fromstring(conn.getCapabilities()).findtext("host/uuid") or ""  # noqa: S314 - our own libvirtd
-        return HostFacts(uuid, _version(conn.getLibVersion()), _version(conn.getVersion()))
+        capabilities = ET.fromstring(conn.getCapabilities())  # noqa: S314 - our own libvirtd
+        uuid = capabilities.findtext("host/uuid") or ""
+        offers = _offers(conn, read_capabilities(capabilities))
+        return HypervisorFacts(uuid, _version(conn.getLibVersion()), _version(conn.getVersion()), True, offers=offers)
 
     @_down_when_it_fails()
     def list_domains(self) -> list[RawDomain]:
@@ -332,6 +332,31 @@ def _migrate(domain: Any, deed: Migrate) -> None:  # noqa: ANN401
 
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
+
+
+def _offers(conn: Any, known: HostOffers) -> HostOffers:  # noqa: ANN401 - libvirt-python ships no types
+    """Return what this libvirtd has for domains; a part of it that is not built in, or fails, stays unknown."""
+    if known.domain_types:
+        ask = functools.partial(conn.getDomainCapabilities, None, known.arch, None, known.domain_types[0], 0)
+        text = _or_none(ask)
+        if text is not None:
+            known = read_domain_capabilities(ET.fromstring(text), known)  # noqa: S314 - our own libvirtd
+    pools = _or_none(lambda: conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE))
+    secrets = _or_none(conn.listSecrets)
+    networks = _or_none(conn.listNetworks)
+    return structs.replace(
+        known,
+        networks=None if networks is None else bounded(networks),
+        pools=None if pools is None else bounded(pool.name() for pool in pools),
+        secrets=None if secrets is None else bounded(secrets),
+    )
+
+
+def _or_none(ask: Callable[[], _Answer]) -> _Answer | None:
+    try:
+        return ask()
+    except libvirt.libvirtError:
+        return None
 
 
 def _failure(error: libvirt.libvirtError) -> Result:

@@ -54,6 +54,10 @@ class StorageWatch:
         """Return what the last round found."""
         return self._told
 
+    def mounts(self) -> tuple[str, ...]:
+        """Return the shared storages that are mounted, in use or not."""
+        return tuple(sorted(self._mounts()))
+
     def mount_is_lost(self, uuid: str) -> bool:
         """Say whether a disk of the VM lies on a mounted storage that does not answer.
 

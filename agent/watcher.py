@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
+from msgspec import structs
 
 from agent import libvirt_words as words
 from agent import proc
@@ -26,7 +27,6 @@ from agent.keeper_types import DomainChanged, DomainsListed, MigrationMoved, Pid
 from agent.leftovers import Leftovers
 from agent.libvirt_driver import (
     Connection,
-    HostFacts,
     LibvirtDownError,
     LibvirtEvent,
     RawDomain,
@@ -42,6 +42,7 @@ COMPARE_EVERY_S = 1.0
 LOOK_EVERY_S = 10.0
 RECONNECT_EVERY_S = 1.0
 CONNECT_TIMEOUT_S = 5.0
+OFFERS_EVERY_S = 30.0
 PROGRESS_EVERY_S = 1.0
 LEFT = "its QEMU has ended, and this host still holds what it wrote"
 FAILURES = (StuckError, CrowdedError, LibvirtDownError)
@@ -61,7 +62,7 @@ class LibvirtHypervisor:
         self._looking = Workers("look", 4)
         self._doing = Workers("deed", 4)
         self._moving = Workers("migrate", 8)
-        self._host: HostFacts | None = None
+        self._host: HypervisorFacts | None = None
         self._down_reason = "libvirt has not been asked yet"
         self._facts: Facts = lambda _fact: None
         self._watched: dict[str, tuple[int, str]] = {}  # process token → pidfd, uuid
@@ -136,7 +137,9 @@ class LibvirtHypervisor:
             log.info("libvirt connected", uri=self.uri, version=self._host.libvirt_version)
             self.definitions.refresh_all()
             self.look()
-            await lost.wait()
+            while not await _happens_within(lost, OFFERS_EVERY_S):
+                with suppress(*FAILURES):  # networks and pools come and go
+                    self._host = await self._looking.run(self._watch.host_facts, CONNECT_TIMEOUT_S)
             self._down("the connection to libvirtd was lost")
             self.look()
 
@@ -148,18 +151,11 @@ class LibvirtHypervisor:
 
     async def wait_ready(self, wait_s_max: float) -> bool:
         """Wait for the first connection to libvirt."""
-        try:
-            async with asyncio.timeout(wait_s_max):
-                await self._ready.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await _happens_within(self._ready, wait_s_max)
 
     def node_facts(self) -> HypervisorFacts:
         """Return what is known of libvirt; never blocks."""
-        host = self._host or HostFacts("", "", "")
-        ready = not self._down_reason
-        return HypervisorFacts(host.host_uuid, host.libvirt_version, host.qemu_version, ready, self._down_reason)
+        return structs.replace(self._host or HypervisorFacts(), ready=not self._down_reason, reason=self._down_reason)
 
     # --- looking at everything
 
@@ -395,3 +391,10 @@ class LibvirtHypervisor:
                 return
             if job is not None:
                 self._facts(MigrationMoved(uuid, job.percent, job.remaining_bytes, job.rate_bytes_per_s))
+
+
+async def _happens_within(event: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    return False

@@ -15,7 +15,8 @@ from xml.parsers import expat
 
 from msgspec import Struct
 
-from fleet.model import Disk
+from fleet.domain_needs import needs_of
+from fleet.model import Disk, Needs
 
 XML_BYTES_MAX = 1024 * 1024
 DEPTH_MAX = 64
@@ -54,6 +55,7 @@ class Domain(Struct, frozen=True):
     has_tpm: bool = False
     has_hostdev: bool = False
     machine: str = ""
+    needs: Needs = Needs()
 
 
 def unresolved(path: str) -> Place:
@@ -89,6 +91,7 @@ def parse_domain(xml: str, resolve: Resolver = unresolved) -> Domain:
         has_tpm=root.find("devices/tpm") is not None,
         has_hostdev=root.find("devices/hostdev") is not None,
         machine=machine.get("machine", "") if machine is not None else "",
+        needs=needs_of(root),
     )
 
 

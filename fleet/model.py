@@ -153,6 +153,24 @@ class VmReport(Struct, frozen=True):
     not_migratable: str = ""  # why it cannot be live-migrated; empty: nothing known against it
 
 
+class Needs(Struct, frozen=True):
+    """What a domain needs of the host it starts on, as far as its XML says so for certain. Empty is nothing.
+
+    mounts: shared storages that its disks lie on, mounted.
+    """
+
+    domain_type: str = ""
+    arch: str = ""
+    machine: str = ""
+    firmware: str = ""
+    cpu_model: str = ""
+    interfaces: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+
+
 class Definition(Struct, frozen=True):
     """A VM's XML as libvirt completed it on the node that owns it, and the disks in it."""
 
@@ -162,6 +180,7 @@ class Definition(Struct, frozen=True):
     hash: str
     disks: tuple[Disk, ...] = ()
     chain_changing: bool = False  # a block job or snapshot is altering the disk chain
+    needs: Needs = Needs()
 
 
 class Condition(Struct, frozen=True):
@@ -188,6 +207,27 @@ class StorageReach(Struct, frozen=True):
     stuck: bool = False
 
 
+class HostOffers(Struct, frozen=True):
+    """What a host has for domains, so that placement can tell where one would start; None: nobody could tell.
+
+    domain_types: kvm, qemu. machines: machine types, aliases too. firmwares: bios, efi. cpu_models: of `custom` CPUs,
+    those that this host can give a guest of the first of its domain types. interfaces: bridges and other devices of the
+    host, without those of guests. networks, pools: active ones of libvirt. secrets: uuids of libvirt's secrets.
+    mounts: shared storages that are mounted (fleet.storage).
+    """
+
+    arch: str = ""
+    domain_types: tuple[str, ...] | None = None
+    machines: tuple[str, ...] | None = None
+    firmwares: tuple[str, ...] | None = None
+    cpu_models: tuple[str, ...] | None = None
+    interfaces: tuple[str, ...] | None = None
+    networks: tuple[str, ...] | None = None
+    pools: tuple[str, ...] | None = None
+    secrets: tuple[str, ...] | None = None
+    mounts: tuple[str, ...] | None = None
+
+
 class NodeFacts(Struct, frozen=True):
     """What a node is and can do, as its own agent reports it."""
 
@@ -207,6 +247,7 @@ class NodeFacts(Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
     bmc: BmcIdentity | None = None
     storages: tuple[StorageReach, ...] = ()
+    offers: HostOffers | None = None
 
 
 class OrderOutcome(StrEnum):

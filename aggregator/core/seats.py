@@ -15,10 +15,13 @@ from aggregator.core.lookups import pinned_to, takes_vms
 from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.placement.losses import place_after_loss
+from aggregator.placement.needs import NO_NEEDS, needs_of_text
 from aggregator.placement.place import build_table, judge, place_batch
 from aggregator.placement.selectors import tolerates
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
+from fleet.model import Needs
+from fleet.storage import lies_on
 
 SOURCE_RULE = "MigrationSource"
 MAINTENANCE_KEY = "virtward/maintenance"
@@ -37,18 +40,33 @@ def node_seat(state: State, node: NodeRecord) -> PlacementNode:
         ready=takes_vms(node),
         cpu_m=int(facts.cpu_m * ratio.cpu) if facts is not None else 0,
         memory_bytes=int(facts.memory_bytes * ratio.memory) if facts is not None else 0,
+        offers=facts.offers if facts is not None else None,
     )
 
 
-def vm_seat(vm: VmRecord) -> PlacementVm:
-    """Return a VM as the rules see it."""
+def mounts_of(state: State) -> tuple[str, ...]:
+    """Return every shared storage that some node has mounted, by its own word."""
+    offers = [node.facts.offers for node in state.nodes.values() if node.facts is not None]
+    return tuple(sorted({name for each in offers if each is not None for name in each.mounts or ()}))
+
+
+def vm_seat(vm: VmRecord, mounts: tuple[str, ...] = ()) -> PlacementVm:
+    """Return a VM as the rules see it. mounts: of mounts_of, where the VM is to be placed."""
     return PlacementVm(
         name=vm.name,
         labels=vm.labels,
         spec=vm.spec,
         cpu_m=vm.cpu_m,
         memory_bytes=vm.memory_bytes,
+        needs=_needs(vm, mounts),
     )
+
+
+def _needs(vm: VmRecord, mounts: tuple[str, ...]) -> Needs:
+    if vm.definition is None:
+        return needs_of_text(vm.spec.domain_xml) if vm.spec.domain_xml else NO_NEEDS
+    under = tuple(name for name in mounts if any(lies_on(disk.identity, name) for disk in vm.definition.disks))
+    return structs.replace(vm.definition.needs, mounts=under) if under else vm.definition.needs
 
 
 class FleetSeats(Struct, frozen=True):
@@ -67,7 +85,8 @@ class FleetSeats(Struct, frozen=True):
 def fleet_seats(state: State) -> FleetSeats:
     """Return who sits where now."""
     nodes = tuple(node_seat(state, node) for node in state.nodes.values())
-    vms = {vm.name: _seat_at_home(vm) for vm in state.vms.values()}
+    mounts = mounts_of(state)
+    vms = {vm.name: _seat_at_home(vm, mounts) for vm in state.vms.values()}
     seated: dict[str, list[PlacementVm]] = {}
     for vm in state.vms.values():
         for name in dict.fromkeys(binding.node for binding in vm.bindings):
@@ -99,16 +118,17 @@ def place_vms(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Ver
     settings = ScoreSettings.of(state.config)
     greedy = structs.replace(settings, solver_budget_s=0.0)
     table = seat_table(state)
-    seats = [_seat_at_home(vm) for vm in vms]
+    mounts = mounts_of(state)
+    seats = [_seat_at_home(vm, mounts) for vm in vms]
     verdicts = place_batch(seats, table, greedy, state.rotation)
     if any(verdict.node is None and not vm.rejected for vm, verdict in zip(vms, verdicts, strict=True)):
         verdicts = place_batch(seats, table, settings, state.rotation)
     return [(vm, _naming_home(vm, verdict)) for vm, verdict in zip(vms, verdicts, strict=True)]
 
 
-def _seat_at_home(vm: VmRecord) -> PlacementVm:
+def _seat_at_home(vm: VmRecord, mounts: tuple[str, ...]) -> PlacementVm:
     """Return the VM's seat, on its only node where it is pinned to one."""
-    seat, home = vm_seat(vm), pinned_to(vm)
+    seat, home = vm_seat(vm, mounts), pinned_to(vm)
     if not home:
         return seat
     spec = structs.replace(vm.spec, node_selector={**vm.spec.node_selector, HOSTNAME: home})
@@ -138,4 +158,4 @@ def migration_targets(state: State, vm: VmRecord, source: str) -> Verdict:
     settings = ScoreSettings.of(state.config)
     excluded = {source: SOURCE_RULE}
     table = seat_table(state)
-    return judge(vm_seat(vm), table, settings, state.rotation, excluded=excluded)
+    return judge(vm_seat(vm, mounts_of(state)), table, settings, state.rotation, excluded=excluded)

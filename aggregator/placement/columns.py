@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aggregator.core.objects import Taint
 from aggregator.placement.types import PlacementNode
+from fleet.model import HostOffers
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
@@ -77,6 +78,9 @@ class NodeColumns:
         self.taint_ids: IntArray = np.zeros(self.capacity, dtype=np.int64)
         self.taint_sets: list[TaintSet] = [()]
         self._taint_id_of: dict[TaintSet, int] = {(): 0}
+        self.offer_ids: IntArray = np.zeros(self.capacity, dtype=np.int64)
+        self.offer_sets: list[HostOffers | None] = [None]
+        self._offer_id_of: dict[HostOffers | None, int] = {None: 0}
         self._free = list(range(self.capacity - 1, -1, -1))
         self._labels: dict[str, LabelColumn] = {}
         self._by_name: IntArray | None = None
@@ -94,6 +98,7 @@ class NodeColumns:
         self.unschedulable[slot] = node.unschedulable
         self._write_resources(slot, node.cpu_m, node.memory_bytes)
         self.taint_ids[slot] = self._taint_id(node.taints)
+        self.offer_ids[slot] = self._offer_id(node.offers)
         if before is not None and before.labels == node.labels:
             return False
         for key, column in list(self._labels.items()):
@@ -108,7 +113,7 @@ class NodeColumns:
         self.nodes[slot] = None
         self.present[slot] = False
         self._write_resources(slot, 0, 0)
-        self.taint_ids[slot] = 0
+        self.taint_ids[slot] = self.offer_ids[slot] = 0
         for column in self._labels.values():
             column.write(slot, None)
         self._free.append(slot)
@@ -166,6 +171,18 @@ class NodeColumns:
                 self._forget_taints()
             found = self._taint_id_of[shared] = len(self.taint_sets)
             self.taint_sets.append(shared)
+        return found
+
+    def _offer_id(self, offers: HostOffers | None) -> int:
+        found = self._offer_id_of.get(offers)
+        if found is None:
+            if len(self.offer_sets) > max(TAINT_SETS_MAX, self.capacity):
+                used, ids = np.unique(np.append(self.offer_ids, 0), return_inverse=True)
+                self.offer_ids[:] = ids[:-1]
+                self.offer_sets = [self.offer_sets[number] for number in used]
+                self._offer_id_of = {each: number for number, each in enumerate(self.offer_sets)}
+            found = self._offer_id_of[offers] = len(self.offer_sets)
+            self.offer_sets.append(offers)
         return found
 
     def _forget_taints(self) -> None:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from aggregator.core.objects import Affinity, NodeAffinity, Toleration, VmAffinity, VmAffinityTerm
 from aggregator.placement.columns import FloatArray
+from aggregator.placement.needs import NO_NEEDS
 from aggregator.placement.recent import Recent
 from aggregator.placement.selectors import (
     LabelsKey,
@@ -23,6 +24,7 @@ from aggregator.placement.selectors import (
     selects,
 )
 from aggregator.placement.types import PlacementVm
+from fleet.model import Needs
 
 DO_NOT_SCHEDULE = "DoNotSchedule"
 REQUIRED_AFFINITY_WEIGHT = 1  # kube-scheduler's hardPodAffinityWeight
@@ -53,6 +55,7 @@ class Demands(Struct, frozen=True, eq=False):
 
     nodes: NodeRules
     tolerations: tuple[Toleration, ...]
+    needs: Needs = NO_NEEDS
 
 
 class Rules(Struct, frozen=True, eq=False):
@@ -100,6 +103,7 @@ _RuleParts = tuple[
     tuple[tuple[Group, int], ...],
     tuple[Spread, ...],
     tuple[Spread, ...],
+    Needs,
 ]
 
 
@@ -108,7 +112,7 @@ class Compiler:
 
     def __init__(self) -> None:
         self._rules: Recent[_RuleParts, Rules] = Recent(RULES_MAX)
-        self._demands: Recent[tuple[NodeRules, tuple[Toleration, ...]], Demands] = Recent(RULES_MAX)
+        self._demands: Recent[tuple[NodeRules, tuple[Toleration, ...], Needs], Demands] = Recent(RULES_MAX)
         self._requests: Recent[tuple[int, int], Request] = Recent(REQUESTS_MAX)
 
     def compile(self, vm: PlacementVm) -> CompiledVm:
@@ -124,10 +128,10 @@ class Compiler:
         return CompiledVm(vm, rules, request)
 
     def _share(self, parts: _RuleParts) -> Rules:
-        labels, nodes, tolerations, node_preferences, near, away, preferences, hard, soft = parts
-        demands = self._demands.get((nodes, tolerations))
+        labels, nodes, tolerations, node_preferences, near, away, preferences, hard, soft, needs = parts
+        demands = self._demands.get((nodes, tolerations, needs))
         if demands is None:
-            demands = self._demands.put((nodes, tolerations), Demands(nodes, tolerations))
+            demands = self._demands.put((nodes, tolerations, needs), Demands(nodes, tolerations, needs))
         carried = preferences + tuple((group, REQUIRED_AFFINITY_WEIGHT) for group in near)
         return Rules(labels, demands, node_preferences, near, away, preferences, carried, hard, soft)
 
@@ -160,6 +164,7 @@ def _parts(vm: PlacementVm) -> _RuleParts:
         _weighted(towards, 1) + _weighted(away, -1),
         hard,
         soft,
+        vm.needs,
     )
 
 

@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from aggregator.core.objects import Node, Taint, VirtualMachine, VmSpec
 from aggregator.core.policy import ClusterConfig, PlacementSettings
+from aggregator.placement.needs import NO_NEEDS
+from fleet.model import HostOffers, Needs
 from fleet.units import parse_bytes, parse_cpu_m
 
 LOW_NODE_UTILIZATION = "LowNodeUtilization"
@@ -24,7 +26,8 @@ class PlacementNode(Struct, frozen=True, kw_only=True):
     """A node as the rules see it.
 
     taints: the operator's and the system's together. cpu_m (millicores) and memory_bytes are
-    allocatable, overcommit included. ready: False while the node must take no VM at all.
+    allocatable, overcommit included. ready: False while the node must take no VM at all. offers: what
+    its agent says it has for domains; None: nothing is known.
     """
 
     name: str
@@ -34,6 +37,7 @@ class PlacementNode(Struct, frozen=True, kw_only=True):
     ready: bool = True
     cpu_m: int = 0
     memory_bytes: int = 0
+    offers: HostOffers | None = None
 
     @classmethod
     def of(cls, node: Node, *, ready: bool = True) -> PlacementNode:
@@ -52,13 +56,17 @@ class PlacementNode(Struct, frozen=True, kw_only=True):
 
 
 class PlacementVm(Struct, frozen=True, kw_only=True):
-    """A VM as the rules see it; cpu_m (millicores) and memory_bytes are what it requests."""
+    """A VM as the rules see it; cpu_m (millicores) and memory_bytes are what it requests.
+
+    needs: of the host it would start on.
+    """
 
     name: str
     labels: dict[str, str] = {}
     spec: VmSpec = VmSpec()
     cpu_m: int = 0
     memory_bytes: int = 0
+    needs: Needs = NO_NEEDS
 
     @classmethod
     def of(cls, vm: VirtualMachine, *, cpu_m: int = 0, memory_bytes: int = 0) -> PlacementVm:

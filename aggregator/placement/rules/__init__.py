@@ -10,6 +10,13 @@ from aggregator.placement.rules.base import Filter as Filter
 from aggregator.placement.rules.base import Score as Score
 from aggregator.placement.rules.base import SlotFilter as SlotFilter
 from aggregator.placement.rules.base import SlotScore as SlotScore
+from aggregator.placement.rules.host_offers import (
+    CPUCompatible,
+    HypervisorCapability,
+    MachineType,
+    NetworkReachable,
+    StorageReachable,
+)
 from aggregator.placement.rules.node_affinity import NodeAffinity
 from aggregator.placement.rules.node_ready import NodeReady
 from aggregator.placement.rules.node_resources_fit import NodeResourcesFit
@@ -22,7 +29,17 @@ from aggregator.placement.types import HIGH_NODE_UTILIZATION, LOW_NODE_UTILIZATI
 _taints, _nodes, _vms, _spread = TaintToleration(), NodeAffinity(), VMAffinity(), TopologySpread()
 _least, _most, _balanced = LeastAllocated(), MostAllocated(), BalancedAllocation()
 
-NODE_FILTERS: tuple[Filter, ...] = (NodeReady(), NodeUnschedulable(), _taints, _nodes)
+NODE_FILTERS: tuple[Filter, ...] = (
+    NodeReady(),
+    NodeUnschedulable(),
+    _taints,
+    _nodes,
+    CPUCompatible(),
+    MachineType(),
+    HypervisorCapability(),
+    NetworkReachable(),
+    StorageReachable(),
+)
 SLOT_FILTERS: tuple[SlotFilter, ...] = (NodeResourcesFit(),)
 FLEET_FILTERS: tuple[Filter, ...] = (_spread, _vms)
 FILTERS: tuple[Filter, ...] = (*NODE_FILTERS, *SLOT_FILTERS, *FLEET_FILTERS)

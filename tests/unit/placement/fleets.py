@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from aggregator.core.objects import Taint, VmSpec
 from aggregator.placement.types import PlacementNode, PlacementVm
+from fleet.model import HostOffers, Needs
 
 HOST = "virtward/hostname"
 TOPOLOGY = (HOST, "zone", "rack")
@@ -109,6 +110,44 @@ _taint = st.fixed_dictionaries(
 )
 
 
+_few = st.lists(st.sampled_from("ab"), max_size=2, unique=True).map(tuple)
+_told = st.one_of(st.none(), _few)
+_offers = st.one_of(
+    st.none(),
+    st.builds(
+        HostOffers,
+        arch=st.sampled_from("xy"),
+        domain_types=_told,
+        machines=_told,
+        firmwares=_told,
+        cpu_models=_told,
+        interfaces=_told,
+        networks=_told,
+        pools=_told,
+        secrets=_told,
+        mounts=_told,
+    ),
+)
+_one = st.sampled_from(("", "", "a", "b"))
+_some = st.one_of(st.just(()), _few)
+_needs = st.one_of(
+    st.just(Needs()),
+    st.builds(
+        Needs,
+        domain_type=_one,
+        arch=st.sampled_from(("", "x")),
+        machine=_one,
+        firmware=_one,
+        cpu_model=_one,
+        interfaces=_some,
+        networks=_some,
+        pools=_some,
+        secrets=_some,
+        mounts=_some,
+    ),
+)
+
+
 @st.composite
 def a_placement_node(draw: st.DrawFn, name: str) -> PlacementNode:
     optional = {"zone": st.sampled_from("012"), "rack": st.sampled_from("01"), "gen": st.sampled_from(("1", "2", "x"))}
@@ -121,6 +160,7 @@ def a_placement_node(draw: st.DrawFn, name: str) -> PlacementNode:
         ready=draw(st.integers(0, 9)) > 0,
         cpu_m=draw(st.sampled_from((0, 4000, 7000))),
         memory_bytes=draw(st.sampled_from((0, 8 * GIB, 13 * GIB))),
+        offers=draw(_offers),
     )
 
 
@@ -132,6 +172,7 @@ def a_placement_vm(draw: st.DrawFn, name: str) -> PlacementVm:
         spec=msgspec.convert(draw(_spec), VmSpec),
         cpu_m=draw(st.sampled_from((0, 500, 1500))),
         memory_bytes=draw(st.sampled_from((0, GIB, 3 * GIB + 1))),
+        needs=draw(_needs),
     )
 
 

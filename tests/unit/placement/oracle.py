@@ -153,8 +153,32 @@ def rejecting(vm: PlacementVm, node: PlacementNode, nodes: Sequence[PlacementNod
         "NodeResourcesFit": bool(too_big),
         "TopologySpread": spread_rejects(vm, node, nodes, seats),
         "VMAffinity": vm_affinity_rejects(vm, node, seats),
+        **host_lacks(vm, node),
     }
     return sorted(rule for rule, rejects in answers.items() if rejects)
+
+
+def host_lacks(vm: PlacementVm, node: PlacementNode) -> dict[str, bool]:
+    """Tell for each rule about the host whether it lacks something that the domain needs."""
+    has, needs = node.offers, vm.needs
+    if has is None:
+        return {}
+
+    def lacks(needed: tuple[str, ...], told: tuple[str, ...] | None) -> bool:
+        return told is not None and bool({*needed} - {*told} - {""})
+
+    best = has.domain_types[0] if has.domain_types else None
+    same_arch = needs.arch in ("", has.arch)
+    return {
+        "CPUCompatible": best is not None and needs.domain_type == best and lacks((needs.cpu_model,), has.cpu_models),
+        "MachineType": same_arch and lacks((needs.machine,), has.machines),
+        "HypervisorCapability": lacks((needs.domain_type,), has.domain_types)
+        or lacks((needs.firmware,), has.firmwares),
+        "NetworkReachable": lacks(needs.interfaces, has.interfaces) or lacks(needs.networks, has.networks),
+        "StorageReachable": lacks(needs.mounts, has.mounts)
+        or lacks(needs.pools, has.pools)
+        or lacks(needs.secrets, has.secrets),
+    }
 
 
 def affinity_raw(vm: PlacementVm, node: PlacementNode, seats: Seats) -> float:
