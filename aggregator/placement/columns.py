@@ -39,6 +39,7 @@ class LabelColumn:
     def __init__(self, capacity: int) -> None:
         self.ids: IntArray = np.zeros(capacity, dtype=np.int64)
         self.id_of: dict[str, int] = {}
+        self._straight: bool | None = None  # whether every slot has a value of its own, in the order of slots
 
     @property
     def size(self) -> int:
@@ -46,10 +47,13 @@ class LabelColumn:
 
     def write(self, slot: int, value: str | None) -> None:
         self.ids[slot] = 0 if value is None else self.id_of.setdefault(value, self.size)
+        self._straight = None
 
     def spread_out(self, by_value: NDArray[_Item]) -> NDArray[_Item]:
-        """Return per slot the element of its value. Clipping, which never happens, is numpy's fast path."""
-        return by_value.take(self.ids, mode="clip")
+        """Return per slot the element of its value; not to be written to. Clipping, which never happens, is fast."""
+        if self._straight is None:
+            self._straight = bool((self.ids == np.arange(1, len(self.ids) + 1)).all())
+        return by_value[1 : len(self.ids) + 1] if self._straight else by_value.take(self.ids, mode="clip")
 
 
 class NodeColumns:

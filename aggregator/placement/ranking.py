@@ -10,6 +10,8 @@ is the best, and of equals the one with the fewest VMs. It fits 64 bits because 
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from msgspec import Struct
 
@@ -33,6 +35,7 @@ from aggregator.placement.types import ScoreSettings
 WEIGHT_MAX = 10**6
 VMS_SPAN = 2**20  # nodes with more VMs than that count as equally crowded
 LIFT = 2**40  # above 100 · WEIGHT_MAX · the number of score rules, so that no sum is below 1
+SCORINGS_MAX = 64  # settings that are remembered ready for use
 MENDED_SHARE = 8  # one slot in so many may have changed; if more have, all are computed anew
 
 
@@ -46,9 +49,14 @@ class Scoring(Struct, frozen=True):
 
 def scoring_of(settings: ScoreSettings) -> Scoring:
     """Return the scoring of settings; KeyError: there is no such profile."""
+    return _scoring(settings.profile, tuple(settings.weights.items()))
+
+
+@functools.lru_cache(maxsize=SCORINGS_MAX)
+def _scoring(profile: str, written: tuple[tuple[str, int], ...]) -> Scoring:
+    settings = ScoreSettings(profile=profile, weights=dict(written))
     weights = {
-        rule.name: max(-WEIGHT_MAX, min(WEIGHT_MAX, settings.weight(rule.name)))
-        for rule in PROFILE_SCORES[settings.profile]
+        rule.name: max(-WEIGHT_MAX, min(WEIGHT_MAX, settings.weight(rule.name))) for rule in PROFILE_SCORES[profile]
     }
     slot = tuple((rule, weights[rule.name]) for rule in SLOT_SCORES if rule.name in weights)
     fleet = tuple((rule, weights[rule.name]) for rule in FLEET_SCORES if rule.name in weights)
@@ -78,9 +86,10 @@ def rank(vm: CompiledVm, table: Table, scoring: Scoring, rotation: int, excluded
         score = rule.score(vm, table, feasible)
         if not isinstance(score, int):  # the same everywhere changes no order
             key = key + score * (weight * VMS_SPAN)
-    if feasible is not standing.fits or key is not standing.key:
-        key = key * feasible
-    return _first_best(key, feasible, table, rotation)
+    found = _first_best(key, feasible, table, rotation)
+    if found.slot is None or feasible[found.slot]:  # what may not be is seldom the best: LIFT is above all scores
+        return found
+    return _first_best(np.where(feasible, key, 0), feasible, table, rotation)
 
 
 def _first_best(key: IntArray, feasible: BoolArray, table: Table, rotation: int) -> Ranked:

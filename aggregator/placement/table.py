@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from msgspec import Struct
 
 from aggregator.placement.changes import Changes
 from aggregator.placement.columns import CPU, MEMORY, FloatArray, IntArray, NodeColumns
@@ -21,6 +22,16 @@ from aggregator.placement.tallies import Carriers, Matches, TotalsMemory
 from aggregator.placement.types import PlacementNode, PlacementVm
 
 COMPILED_MAX = 1_000  # VMs whose compiled form is remembered though they may not be seated
+
+
+class Room(Struct, frozen=True, eq=False):
+    """What the slots `at` have and what is requested there; has, whole, requested by CPU and MEMORY."""
+
+    at: IntArray | None
+    has: FloatArray
+    whole: FloatArray
+    kinds: FloatArray
+    requested: FloatArray
 
 
 class Table:
@@ -44,6 +55,7 @@ class Table:
         self.preferences = Carriers(self._totals)
         self.masks = NodeMasks(self.columns)
         self.changes = Changes()
+        self._room: Room | None = None
         self.standings: Recent[StandingKey, Standing] = Recent(STANDINGS_MAX)
         self._seats: dict[str, dict[int, CompiledVm]] = {}
         self._compiler = Compiler()
@@ -59,6 +71,7 @@ class Table:
         if slot is not None and self.columns.node(slot) == node:
             return
         self.standings.clear()
+        self._room = None
         if self.columns.put(node):
             self._relabelled()
 
@@ -107,12 +120,25 @@ class Table:
         self.requested[MEMORY, slot] += sign * compiled.vm.memory_bytes
         self.vms[slot] += sign
         self.changes.note(slot)
+        self._room = None
         rules = compiled.rules
         self.matches.add(rules.labels_key, slot, sign)
         for group in rules.anti_affinity:
             self.anti_affinity.add(group, slot, sign, sign)
         for group, weight in rules.carried:
             self.preferences.add(group, slot, sign * weight, sign)
+
+    def room(self, at: IntArray | None) -> Room:
+        """Return the numbers of some slots, None: of all. Asked again for the same array before anything changes,
+        it is the same answer: the rules of one ranking share it.
+        """
+        columns = self.columns
+        if at is None:
+            return Room(None, columns.has, columns.whole, columns.kinds, self.requested)
+        if self._room is None or self._room.at is not at:
+            numbers = (columns.has, columns.whole, columns.kinds, self.requested)
+            self._room = Room(at, *(each.take(at, axis=-1, mode="clip") for each in numbers))
+        return self._room
 
     def _relabelled(self) -> None:
         self._totals.clear()

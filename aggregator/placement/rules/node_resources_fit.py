@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aggregator.placement.columns import CPU, MEMORY, BoolArray
 from aggregator.placement.compiled import CompiledVm
-from aggregator.placement.rules.base import ALL, Slots, pick
+from aggregator.placement.rules.base import ALL, Slots
 from aggregator.placement.table import Table
 from fleet.units import format_bytes, format_cpu
 
@@ -16,7 +16,8 @@ class NodeResourcesFit:
     name = "NodeResourcesFit"
 
     def mask(self, vm: CompiledVm, table: Table, at: Slots = ALL) -> BoolArray:
-        enough: BoolArray = pick(table.columns.has, at) - pick(table.requested, at) >= vm.request.room
+        room = table.room(at)
+        enough: BoolArray = room.has - room.requested >= vm.request.room
         fits: BoolArray = enough[CPU] & enough[MEMORY]
         return fits
 
