@@ -7,6 +7,7 @@ may have changed, rest.py works it out again before decide looks. Plain record; 
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
@@ -14,6 +15,9 @@ from aggregator.core.state_node import NodeRecord
 from aggregator.core.state_vm import MigrationRecord, VmRecord
 from aggregator.core.words import NodeState
 from fleet.model import SessionKey
+
+if TYPE_CHECKING:
+    from aggregator.placement.table import Table
 
 Ground = tuple[NodeState, bool, SessionKey | None, str, bool]
 """What the rest of a VM hangs on at its node: state, connected, session, boot, proven inert."""
@@ -42,6 +46,7 @@ class Derived(Struct, eq=False):
     brake_limit: int | None = None
     bound: dict[str, list[VmRecord]] | None = None  # by node
     open_migrations: list[MigrationRecord] | None = None
+    seats: tuple[int, Table] | None = None  # as they were after so many events
 
     def note_nodes(self) -> None:
         """Forget what hangs on any node."""
@@ -55,6 +60,7 @@ class Derived(Struct, eq=False):
         """Forget everything."""
         self.note_nodes()
         self.note_vms()
+        self.seats = None
         self.stale = True
         self.stale_nodes.clear()
         self.stale_vms.clear()

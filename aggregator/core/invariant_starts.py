@@ -53,16 +53,22 @@ def copy_epoch_rises(state: State, event: ev.MigrationChanged, _decided: Decided
 def fits(state: State, event: ev.StartDecided, decided: Decided) -> str:
     """S10: the hard rules, with every VM counted where it is bound, and those of the same look started before it."""
     table = seat_table(state)
+    vm = state.vms.get(event.vm)
+    if vm is None or event.node not in table.columns.slot_of:
+        return f"{event.vm} is started on {event.node}, which is not known"
+    seated: list[tuple[str, str]] = []
     for other in decided:
         if other is event:
             break
         before = state.vms.get(other.vm) if isinstance(other, ev.StartDecided) else None
-        if before is not None and isinstance(other, ev.StartDecided) and other.node in table.columns.slot_of:
+        if before is None or not isinstance(other, ev.StartDecided) or other.node not in table.columns.slot_of:
+            continue
+        if other.node not in table.seats_of(before.name):
             table.seat(vm_seat(before), other.node)
-    vm = state.vms.get(event.vm)
-    if vm is None or event.node not in table.columns.slot_of:
-        return f"{event.vm} is started on {event.node}, which is not known"
+            seated.append((before.name, other.node))
     why = reasons(vm_seat(vm), table, event.node)
+    for name, node in seated:
+        table.unseat(name, node)
     return f"{event.vm} is started on {event.node} against its rules: {_words(why)}" if why else ""
 
 

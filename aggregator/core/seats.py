@@ -100,7 +100,17 @@ def place_lost(table: Table, seats: FleetSeats, failed: Sequence[str], vms: Sequ
 
 
 def seat_table(state: State) -> Table:
-    """Return the table of the whole fleet."""
+    """Return the table of the whole fleet, made once for all who ask before the next event is folded.
+
+    Whoever changes it gives it back as it was.
+    """
+    made = state.derived.seats
+    if made is None or made[0] != state.position:
+        made = state.derived.seats = (state.position, _seat_all(state))
+    return made[1]
+
+
+def _seat_all(state: State) -> Table:
     nodes = [node_seat(state, node) for node in state.nodes.values()]
     seats = []
     for vm in state.vms.values():
