@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from aggregator.core.nodes import brake_limit
 from aggregator.core.seats import FleetSeats, fleet_seats, place_lost
@@ -22,6 +22,7 @@ STAYS = ("ObserveMode", "RunStrategy", "LocalDisk", "HostDevice", "TpmState")
 READINGS_S = 1.3  # a fence device that says off is asked again a second later, and answers in 0.15 s (measured)
 OFF_S = 2.3  # of an off order, and of reading it (measured with IPMI)
 START_S = 1.0  # from the order to a QEMU whose CPUs run (measured, small guests)
+PART_SOLVER_BUDGET_S_MAX = 0.05  # of re-seating, for each part of the standing report: a full fleet has hundreds
 DOMAINS = ("virtward/rack", "virtward/zone")
 
 
@@ -218,6 +219,8 @@ class AllQuestions(Struct, frozen=True):
 def ask_all(state: State, now: float) -> AllQuestions:
     """Copy what the loss of each part is to be thought through with."""
     seats = fleet_seats(state)
+    budget_s = min(seats.settings.solver_budget_s, PART_SOLVER_BUDGET_S_MAX)
+    seats = structs.replace(seats, settings=structs.replace(seats.settings, solver_budget_s=budget_s))
     lost: dict[str, list[PlacementVm]] = {}
     for vm in state.vms.values():
         if vm.run_open and not vm.deleting and vm.spec.run_strategy in BACK_BY_ITSELF and vm.owner in state.nodes:

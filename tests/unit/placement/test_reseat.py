@@ -7,6 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.placement.losses import place_after_loss
 from aggregator.placement.place import build_table, judge, place_batch
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
 from benchmarks.tight import Inputs, a_tight_fleet
@@ -117,3 +118,13 @@ def test_re_seating_breaks_no_rule_and_seats_no_fewer(
             continue
         others = [(other, by_name[at]) for other in batch if other is not each and (at := found[other.name])]
         assert not oracle.rejecting(each, by_name[node], nodes, [*seats, *others])
+
+
+def test_after_a_loss_the_same_re_seating_is_done_and_the_table_given_back() -> None:
+    """What-if asks place_after_loss: three VMs of the lost node fit only if the first two share a node."""
+    nodes, vms = two_that_greedy_fills_wrongly()
+    lost = a_node("n3", cpu_m=12_000)
+    table = build_table([*nodes, lost], [(vm, "n3") for vm in vms])
+    verdicts = place_after_loss(table, {"n3": vms}, ["n3"], vms, EXACT)
+    assert {verdict.node for verdict in verdicts} == {"n1", "n2"}
+    assert [table.seats_of(vm.name) for vm in vms] == [("n3",)] * len(vms)
