@@ -16,6 +16,7 @@ from aggregator.core.fencing import power_on_limit_words
 from aggregator.core.flapping import flap_words
 from aggregator.core.lookups import CONVICTED, open_orders, survives_loss, wants_run
 from aggregator.core.moments import rfc3339, span
+from aggregator.core.seats import refusals
 from aggregator.core.state import Binding, HistoryLine, NodeRecord, State, VmRecord
 from aggregator.core.views_node import not_ready
 from aggregator.core.views_vm import fencing_problem, hold_text, reason_of, unprotected
@@ -179,7 +180,7 @@ def _waits_for_start(state: State, record: VmRecord, waits: list[str], ways: lis
         ways.append(f"virtward start {record.name}")
     if record.rejected:
         waits.append("No node takes it now:")
-        waits.extend(f"  {node}: {', '.join(rules)}" for node, rules in sorted(record.rejected.items()))
+        waits.extend(f"  {node}: {words}" for node, words in refusals(state, record).items())
         ways.append(
             "make room, or change the rules of the VM or the taints and labels of a node; it is retried for ever"
         )

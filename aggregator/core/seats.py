@@ -16,7 +16,7 @@ from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.placement.losses import place_after_loss
 from aggregator.placement.needs import NO_NEEDS, needs_of_text
-from aggregator.placement.place import build_table, judge, place_batch
+from aggregator.placement.place import build_table, judge, place_batch, reasons
 from aggregator.placement.selectors import tolerates
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
@@ -26,6 +26,7 @@ from fleet.storage import lies_on
 SOURCE_RULE = "MigrationSource"
 MAINTENANCE_KEY = "virtward/maintenance"
 HOME_RULE = "DiskIsLocal"
+NODES_IN_WORDS_MAX = 50
 
 
 def node_seat(state: State, node: NodeRecord) -> PlacementNode:
@@ -155,6 +156,20 @@ def _naming_home(vm: VmRecord, verdict: Verdict) -> Verdict:
         for node, rules in verdict.rejected.items()
     }
     return structs.replace(verdict, rejected=rejected)
+
+
+def refusals(state: State, vm: VmRecord) -> dict[str, str]:
+    """Return per node that refused the VM the rules, and what each says of it now, in words; for people.
+
+    Of the first nodes by name only: each is asked about by every rule. A rule that no longer refuses stands alone.
+    """
+    table, seat = seat_table(state), _seat_at_home(vm, mounts_of(state))
+    told: dict[str, str] = {}
+    for number, (node, rules) in enumerate(sorted(vm.rejected.items())):
+        known = number < NODES_IN_WORDS_MAX and node in table.columns.slot_of
+        words = reasons(seat, table, node) if known else {}
+        told[node] = "; ".join(f"{rule} ({words[rule]})" if words.get(rule) else rule for rule in rules)
+    return told
 
 
 def stays_in_maintenance(vm: VmRecord) -> bool:

@@ -135,7 +135,7 @@ def test_explanations_name_what_is_waited_for_and_what_helps() -> None:
     fleet.apply("w")
     fleet.run(2)
     stuck = explain_vm(fleet.state, fleet.vm("w"), [line for line in fleet.state.history if line.vm == "w"])
-    assert "No node takes it now:\n  n1: NodeUnschedulable" in stuck.text
+    assert "No node takes it now:\n  n1: NodeUnschedulable (the node is cordoned)" in stuck.text
     assert stuck.steps[-1].at.endswith("Z")
     assert any(step.kind == "PlacementRefused" for step in stuck.steps)
     closed = explain_node(fleet.state, fleet.node("n1"), fleet.state.history).text
