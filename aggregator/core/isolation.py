@@ -29,9 +29,15 @@ def grace_of(vm: VmRecord) -> float:
 
 
 def isolation_of(state: State, vm: VmRecord) -> Isolation:
-    """Return what the VM's spec, the fleet's lease and a person's disarming ask for."""
+    """Return what the VM's spec, the fleet's lease, a person's disarming and the budget of restarts ask for.
+
+    A VM whose budget is used up gets its agent's restart back when it has failed again after the window: that is when
+    its restarts are counted anew, and what hangs on no clock can be at rest.
+    """
     policy, lease_s = vm.spec.isolation_policy, float(state.config.lease)
-    restart = vm.spec.run_strategy in RESTARTED and acts(state) and not why_vm_held(state, vm)
+    within_budget = len(vm.restarts) < state.config.restart.budget
+    wanted = vm.spec.run_strategy in RESTARTED and acts(state) and not why_vm_held(state, vm)
+    restart = wanted and within_budget
     grace_s = GRACE_S_DEFAULT if policy is IsolationPolicy.KEEP else grace_of(vm)
     return Isolation(policy, lease_s, grace_s, restart)
 
