@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from aggregator.api.definition import Edge, bypasses, disks_in
 from aggregator.core.labels import HOSTNAME
+from aggregator.core.objects import VmSpec
 from aggregator.core.state import State, VmRecord
 from aggregator.fleet_access import FleetAccess
 from fleet.model import Disk
@@ -36,6 +37,7 @@ def compare(state: State, edges: Sequence[Edge], node_names: Iterable[str]) -> F
     names = {edge.name for edge in edges} | set(state.vms)
     for edge in edges:
         found.warnings.extend(f"VM {edge.name}: {sentence}" for sentence in bypasses(edge.xml))
+        found.warnings.extend(f"VM {edge.name}: {sentence}" for sentence in _not_acted_on(edge.written.spec))
         found.warnings.extend(
             f"VM {edge.name}: {path} asks for node {node!r}, which nobody knows; it waits until there is one"
             for path, node in _nodes_asked(edge)
@@ -47,6 +49,18 @@ def compare(state: State, edges: Sequence[Edge], node_names: Iterable[str]) -> F
             if need.vm not in names
         )
     return found
+
+
+def _not_acted_on(spec: VmSpec) -> list[str]:
+    """Return a sentence for each setting that is kept and that nothing acts on yet: nobody shall rely on it."""
+    wishes = (
+        ("livenessProbe", spec.liveness_probe),
+        ("readinessProbe", spec.readiness_probe),
+        ("bootPolicy", spec.boot_policy),
+    )
+    return [
+        f"spec.{name} is kept, but nothing acts on it yet; leave it out" for name, wish in wishes if wish is not None
+    ]
 
 
 def _uuids(state: State, edges: Sequence[Edge], found: Findings) -> None:
