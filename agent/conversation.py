@@ -34,7 +34,17 @@ from fleet.messages import (
     Refusal,
     Welcome,
 )
-from fleet.model import Definition, Leadership, LedgerState, NodeFacts, OrderOutcome, QemuState, SessionKey, VmReport
+from fleet.model import (
+    Definition,
+    Leadership,
+    LedgerState,
+    Needs,
+    NodeFacts,
+    OrderOutcome,
+    QemuState,
+    SessionKey,
+    VmReport,
+)
 
 
 class Phase(StrEnum):
@@ -66,7 +76,7 @@ class Conversation:
         self._heard_s = 0.0
         self.beat_s = 0.0  # when the next one is due
         self._told: dict[str, VmReport] = {}
-        self._definitions_told: dict[str, str] = {}
+        self._definitions_told: dict[str, tuple[str, Needs]] = {}
         self._facts_told: NodeFacts | None = None
 
     # --- the link
@@ -279,7 +289,7 @@ class Conversation:
         portions: list[list[Definition]] = [[]]
         room = self.desk.settings.frame_xml_bytes_max
         for uuid, definition in sorted(self.desk.inventory.definitions.items()):
-            if self._definitions_told.get(uuid) == definition.hash:
+            if self._definitions_told.get(uuid) == (definition.hash, definition.needs):
                 continue
             size = len(definition.xml)
             if size > room and portions[-1]:
@@ -287,7 +297,7 @@ class Conversation:
                 room = self.desk.settings.frame_xml_bytes_max
             room -= size
             portions[-1].append(definition)
-            self._definitions_told[uuid] = definition.hash
+            self._definitions_told[uuid] = definition.hash, definition.needs
         return tuple(portions[0]), [tuple(portion) for portion in portions[1:]]
 
     def tell_definitions(self) -> None:

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from agent.hypervisor import Facts
 from agent.inotify import DirectoryWatch
 from agent.keeper_types import DefinitionRead
 from agent.libvirt_driver import Connection, LibvirtDownError
+from agent.places import Places
+from agent.sysfs import identified, read_devices
 from agent.workers import CrowdedError, StuckError, Workers
-from fleet.domain_xml import Domain, DomainXmlError, Resolver, parse_domain
-from fleet.model import Definition
+from fleet.domain_xml import Domain, DomainXmlError, parse_domain
+from fleet.model import Definition, Needs
 from fleet.storage import network_storage, servers_of
 
 READ_TIMEOUT_S = 2.0
@@ -37,18 +39,17 @@ class Known(Struct, frozen=True):
     cpu_m: int
     memory_bytes: int
     not_migratable: str
+    needs: Needs
     ports: frozenset[int] = frozenset()  # of the servers its writable disks lie on
 
 
 class Definitions:
     """Reads definitions when something hints at a change, and all of them now and then."""
 
-    def __init__(
-        self, connection: Connection, resolve: Resolver, directory: Path, changed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, connection: Connection, places: Places, directory: Path, changed: Callable[[str], None]) -> None:
         self.known: dict[str, Known] = {}
         self._connection = connection
-        self._resolve = resolve
+        self._places = places
         self._changed = changed
         self._workers = Workers("definitions", 2)
         self._watch = DirectoryWatch(directory, self._file_changed)
@@ -128,7 +129,8 @@ class Definitions:
                 self.known.pop(uuid, None)
                 return None
             # in a thread too: a path on a file system whose server is dead is looked up for ever
-            domain = await self._workers.run(lambda: parse_domain(xml, self._resolve), READ_TIMEOUT_S)
+            domain = await self._workers.run(lambda: parse_domain(xml, self._places.resolve), READ_TIMEOUT_S)
+            needs = await self._workers.run(lambda: self._needs(uuid, domain.needs), READ_TIMEOUT_S)
         except (StuckError, CrowdedError, LibvirtDownError) as error:
             log.warning("definition not read", uuid=uuid, error=str(error))
             return None
@@ -138,12 +140,17 @@ class Definitions:
         old = self.known.get(uuid)
         reason = not_migratable(domain)
         ports = ports_of(domain)
-        self.known[uuid] = Known(domain.name, domain.hash, domain.cpu_m, domain.memory_bytes, reason, ports)
-        definition = Definition(uuid, domain.name, xml, domain.hash, domain.disks, needs=domain.needs)
+        self.known[uuid] = Known(domain.name, domain.hash, domain.cpu_m, domain.memory_bytes, reason, needs, ports)
+        definition = Definition(uuid, domain.name, xml, domain.hash, domain.disks, needs=needs)
         if old != self.known[uuid]:
             self._facts(DefinitionRead(definition))
             self._changed(uuid)
         return definition
+
+    def _needs(self, uuid: str, written: Needs) -> Needs:
+        """Return what the domain needs, with what only this host knows of it."""
+        devices = identified(written.devices, read_devices(self._places.node)) if written.devices else ()
+        return structs.replace(written, devices=devices, guest_cpu=self._connection.read_guest_cpu(uuid))
 
 
 def ports_of(domain: Domain) -> frozenset[int]:

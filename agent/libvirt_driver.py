@@ -34,12 +34,14 @@ from agent.deeds import (
     Undefine,
 )
 from agent.hypervisor import HypervisorFacts, Result
-from agent.offers import bounded, read_capabilities, read_domain_capabilities
+from agent.offers import bounded, read_capabilities, read_domain_capabilities, read_features, read_host_cpu
+from agent.sysfs import with_stock
 from fleet.domain_xml import DomainXmlError, parse_domain, parse_tree
 from fleet.model import HostOffers
 
 KEEPALIVE_S, KEEPALIVE_COUNT = 1, 3  # a frozen libvirtd is an error after 4 s
 MIB = 1024 * 1024
+CPUS_MAX = 256  # different CPUs that are remembered
 MARK_PREFIX, MARK_URI = "virtward", "urn:virtward:1"  # agent/hooks/qemu.d/virtward looks for the prefix
 ERROR_NAMES = {v: k.removeprefix("VIR_ERR_") for k, v in vars(libvirt).items() if k.startswith("VIR_ERR_")}
 MIGRATE_FLAGS = (
@@ -136,6 +138,7 @@ class Connection:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._conn: Any = None
+        self._cpus: dict[str, tuple[str, ...] | None] = {}  # a CPU as libvirt writes it → its features
         self._lock = threading.Lock()
 
     def get(self) -> Any:  # noqa: ANN401 - libvirt-python ships no types
@@ -184,12 +187,12 @@ class Connection:
     # --- reading; nothing here waits for a QEMU
 
     @_down_when_it_fails()
-    def host_facts(self) -> HypervisorFacts:
-        """Return the host's uuid as libvirtd is configured, and versions."""
+    def host_facts(self, node: str) -> HypervisorFacts:
+        """Return the host's uuid as libvirtd is configured, versions, and what this node has for domains."""
         conn = self.get()
         capabilities = ET.fromstring(conn.getCapabilities())  # noqa: S314 - our own libvirtd
         uuid = capabilities.findtext("host/uuid") or ""
-        offers = _offers(conn, read_capabilities(capabilities))
+        offers = with_stock(self._offers(conn, read_capabilities(capabilities)), node)
         return HypervisorFacts(uuid, _version(conn.getLibVersion()), _version(conn.getVersion()), True, offers=offers)
 
     @_down_when_it_fails()
@@ -223,6 +226,53 @@ class Connection:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
             raise LibvirtDownError(str(error)) from None
+
+    def read_guest_cpu(self, uuid: str) -> tuple[str, ...]:
+        """Return every feature of the CPU a running guest was given; empty if it does not run or cannot be told."""
+        try:
+            conn = self.get()
+            domain = conn.lookupByUUIDString(uuid)
+            if not domain.isActive():
+                return ()
+            root = parse_tree(domain.XMLDesc(0))
+            cpu, kind = root.find("cpu"), root.find("os/type")
+            if cpu is None or kind is None:
+                return ()
+            return self._features(conn, cpu, kind.get("arch", ""), root.get("type", "")) or ()
+        except (libvirt.libvirtError, DomainXmlError):
+            return ()
+
+    def _features(self, conn: Any, cpu: ET.Element, arch: str, kind: str) -> tuple[str, ...] | None:  # noqa: ANN401
+        """Return a CPU's features, those of its model spelt out; libvirt is asked once for each."""
+        text = f"{arch} {kind} {ET.tostring(cpu, encoding='unicode')}"
+        if text not in self._cpus:
+            expand = libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES
+            cpus = [ET.tostring(cpu, encoding="unicode")]
+            told = _or_none(lambda: conn.baselineHypervisorCPU(None, arch, None, kind, cpus, expand))
+            if len(self._cpus) >= CPUS_MAX:
+                self._cpus.clear()
+            self._cpus[text] = None if told is None else read_features(ET.fromstring(told))  # noqa: S314 - as above
+        return self._cpus[text]
+
+    def _offers(self, conn: Any, known: HostOffers) -> HostOffers:  # noqa: ANN401
+        """Return what this libvirtd has for domains; a part of it that is not built in, or fails, stays unknown."""
+        if known.domain_types:
+            kind = known.domain_types[0]
+            text = _or_none(functools.partial(conn.getDomainCapabilities, None, known.arch, None, kind, 0))
+            if text is not None:
+                told = ET.fromstring(text)  # noqa: S314 - our own libvirtd
+                known = read_domain_capabilities(told, known)
+                if (cpu := read_host_cpu(told)) is not None:
+                    known = structs.replace(known, cpu_features=self._features(conn, cpu, known.arch, kind))
+        pools = _or_none(lambda: conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE))
+        secrets = _or_none(conn.listSecrets)
+        networks = _or_none(conn.listNetworks)
+        return structs.replace(
+            known,
+            networks=None if networks is None else bounded(networks),
+            pools=None if pools is None else bounded(pool.name() for pool in pools),
+            secrets=None if secrets is None else bounded(secrets),
+        )
 
     def migration_progress(self, uuid: str) -> Job | None:
         """Return how far the VM's job is, None without one. Asks QEMU: may block."""
@@ -332,24 +382,6 @@ def _migrate(domain: Any, deed: Migrate) -> None:  # noqa: ANN401
 
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
-
-
-def _offers(conn: Any, known: HostOffers) -> HostOffers:  # noqa: ANN401 - libvirt-python ships no types
-    """Return what this libvirtd has for domains; a part of it that is not built in, or fails, stays unknown."""
-    if known.domain_types:
-        ask = functools.partial(conn.getDomainCapabilities, None, known.arch, None, known.domain_types[0], 0)
-        text = _or_none(ask)
-        if text is not None:
-            known = read_domain_capabilities(ET.fromstring(text), known)  # noqa: S314 - our own libvirtd
-    pools = _or_none(lambda: conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE))
-    secrets = _or_none(conn.listSecrets)
-    networks = _or_none(conn.listNetworks)
-    return structs.replace(
-        known,
-        networks=None if networks is None else bounded(networks),
-        pools=None if pools is None else bounded(pool.name() for pool in pools),
-        secrets=None if secrets is None else bounded(secrets),
-    )
 
 
 def _or_none(ask: Callable[[], _Answer]) -> _Answer | None:

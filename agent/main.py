@@ -50,9 +50,7 @@ def main() -> int:
         lock = hold_lock(Path(config.run_dir))
         try:
             storage = StorageWatch()
-            hypervisor = LibvirtHypervisor(
-                config.libvirt_uri, clock, Places(config.node).resolve, storage.mount_is_lost
-            )
+            hypervisor = LibvirtHypervisor(config.libvirt_uri, clock, Places(config.node), storage.mount_is_lost)
             ledger = Ledger(Path(config.state_dir), Path(config.run_dir), identity.boot_id)
             await Daemon(config, identity, ledger, Hands(hypervisor, clock, token, storage)).run(service)
         except LedgerError as error:

@@ -57,6 +57,21 @@ def read_domain_capabilities(told: ET.Element, known: HostOffers) -> HostOffers:
     )
 
 
+def read_host_cpu(told: ET.Element) -> ET.Element | None:
+    """Return the CPU that libvirt would give a guest in the mode host-model, as domain capabilities describe it."""
+    model = told.find("cpu/mode[@name='host-model'][@supported='yes']")
+    if model is None or model.find("model") is None:
+        return None
+    cpu = ET.Element("cpu")
+    cpu.extend(list(model))
+    return cpu
+
+
+def read_features(cpu: ET.Element) -> tuple[str, ...] | None:
+    """Return the features that a CPU has when libvirt has spelt out those of its model."""
+    return bounded(f.get("name", "") for f in cpu.findall("feature") if f.get("policy", "require") == "require")
+
+
 def host_devices(names: Iterable[str]) -> tuple[str, ...] | None:
     """Return the host's network devices without those of guests."""
     return bounded(name for name in names if not name.startswith(GUEST_DEVICES))

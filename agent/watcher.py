@@ -12,6 +12,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -25,16 +26,10 @@ from agent.definitions import Definitions
 from agent.hypervisor import Facts, HypervisorFacts, Result
 from agent.keeper_types import DomainChanged, DomainsListed, MigrationMoved, PidGone
 from agent.leftovers import Leftovers
-from agent.libvirt_driver import (
-    Connection,
-    LibvirtDownError,
-    LibvirtEvent,
-    RawDomain,
-    start_event_thread,
-)
+from agent.libvirt_driver import Connection, LibvirtDownError, LibvirtEvent, RawDomain, start_event_thread
+from agent.places import Places
 from agent.workers import CrowdedError, StuckError, Workers
 from fleet.clock import Clock
-from fleet.domain_xml import Resolver
 from fleet.model import EndReason, QemuState
 
 LOOK_TIMEOUT_S = 1.5
@@ -53,10 +48,11 @@ log = structlog.get_logger(part="watcher")
 class LibvirtHypervisor:
     """agent.hypervisor.Hypervisor on libvirt and /proc."""
 
-    def __init__(self, uri: str, clock: Clock, resolve: Resolver, mount_is_lost: Callable[[str], bool]) -> None:
+    def __init__(self, uri: str, clock: Clock, places: Places, mount_is_lost: Callable[[str], bool]) -> None:
         self.uri = uri
         self.clock = clock
         self._watch = Connection(uri)
+        self._host_facts = partial(self._watch.host_facts, places.node)
         self._deeds = Connection(uri)
         self._moves = Connection(uri)
         self._looking = Workers("look", 4)
@@ -77,7 +73,7 @@ class LibvirtHypervisor:
         self._ready = asyncio.Event()
         self._died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.definitions = Definitions(Connection(uri), resolve, Path("/etc/libvirt/qemu"), self._look_at)
+        self.definitions = Definitions(Connection(uri), places, Path("/etc/libvirt/qemu"), self._look_at)
 
     # --- life
 
@@ -126,7 +122,7 @@ class LibvirtHypervisor:
 
             try:
                 await self._looking.run(lambda: self._watch.listen(connection_lost, changed), CONNECT_TIMEOUT_S)
-                self._host = await self._looking.run(self._watch.host_facts, CONNECT_TIMEOUT_S)
+                self._host = await self._looking.run(self._host_facts, CONNECT_TIMEOUT_S)
             except FAILURES as error:
                 self._down(str(error))
                 self._watch.forget()
@@ -139,7 +135,7 @@ class LibvirtHypervisor:
             self.look()
             while not await _happens_within(lost, OFFERS_EVERY_S):
                 with suppress(*FAILURES):  # networks and pools come and go
-                    self._host = await self._looking.run(self._watch.host_facts, CONNECT_TIMEOUT_S)
+                    self._host = await self._looking.run(self._host_facts, CONNECT_TIMEOUT_S)
             self._down("the connection to libvirtd was lost")
             self.look()
 
@@ -225,7 +221,7 @@ class LibvirtHypervisor:
             self._ends[event.uuid] = words.stopped_end(event.stopped_detail)
         elif event.started:
             self._ends.pop(event.uuid, None)
-        if event.defined:
+        if event.defined or event.started:  # what CPU it was given is known when it runs
             self.definitions.refresh(event.uuid)
         self._look_at(event.uuid)
 

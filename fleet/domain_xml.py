@@ -17,15 +17,12 @@ from msgspec import Struct
 
 from fleet.domain_needs import needs_of
 from fleet.model import Disk, Needs
+from fleet.units import libvirt_bytes
 
 XML_BYTES_MAX = 1024 * 1024
 DEPTH_MAX = 64
 DISKS_MAX = 256
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_SCALE = {
-    "b": 1, "bytes": 1, "kb": 10**3, "k": 2**10, "kib": 2**10, "mb": 10**6, "m": 2**20, "mib": 2**20,
-    "gb": 10**9, "g": 2**30, "gib": 2**30, "tb": 10**12, "t": 2**40, "tib": 2**40,
-}  # fmt: skip
 
 
 class DomainXmlError(Exception):
@@ -80,18 +77,19 @@ def parse_domain(xml: str, resolve: Resolver = unresolved) -> Domain:
         raise DomainXmlError(f"domain/devices: {len(disks)} disks are more than {DISKS_MAX}")
     found = (_disk(element, resolve) for element in disks)
     machine = root.find("os/type")
+    memory_bytes = _memory(root)
     return Domain(
         name=name,
         uuid=uuid,
         type=root.get("type", ""),
-        memory_bytes=_memory(root),
+        memory_bytes=memory_bytes,
         cpu_m=_vcpus(root) * 1000,
         disks=tuple(disk for disk in found if disk is not None),
         hash=canonical_hash(root),
         has_tpm=root.find("devices/tpm") is not None,
         has_hostdev=root.find("devices/hostdev") is not None,
         machine=machine.get("machine", "") if machine is not None else "",
-        needs=needs_of(root),
+        needs=needs_of(root, memory_bytes),
     )
 
 
@@ -139,10 +137,11 @@ def _memory(root: ET.Element) -> int:
     text = (element.text or "").strip() if element is not None else ""
     if element is None or not text.isdigit():
         raise DomainXmlError("domain/memory: is missing or is no number")
-    unit = element.get("unit", "KiB").lower()
-    if unit not in _SCALE:
+    unit = element.get("unit", "KiB")
+    size = libvirt_bytes(text, unit)
+    if size is None:
         raise DomainXmlError(f"domain/memory: {unit!r} is no unit")
-    return int(text) * _SCALE[unit]
+    return size
 
 
 def _vcpus(root: ET.Element) -> int:

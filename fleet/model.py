@@ -156,7 +156,10 @@ class VmReport(Struct, frozen=True):
 class Needs(Struct, frozen=True):
     """What a domain needs of the host it starts on, as far as its XML says so for certain. Empty is nothing.
 
-    mounts: shared storages that its disks lie on, mounted.
+    mounts: shared storages that its disks lie on, mounted. guest_cpu: every feature of the processor that the guest
+    runs on now; where it is to be moved to must have them. huge_page_kib: the size of the pages that hold huge_bytes
+    of its memory, 0 for the host's default. devices: of the host, as `pci ADDRESS [VENDOR:PRODUCT]`,
+    `usb VENDOR:PRODUCT` or `mdev UUID`.
     """
 
     domain_type: str = ""
@@ -169,6 +172,10 @@ class Needs(Struct, frozen=True):
     pools: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    guest_cpu: tuple[str, ...] = ()
+    huge_page_kib: int = 0
+    huge_bytes: int = 0
+    devices: tuple[str, ...] = ()
 
 
 class Definition(Struct, frozen=True):
@@ -213,7 +220,9 @@ class HostOffers(Struct, frozen=True):
     domain_types: kvm, qemu. machines: machine types, aliases too. firmwares: bios, efi. cpu_models: of `custom` CPUs,
     those that this host can give a guest of the first of its domain types. interfaces: bridges and other devices of the
     host, without those of guests. networks, pools: active ones of libvirt. secrets: uuids of libvirt's secrets.
-    mounts: shared storages that are mounted (fleet.storage).
+    mounts: shared storages that are mounted (fleet.storage). cpu_features: all that a guest of the first domain type
+    can be given. huge_pages: (KiB of a page, how many), the default size first. devices: as Needs names them, with the
+    node's name behind those whose content is theirs alone, one for each that is there.
     """
 
     arch: str = ""
@@ -226,6 +235,21 @@ class HostOffers(Struct, frozen=True):
     pools: tuple[str, ...] | None = None
     secrets: tuple[str, ...] | None = None
     mounts: tuple[str, ...] | None = None
+    cpu_features: tuple[str, ...] | None = None
+    huge_pages: tuple[tuple[int, int], ...] | None = None
+    devices: tuple[str, ...] | None = None
+
+
+def is_device(needed: str, offered: str) -> bool:
+    """Return whether a device of a host is the one that is needed; a PCI address alone means whatever is there."""
+    return offered == needed or offered.startswith(needed + " ")
+
+
+def has_devices(needed: tuple[str, ...], offered: tuple[str, ...] | None) -> bool:
+    """Return whether a host is known to have all of these, given away or not."""
+    return offered is not None and all(
+        sum(is_device(each, other) for other in offered) >= needed.count(each) for each in needed
+    )
 
 
 class NodeFacts(Struct, frozen=True):

@@ -17,6 +17,10 @@ _SCALE = {
 }
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION_SCALE = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LIBVIRT_SCALE = {
+    "b": 1, "bytes": 1, "kb": 10**3, "k": 2**10, "kib": 2**10, "mb": 10**6, "m": 2**20, "mib": 2**20,
+    "gb": 10**9, "g": 2**30, "gib": 2**30, "tb": 10**12, "t": 2**40, "tib": 2**40,
+}  # fmt: skip
 QUANTITY_MAX = 2.0**62
 _STEP = 1024
 
@@ -42,6 +46,13 @@ def parse_bytes(text: str | int | float) -> int:
     """Return bytes, rounded up."""
     value = parse_quantity(text)
     return int(value) if value == int(value) else int(value) + 1
+
+
+def libvirt_bytes(number: str, unit: str) -> int | None:
+    """Return bytes of a size in libvirt's XML (formatdomain, memory allocation); None if it is none."""
+    scale = _LIBVIRT_SCALE.get(unit.lower())
+    digits = number.strip()
+    return int(digits) * scale if scale is not None and digits.isascii() and digits.isdigit() else None
 
 
 def parse_duration_s(text: str | int | float) -> float:

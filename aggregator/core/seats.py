@@ -51,23 +51,27 @@ def mounts_of(state: State) -> tuple[str, ...]:
     return tuple(sorted({name for each in offers if each is not None for name in each.mounts or ()}))
 
 
-def vm_seat(vm: VmRecord, mounts: tuple[str, ...] = ()) -> PlacementVm:
-    """Return a VM as the rules see it. mounts: of mounts_of, where the VM is to be placed."""
+def vm_seat(vm: VmRecord, mounts: tuple[str, ...] = (), *, live: bool = False) -> PlacementVm:
+    """Return a VM as the rules see it. mounts: of mounts_of, where the VM is to be placed; live: as it runs."""
     return PlacementVm(
         name=vm.name,
         labels=vm.labels,
         spec=vm.spec,
         cpu_m=vm.cpu_m,
         memory_bytes=vm.memory_bytes,
-        needs=_needs(vm, mounts),
+        needs=_needs(vm, mounts, live=live),
     )
 
 
-def _needs(vm: VmRecord, mounts: tuple[str, ...]) -> Needs:
+def _needs(vm: VmRecord, mounts: tuple[str, ...], *, live: bool) -> Needs:
     if vm.definition is None:
         return needs_of_text(vm.spec.domain_xml) if vm.spec.domain_xml else NO_NEEDS
+    needs = vm.definition.needs
     under = tuple(name for name in mounts if any(lies_on(disk.identity, name) for disk in vm.definition.disks))
-    return structs.replace(vm.definition.needs, mounts=under) if under else vm.definition.needs
+    guest_cpu = needs.guest_cpu if live else ()
+    if under == needs.mounts and guest_cpu == needs.guest_cpu:
+        return needs
+    return structs.replace(needs, mounts=under or needs.mounts, guest_cpu=guest_cpu)
 
 
 class FleetSeats(Struct, frozen=True):
@@ -183,4 +187,4 @@ def migration_targets(state: State, vm: VmRecord, source: str) -> Verdict:
     settings = ScoreSettings.of(state.config)
     excluded = {source: SOURCE_RULE}
     table = seat_table(state)
-    return judge(vm_seat(vm, mounts_of(state)), table, settings, state.rotation, excluded=excluded)
+    return judge(vm_seat(vm, mounts_of(state), live=True), table, settings, state.rotation, excluded=excluded)

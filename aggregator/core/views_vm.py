@@ -27,7 +27,7 @@ from aggregator.core.phases import phase_of
 from aggregator.core.secrets import hide_xml
 from aggregator.core.state import NodeRecord, RungReadiness, State, VmRecord
 from aggregator.core.views import Plain, every_field
-from fleet.model import Disk, RunStrategy
+from fleet.model import Disk, RunStrategy, has_devices
 from fleet.units import format_bytes, format_cpu
 
 BACK_BY_ITSELF = (RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE)
@@ -171,11 +171,23 @@ def unprotected(state: State, record: VmRecord) -> tuple[str, str]:
         if not disk.shared:
             return "LocalDisk", f"disk {disk.target} ({disk.identity}) can be reached from one node only"
     xml = record.definition.xml if record.definition else record.spec.domain_xml
-    if "<hostdev" in xml:
-        return "HostDevice", "it uses a device of its host"
+    if "<hostdev" in xml and (pinned := pinned_by_device(state, record)):
+        return "HostDevice", pinned
     if "<tpm" in xml and record.spec.host_state != "Recreate":
         return "TpmState", "its TPM state stays on its host; hostState: Recreate would start it without"
     return _unprotected_by_nodes(state, record)
+
+
+def pinned_by_device(state: State, record: VmRecord) -> str:
+    """Return in words why a device keeps the VM on its node, empty where another node has the same one."""
+    devices = record.definition.needs.devices if record.definition is not None else ()
+    others = [
+        node.facts.offers for name, node in state.nodes.items() if name != record.owner and node.facts is not None
+    ]
+    if devices and any(offers is not None and has_devices(devices, offers.devices) for offers in others):
+        return ""
+    named = ", ".join(dict.fromkeys(devices)) or "a device of its host"
+    return f"it is pinned to its node by {named}, which no other node has"
 
 
 def _unprotected_by_nodes(state: State, record: VmRecord) -> tuple[str, str]:

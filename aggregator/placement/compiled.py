@@ -57,6 +57,11 @@ class Demands(Struct, frozen=True, eq=False):
     tolerations: tuple[Toleration, ...]
     needs: Needs = NO_NEEDS
 
+    @property
+    def holds(self) -> bool:
+        """Whether it takes something away from others on its node, beside CPU and memory."""
+        return self.needs.huge_bytes > 0 or bool(self.needs.devices)
+
 
 class Rules(Struct, frozen=True, eq=False):
     """All rules of a VM, and the labels by which others' rules mean it.

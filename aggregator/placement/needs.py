@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from fleet.domain_needs import needs_of
-from fleet.domain_xml import DomainXmlError, parse_tree
+from fleet.domain_xml import DomainXmlError, parse_domain
 from fleet.model import Needs
 
 REMEMBERED_MAX = 4096  # texts of domains
@@ -16,6 +15,6 @@ NO_NEEDS = Needs()
 def needs_of_text(xml: str) -> Needs:
     """Return what a domain needs; nothing, if the text is no domain."""
     try:
-        return needs_of(parse_tree(xml))
+        return parse_domain(xml).needs
     except DomainXmlError:
         return NO_NEEDS

@@ -133,7 +133,9 @@ def _empty(vm: CompiledVm, table: Table) -> Standing:
 def _mend(standing: Standing, vm: CompiledVm, table: Table, scoring: Scoring, at: Slots) -> None:
     fits = pick(standing.open, at)
     for slot_filter in SLOT_FILTERS:
-        fits = fits & slot_filter.mask(vm, table, at)
+        mask = slot_filter.mask(vm, table, at)
+        if mask is not table.columns.everywhere:
+            fits = fits & mask
     key = np.full(fits.shape, LIFT, dtype=np.int64)
     for rule, weight in scoring.slot:
         key += rule.score(vm, table, fits, at) * weight

@@ -15,6 +15,7 @@ from msgspec import Struct
 from aggregator.placement.changes import Changes
 from aggregator.placement.columns import CPU, MEMORY, FloatArray, IntArray, NodeColumns
 from aggregator.placement.compiled import CompiledVm, Compiler
+from aggregator.placement.held import Held
 from aggregator.placement.masks import NodeMasks
 from aggregator.placement.recent import Recent
 from aggregator.placement.standing import STANDINGS_MAX, Standing, StandingKey
@@ -53,6 +54,7 @@ class Table:
         self.matches = Matches(self._totals)
         self.anti_affinity = Carriers(self._totals)
         self.preferences = Carriers(self._totals)
+        self.held = Held()
         self.masks = NodeMasks(self.columns)
         self.changes = Changes()
         self._room: Room | None = None
@@ -122,6 +124,8 @@ class Table:
         self.changes.note(slot)
         self._room = None
         rules = compiled.rules
+        if rules.demands.holds:
+            self.held.add(rules.demands.needs, slot, sign)
         self.matches.add(rules.labels_key, slot, sign)
         for group in rules.anti_affinity:
             self.anti_affinity.add(group, slot, sign, sign)

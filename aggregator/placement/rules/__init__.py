@@ -17,6 +17,7 @@ from aggregator.placement.rules.host_offers import (
     NetworkReachable,
     StorageReachable,
 )
+from aggregator.placement.rules.host_stock import HostDevices, HugePagesFit
 from aggregator.placement.rules.node_affinity import NodeAffinity
 from aggregator.placement.rules.node_ready import NodeReady
 from aggregator.placement.rules.node_resources_fit import NodeResourcesFit
@@ -40,7 +41,7 @@ NODE_FILTERS: tuple[Filter, ...] = (
     NetworkReachable(),
     StorageReachable(),
 )
-SLOT_FILTERS: tuple[SlotFilter, ...] = (NodeResourcesFit(),)
+SLOT_FILTERS: tuple[SlotFilter, ...] = (NodeResourcesFit(), HugePagesFit(), HostDevices())
 FLEET_FILTERS: tuple[Filter, ...] = (_spread, _vms)
 FILTERS: tuple[Filter, ...] = (*NODE_FILTERS, *SLOT_FILTERS, *FLEET_FILTERS)
 

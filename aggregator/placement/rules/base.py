@@ -40,7 +40,10 @@ class Filter(Protocol):
 
 
 class SlotFilter(Filter, Protocol):
-    """A filter that can be asked about some slots only; the mask then has an element for each of them."""
+    """A filter that can be asked about some slots only; the mask then has an element for each of them.
+
+    columns.everywhere means nothing to say, whatever slots it was asked about.
+    """
 
     def mask(self, vm: CompiledVm, table: Table, at: Slots = ALL) -> BoolArray: ...
 

@@ -1,8 +1,8 @@
 """CPUCompatible, MachineType, HypervisorCapability, NetworkReachable, StorageReachable: the host must have what the
 domain needs.
 
-Each is silent about what a node's agent has not told, and where a domain needs nothing of the kind. A CPU is judged
-for a start; whether a running guest may move to a host, libvirt is asked when it is to move.
+Each is silent about what a node's agent has not told, and where a domain needs nothing of the kind. For a live
+migration CPUCompatible compares with the CPU the guest runs on, for a start with the one its domain asks for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from aggregator.placement.compiled import CompiledVm
 from aggregator.placement.needs import NO_NEEDS
 from aggregator.placement.table import Table
 from fleet.model import HostOffers, Needs
+
+FEATURES_IN_WORDS_MAX = 5
 
 
 class OffersRule:
@@ -44,7 +46,15 @@ class CPUCompatible(OffersRule):
     name = "CPUCompatible"
 
     def missing(self, needs: Needs, offers: HostOffers) -> Iterator[str]:
-        if offers.domain_types and offers.domain_types[0] == needs.domain_type:
+        if not offers.domain_types or offers.domain_types[0] != needs.domain_type:
+            return
+        if needs.guest_cpu and offers.cpu_features is not None:
+            lacking = [feature for feature in needs.guest_cpu if feature not in offers.cpu_features]
+            more = f" and {len(lacking) - FEATURES_IN_WORDS_MAX} more" if len(lacking) > FEATURES_IN_WORDS_MAX else ""
+            if lacking:
+                words = ", ".join(lacking[:FEATURES_IN_WORDS_MAX]) + more
+                yield f"its processor lacks what the guest runs on: {words}"
+        elif not needs.guest_cpu:
             yield from _absent("its processor cannot be a", (needs.cpu_model,), offers.cpu_models)
 
 

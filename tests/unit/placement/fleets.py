@@ -126,6 +126,11 @@ _offers = st.one_of(
         pools=_told,
         secrets=_told,
         mounts=_told,
+        cpu_features=_told,
+        huge_pages=st.sampled_from((None, (), ((2, 0),), ((2, 3), (4, 1)), ((4, 2),))),
+        devices=st.one_of(
+            st.none(), st.lists(st.sampled_from(("usb 1:1", "usb 1:2")), max_size=3).map(sorted).map(tuple)
+        ),
     ),
 )
 _one = st.sampled_from(("", "", "a", "b"))
@@ -144,6 +149,10 @@ _needs = st.one_of(
         pools=_some,
         secrets=_some,
         mounts=_some,
+        guest_cpu=_some,
+        huge_page_kib=st.sampled_from((0, 2, 4)),
+        huge_bytes=st.sampled_from((0, 0, 2048, 4096)),
+        devices=st.sampled_from(((), (), ("usb 1:1",), ("usb 1:1", "usb 1:1"), ("usb 1:1", "usb 1:2"))),
     ),
 )
 

@@ -154,6 +154,7 @@ def rejecting(vm: PlacementVm, node: PlacementNode, nodes: Sequence[PlacementNod
         "TopologySpread": spread_rejects(vm, node, nodes, seats),
         "VMAffinity": vm_affinity_rejects(vm, node, seats),
         **host_lacks(vm, node),
+        **host_short(vm, node, [other for other, there in seats if there.name == node.name]),
     }
     return sorted(rule for rule, rejects in answers.items() if rejects)
 
@@ -169,8 +170,9 @@ def host_lacks(vm: PlacementVm, node: PlacementNode) -> dict[str, bool]:
 
     best = has.domain_types[0] if has.domain_types else None
     same_arch = needs.arch in ("", has.arch)
+    cpu = lacks(needs.guest_cpu, has.cpu_features) if needs.guest_cpu else lacks((needs.cpu_model,), has.cpu_models)
     return {
-        "CPUCompatible": best is not None and needs.domain_type == best and lacks((needs.cpu_model,), has.cpu_models),
+        "CPUCompatible": best is not None and needs.domain_type == best and cpu,
         "MachineType": same_arch and lacks((needs.machine,), has.machines),
         "HypervisorCapability": lacks((needs.domain_type,), has.domain_types)
         or lacks((needs.firmware,), has.firmwares),
@@ -179,6 +181,26 @@ def host_lacks(vm: PlacementVm, node: PlacementNode) -> dict[str, bool]:
         or lacks(needs.pools, has.pools)
         or lacks(needs.secrets, has.secrets),
     }
+
+
+def host_short(vm: PlacementVm, node: PlacementNode, others: list[PlacementVm]) -> dict[str, bool]:
+    """Tell for each rule about what a host has a number of whether the host has too little left."""
+    has = node.offers
+    if has is None:
+        return {}
+    short = {}
+    if has.huge_pages is not None and vm.needs.huge_bytes:
+        default = has.huge_pages[0][0] if has.huge_pages else 0
+        left = {size: size * 1024 * count for size, count in has.huge_pages}
+        for each in (*others, vm):
+            size = each.needs.huge_page_kib or default
+            left[size] = left.get(size, 0) - each.needs.huge_bytes
+        short["HugePagesFit"] = left[vm.needs.huge_page_kib or default] < 0
+    if has.devices is not None:
+        there = list(has.devices)
+        wanted = [device for each in (*others, vm) for device in each.needs.devices]
+        short["HostDevices"] = any(wanted.count(device) > there.count(device) for device in vm.needs.devices)
+    return short
 
 
 def affinity_raw(vm: PlacementVm, node: PlacementNode, seats: Seats) -> float:
