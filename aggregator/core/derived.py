@@ -17,7 +17,7 @@ from aggregator.core.words import NodeState
 from fleet.model import SessionKey
 
 if TYPE_CHECKING:
-    from aggregator.placement.table import Table
+    from aggregator.core.seating import Seating
 
 Ground = tuple[NodeState, bool, SessionKey | None, str, bool]
 """What the rest of a VM hangs on at its node: state, connected, session, boot, proven inert."""
@@ -46,21 +46,28 @@ class Derived(Struct, eq=False):
     brake_limit: int | None = None
     bound: dict[str, list[VmRecord]] | None = None  # by node
     open_migrations: list[MigrationRecord] | None = None
-    seats: tuple[int, Table] | None = None  # as they were after so many events
+    seating: Seating | None = None
+    unseated_all: bool = True  # who sits where is to be looked at for everybody; else for these:
+    unseated_nodes: dict[str, None] = field(default_factory=dict)
+    unseated_vms: dict[str, None] = field(default_factory=dict)
 
-    def note_nodes(self) -> None:
-        """Forget what hangs on any node."""
+    def note_node(self, name: str) -> None:
+        """Forget what hangs on a node."""
         self.brake_limit = None
+        self.stale_nodes[name] = None
+        self.unseated_nodes[name] = None
 
-    def note_vms(self) -> None:
-        """Forget what hangs on any VM."""
+    def note_vm(self, name: str) -> None:
+        """Forget what hangs on a VM."""
         self.bound = self.open_migrations = None
+        self.stale_vms[name] = None
+        self.unseated_vms[name] = None
 
     def note_all(self) -> None:
         """Forget everything."""
-        self.note_nodes()
-        self.note_vms()
-        self.seats = None
+        self.brake_limit = None
+        self.bound = self.open_migrations = None
+        self.unseated_all = True
         self.stale = True
         self.stale_nodes.clear()
         self.stale_vms.clear()

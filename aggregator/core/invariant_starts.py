@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from aggregator.core import events as ev
 from aggregator.core.events import MigrationPhase, Transition
 from aggregator.core.lookups import pinned_to
-from aggregator.core.seats import seat_table, vm_seat
+from aggregator.core.seating import seat_table, vm_seat
+from aggregator.core.seats import candidate
 from aggregator.core.state import State, VmRecord
 from aggregator.placement.place import reasons
 
@@ -66,7 +67,7 @@ def fits(state: State, event: ev.StartDecided, decided: Decided) -> str:
         if other.node not in table.seats_of(before.name):
             table.seat(vm_seat(before), other.node)
             seated.append((before.name, other.node))
-    why = reasons(vm_seat(vm), table, event.node)
+    why = reasons(candidate(vm, ()), table, event.node)
     for name, node in seated:
         table.unseat(name, node)
     return f"{event.vm} is started on {event.node} against its rules: {_words(why)}" if why else ""
@@ -80,7 +81,7 @@ def copy_fits(state: State, event: ev.MigrationChanged, _decided: Decided) -> st
     table = seat_table(state)
     if event.target not in table.columns.slot_of:
         return f"{event.vm} is copied to {event.target}, which is not known"
-    why = reasons(vm_seat(vm), table, event.target)
+    why = reasons(candidate(vm, (), live=True), table, event.target)
     return f"{event.vm} is copied to {event.target} against its rules: {_words(why)}" if why else ""
 
 

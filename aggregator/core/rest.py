@@ -97,11 +97,9 @@ def note(state: State, event: Event, subject: tuple[str, str]) -> None:
         derived.note_all()
         return
     if node:
-        derived.note_nodes()
-        derived.stale_nodes[node] = None
+        derived.note_node(node)
     if vm:
-        derived.note_vms()
-        derived.stale_vms[vm] = None
+        derived.note_vm(vm)
     if isinstance(event, ev.VmsReported):
         _note_report(state, derived, event)
 
@@ -110,10 +108,8 @@ def _note_report(state: State, derived: Derived, event: ev.VmsReported) -> None:
     if event.full:
         derived.note_all()  # what it no longer names is forgotten, too
         return
-    if event.vms or event.definitions:
-        derived.note_vms()
     for uuid in (*[said.uuid for said in event.vms], *[known.uuid for known in event.definitions]):
-        derived.stale_vms[state.names.get(uuid, "")] = None
+        derived.note_vm(state.names.get(uuid, ""))
 
 
 def is_node_at_rest(node: NodeRecord) -> bool:

@@ -1,7 +1,6 @@
 """The state as placement sees it: nodes with their taints and room, VMs where they are bound.
 
-A VM counts on every node it is bound to: both ends of a migration and every start in flight
-hold room until they are freed (S10). Pure; the only file of the core that calls placement.
+What is asked of placement: where VMs go, who refuses them and why. Who sits where is kept by seating.py. Pure.
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ from collections.abc import Sequence
 from msgspec import Struct, structs
 
 from aggregator.core.labels import HOSTNAME
-from aggregator.core.lookups import pinned_to, takes_vms
+from aggregator.core.lookups import pinned_to
 from aggregator.core.objects import Taint, TaintEffect
-from aggregator.core.state import NodeRecord, State, VmRecord
+from aggregator.core.seating import bound_nodes, node_seat, seat_table, vm_seat
+from aggregator.core.state import State, VmRecord
 from aggregator.placement.losses import place_after_loss
-from aggregator.placement.needs import NO_NEEDS, needs_of_text
 from aggregator.placement.place import build_table, judge, place_batch, reasons
 from aggregator.placement.selectors import tolerates
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
-from fleet.model import Needs
 from fleet.storage import lies_on
 
 SOURCE_RULE = "MigrationSource"
@@ -29,49 +27,21 @@ HOME_RULE = "DiskIsLocal"
 NODES_IN_WORDS_MAX = 50
 
 
-def node_seat(state: State, node: NodeRecord) -> PlacementNode:
-    """Return a node as the rules see it, overcommit included."""
-    facts = node.facts
-    ratio = state.config.overcommit
-    return PlacementNode(
-        name=node.name,
-        labels=node.labels,
-        taints=node.spec.taints + node.taints,
-        unschedulable=node.spec.unschedulable,
-        ready=takes_vms(node),
-        cpu_m=int(facts.cpu_m * ratio.cpu) if facts is not None else 0,
-        memory_bytes=int(facts.memory_bytes * ratio.memory) if facts is not None else 0,
-        offers=facts.offers if facts is not None else None,
-    )
-
-
 def mounts_of(state: State) -> tuple[str, ...]:
     """Return every shared storage that some node has mounted, by its own word."""
     offers = [node.facts.offers for node in state.nodes.values() if node.facts is not None]
     return tuple(sorted({name for each in offers if each is not None for name in each.mounts or ()}))
 
 
-def vm_seat(vm: VmRecord, mounts: tuple[str, ...] = (), *, live: bool = False) -> PlacementVm:
-    """Return a VM as the rules see it. mounts: of mounts_of, where the VM is to be placed; live: as it runs."""
-    return PlacementVm(
-        name=vm.name,
-        labels=vm.labels,
-        spec=vm.spec,
-        cpu_m=vm.cpu_m,
-        memory_bytes=vm.memory_bytes,
-        needs=_needs(vm, mounts, live=live),
-    )
-
-
-def _needs(vm: VmRecord, mounts: tuple[str, ...], *, live: bool) -> Needs:
-    if vm.definition is None:
-        return needs_of_text(vm.spec.domain_xml) if vm.spec.domain_xml else NO_NEEDS
-    needs = vm.definition.needs
-    under = tuple(name for name in mounts if any(lies_on(disk.identity, name) for disk in vm.definition.disks))
-    guest_cpu = needs.guest_cpu if live else ()
-    if under == needs.mounts and guest_cpu == needs.guest_cpu:
-        return needs
-    return structs.replace(needs, mounts=under or needs.mounts, guest_cpu=guest_cpu)
+def candidate(vm: VmRecord, mounts: tuple[str, ...], *, live: bool = False) -> PlacementVm:
+    """Return a VM that is to be placed. mounts: of mounts_of; live: it moves as it runs, so its CPU must be there."""
+    seat = vm_seat(vm)
+    disks = vm.definition.disks if vm.definition is not None else ()
+    under = tuple(name for name in mounts if any(lies_on(disk.identity, name) for disk in disks))
+    guest_cpu = seat.needs.guest_cpu if live else ()
+    if (under, guest_cpu) == (seat.needs.mounts, seat.needs.guest_cpu):
+        return seat
+    return structs.replace(seat, needs=structs.replace(seat.needs, mounts=under, guest_cpu=guest_cpu))
 
 
 class FleetSeats(Struct, frozen=True):
@@ -91,10 +61,10 @@ def fleet_seats(state: State) -> FleetSeats:
     """Return who sits where now."""
     nodes = tuple(node_seat(state, node) for node in state.nodes.values())
     mounts = mounts_of(state)
-    vms = {vm.name: _seat_at_home(vm, mounts) for vm in state.vms.values()}
+    vms = {vm.name: _candidate_at_home(vm, mounts) for vm in state.vms.values()}
     seated: dict[str, list[PlacementVm]] = {}
     for vm in state.vms.values():
-        for name in dict.fromkeys(binding.node for binding in vm.bindings):
+        for name in bound_nodes(vm):
             seated.setdefault(name, []).append(vms[vm.name])
     return FleetSeats(nodes, vms, seated, ScoreSettings.of(state.config))
 
@@ -102,26 +72,6 @@ def fleet_seats(state: State) -> FleetSeats:
 def place_lost(table: Table, seats: FleetSeats, failed: Sequence[str], vms: Sequence[PlacementVm]) -> list[Verdict]:
     """Return where VMs of failed nodes would start, over a table of these seats."""
     return place_after_loss(table, seats.seated, failed, vms, seats.settings)
-
-
-def seat_table(state: State) -> Table:
-    """Return the table of the whole fleet, made once for all who ask before the next event is folded.
-
-    Whoever changes it gives it back as it was.
-    """
-    made = state.derived.seats
-    if made is None or made[0] != state.position:
-        made = state.derived.seats = (state.position, _seat_all(state))
-    return made[1]
-
-
-def _seat_all(state: State) -> Table:
-    nodes = [node_seat(state, node) for node in state.nodes.values()]
-    seats = []
-    for vm in state.vms.values():
-        bound = dict.fromkeys(binding.node for binding in vm.bindings)
-        seats += [(vm_seat(vm), name) for name in bound]
-    return build_table(nodes, seats)
 
 
 def place_vms(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Verdict]]:
@@ -134,16 +84,16 @@ def place_vms(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Ver
     greedy = structs.replace(settings, solver_budget_s=0.0)
     table = seat_table(state)
     mounts = mounts_of(state)
-    seats = [_seat_at_home(vm, mounts) for vm in vms]
+    seats = [_candidate_at_home(vm, mounts) for vm in vms]
     verdicts = place_batch(seats, table, greedy, state.rotation)
     if any(verdict.node is None and not vm.rejected for vm, verdict in zip(vms, verdicts, strict=True)):
         verdicts = place_batch(seats, table, settings, state.rotation)
     return [(vm, _naming_home(vm, verdict)) for vm, verdict in zip(vms, verdicts, strict=True)]
 
 
-def _seat_at_home(vm: VmRecord, mounts: tuple[str, ...]) -> PlacementVm:
+def _candidate_at_home(vm: VmRecord, mounts: tuple[str, ...]) -> PlacementVm:
     """Return the VM's seat, on its only node where it is pinned to one."""
-    seat, home = vm_seat(vm, mounts), pinned_to(vm)
+    seat, home = candidate(vm, mounts), pinned_to(vm)
     if not home:
         return seat
     spec = structs.replace(vm.spec, node_selector={**vm.spec.node_selector, HOSTNAME: home})
@@ -167,7 +117,7 @@ def refusals(state: State, vm: VmRecord) -> dict[str, str]:
 
     Of the first nodes by name only: each is asked about by every rule. A rule that no longer refuses stands alone.
     """
-    table, seat = seat_table(state), _seat_at_home(vm, mounts_of(state))
+    table, seat = seat_table(state), _candidate_at_home(vm, mounts_of(state))
     told: dict[str, str] = {}
     for number, (node, rules) in enumerate(sorted(vm.rejected.items())):
         known = number < NODES_IN_WORDS_MAX and node in table.columns.slot_of
@@ -187,4 +137,4 @@ def migration_targets(state: State, vm: VmRecord, source: str) -> Verdict:
     settings = ScoreSettings.of(state.config)
     excluded = {source: SOURCE_RULE}
     table = seat_table(state)
-    return judge(vm_seat(vm, mounts_of(state), live=True), table, settings, state.rotation, excluded=excluded)
+    return judge(candidate(vm, mounts_of(state), live=True), table, settings, state.rotation, excluded=excluded)
