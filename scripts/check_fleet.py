@@ -13,9 +13,7 @@ PACKAGES = ("fleet", "agent", "aggregator")
 # Programs of the package that run by themselves; nobody imports them.
 PROGRAMS = frozenset({"fleet.protocol_document"})
 # Modules the design gives to fleet before both daemons need them, each with what will.
-AHEAD = {
-    "fleet.units": "quantities in the agent's configuration",
-}
+AHEAD: dict[str, str] = {}
 
 
 def main() -> int:

@@ -254,6 +254,8 @@ def _run_ended(state: State, event: ev.RunEnded) -> None:
     vm = state.vms[event.vm]
     vm.run_open = False
     vm.postponed = None
+    went_down = event.outcome is RunOutcome.FAILED and vm.last_end is EndReason.NOT_ENDED
+    vm.lost_with = vm.owner if went_down else ""
     vm.owner = ""
     vm.stop_force = False
     vm.pause_asked = None
@@ -265,7 +267,7 @@ def _run_ended(state: State, event: ev.RunEnded) -> None:
     vm.outcome = event.outcome
     if not restarts:
         vm.start_wanted = False
-    if event.outcome is RunOutcome.FAILED and vm.last_end is EndReason.NOT_ENDED:
+    if went_down:
         vm.node_losses = [t for t in vm.node_losses if t > event.at - HOUR_S] + [event.at]
     own_failure = event.outcome is RunOutcome.FAILED and vm.last_end is not EndReason.NOT_ENDED
     if own_failure and not vm.run_reached_running:

@@ -13,6 +13,7 @@ from aggregator.core.events import MigrationPhase, NodeState, RunOutcome, VmPhas
 from aggregator.core.lookups import current_report, wants_run
 from aggregator.core.recovery import start_reason
 from aggregator.core.state import State, VmRecord
+from aggregator.core.tolerating import tolerating_words
 from fleet.model import EndReason, QemuState
 
 _OUTCOMES = {
@@ -94,6 +95,8 @@ def why_waiting(state: State, now: float, vm: VmRecord) -> str:
         return ""
     if held := why_vm_held(state, vm):
         return held
+    if tolerating := tolerating_words(state, now, vm):
+        return tolerating
     return vm.postponed.words if vm.postponed is not None and vm.postponed.until > now else ""
 
 

@@ -31,6 +31,7 @@ from aggregator.core.lookups import (
 from aggregator.core.runs import STARTS
 from aggregator.core.seats import place_vms
 from aggregator.core.state import NodeRecord, State, VmRecord
+from aggregator.core.tolerating import tolerated_until
 from fleet.messages import DestroyVm, PauseVm, ShutdownVm, StartVm, UnpauseVm
 from fleet.model import Disk, QemuState, RunStrategy
 
@@ -96,6 +97,7 @@ def _may_start(draft: Draft, vm: VmRecord) -> bool:
         and (vm.start_wanted or not why_vm_held(draft.state, vm))
         and draft.due(vm.held_until)
         and draft.due(vm.retry_at)
+        and (vm.start_wanted or draft.due(tolerated_until(draft.state, vm)))
         and not open_orders(draft.state, vm)
     )
 

@@ -90,6 +90,7 @@ class VmRecord(Struct):
     restarts: list[float] = field(default_factory=list)  # times, within the budget's window
     restart_count: int = 0
     failed_on: str = ""  # node of the last failed start
+    lost_with: str = ""  # node that the last run went down with
     rejected: dict[str, tuple[str, ...]] = {}
     migration: str = ""
     deleting: bool = False

@@ -26,6 +26,7 @@ from aggregator.core.objects import (
 from aggregator.core.phases import phase_of
 from aggregator.core.secrets import hide_xml
 from aggregator.core.state import NodeRecord, RungReadiness, State, VmRecord
+from aggregator.core.tolerating import tolerating_words
 from aggregator.core.views import Plain, every_field
 from fleet.model import Disk, RunStrategy, has_devices
 from fleet.units import format_bytes, format_cpu
@@ -85,6 +86,8 @@ def hold_text(state: State, record: VmRecord) -> str:
     if record.run_open:
         return ""
     if record.held_until <= state.now:
+        if not record.start_wanted and (tolerating := tolerating_words(state, state.now, record)):
+            return tolerating
         waits = record.postponed
         return waits.words if waits is not None and waits.until > state.now else ""
     why = record.held_why or "held back"
