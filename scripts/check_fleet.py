@@ -12,8 +12,6 @@ import grimp
 PACKAGES = ("fleet", "agent", "aggregator")
 # Programs of the package that run by themselves; nobody imports them.
 PROGRAMS = frozenset({"fleet.protocol_document"})
-# Modules the design gives to fleet before both daemons need them, each with what will.
-AHEAD: dict[str, str] = {}
 
 
 def main() -> int:
@@ -21,21 +19,15 @@ def main() -> int:
     if Path("fleet/__init__.py").read_text(encoding="utf-8"):
         problems.append("fleet/__init__.py: must stay empty, or importing one module of fleet drags in others")
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
-    modules = {name for name in graph.modules if name.startswith("fleet.")} - PROGRAMS - AHEAD.keys()
-    needed = set(modules) | AHEAD.keys()
+    modules = {name for name in graph.modules if name.startswith("fleet.")} - PROGRAMS
     for daemon in ("agent", "aggregator"):
         if f"{daemon}.main" not in graph.modules:
-            needed.clear()
             continue
         reached = graph.find_upstream_modules(daemon, as_package=True)
-        needed &= reached
         problems += [
             f"{name.replace('.', '/')}.py: {daemon} does not need it, so it belongs to the other daemon"
             for name in sorted(modules - reached)
         ]
-    problems += [
-        f"{name}: both daemons need it now, so it no longer stands in AHEAD" for name in sorted(AHEAD.keys() & needed)
-    ]
     print("\n".join(problems), end="\n" if problems else "")
     return 1 if problems else 0
 

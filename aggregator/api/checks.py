@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
+import msgspec
 from msgspec import Struct, field
 
 from aggregator.api.definition import Edge, bypasses, disks_in
 from aggregator.core.labels import HOSTNAME
+from aggregator.core.linting import lint
 from aggregator.core.objects import VmSpec
 from aggregator.core.state import State, VmRecord
 from aggregator.fleet_access import FleetAccess
+from aggregator.placement.types import PlacementVm
 from fleet.model import Disk
 
 CHECKS_IN_FLIGHT_MAX = 8
@@ -48,7 +51,15 @@ def compare(state: State, edges: Sequence[Edge], node_names: Iterable[str]) -> F
             for need in edge.written.spec.depends_on
             if need.vm not in names
         )
+    grows = not known <= state.nodes.keys()
+    unheld = {edge.name for edge in edges if grows or any(node not in known for _, node in _nodes_asked(edge))}
+    found.warnings.extend(lint(state, [_to_be_placed(edge) for edge in edges], unheld))
     return found
+
+
+def _to_be_placed(edge: Edge) -> PlacementVm:
+    sized = PlacementVm.of(edge.written, cpu_m=edge.domain.cpu_m, memory_bytes=edge.domain.memory_bytes)
+    return msgspec.structs.replace(sized, needs=edge.domain.needs)
 
 
 def _not_acted_on(spec: VmSpec) -> list[str]:
