@@ -29,7 +29,7 @@ from aggregator.core.objects import (
     VmSpec,
     WeightedVmAffinityTerm,
 )
-from aggregator.placement.place import build_table, place_batch
+from aggregator.placement.place import Told, build_table, place_batch
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings
 
@@ -120,10 +120,10 @@ def place(table: Table, pending: list[PlacementVm], *, together: bool) -> int:
     """Place all and return how many have a node."""
     settings = ScoreSettings()
     if together:
-        return sum(v.node is not None for v in place_batch(pending, table, settings, keep=True, explain=False))
+        return sum(v.node is not None for v in place_batch(pending, table, settings, keep=True, told=Told.NODE))
     placed = rotation = 0
     for vm in pending:
-        verdict = place_batch([vm], table, settings, rotation, keep=True, explain=False)[0]
+        verdict = place_batch([vm], table, settings, rotation, keep=True, told=Told.NODE)[0]
         rotation = verdict.rotation
         placed += verdict.node is not None
     return placed

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from aggregator.core.labels import HOSTNAME
 from aggregator.core.objects import Affinity, LabelSelector, VmAffinity, VmAffinityTerm, VmSpec
-from aggregator.placement.place import build_table, place_batch
+from aggregator.placement.place import Told, build_table, place_batch
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings
 from benchmarks.placement import GIB, positive, say
@@ -93,7 +93,7 @@ def _a_vm(index: int, piece: tuple[int, int, int], group: str) -> PlacementVm:
 def placed(vms: list[PlacementVm], table: Table, budget_s: float) -> int:
     """Place all as one batch and return how many have a node."""
     settings = ScoreSettings(solver_budget_s=budget_s)
-    return sum(verdict.node is not None for verdict in place_batch(vms, table, settings, explain=False))
+    return sum(verdict.node is not None for verdict in place_batch(vms, table, settings, told=Told.NODE))
 
 
 def play(inputs: Inputs, seed: int) -> Result:

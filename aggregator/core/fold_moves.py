@@ -58,6 +58,7 @@ def _migration_changed(state: State, event: ev.MigrationChanged) -> None:
         migration.epoch = event.epoch
         migration.source_epoch = vm.epoch
         migration.started = event.at
+        migration.choice = event.choice
         vm.epoch_top = event.epoch
         vm.bindings.append(Binding(event.target, event.boot_id, event.epoch, event.at, "migration-target"))
     if event.phase is MigrationPhase.HANDING_OVER:

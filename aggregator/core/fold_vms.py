@@ -212,6 +212,7 @@ def _start_decided(state: State, event: ev.StartDecided) -> None:
     vm.stopping = None
     vm.rejected = {}
     vm.postponed = None
+    vm.choice, vm.chosen_at = event.choice, event.at
     state.rotation += 1
 
 
@@ -228,6 +229,9 @@ def _binding_freed(state: State, event: ev.BindingFreed) -> None:
 def _owner_changed(state: State, event: ev.OwnerChanged) -> None:
     vm = state.vms[event.vm]
     vm.owner = event.node
+    moved = state.migrations.get(vm.migration)
+    vm.choice = moved.choice if moved is not None and moved.target == event.node else None
+    vm.chosen_at = moved.started if moved is not None else event.at
     vm.epoch = event.epoch
     vm.epoch_top = max(vm.epoch_top, event.epoch)
     vm.last_end = EndReason.NOT_ENDED

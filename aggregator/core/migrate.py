@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 
 from aggregator.core.arming import acts
+from aggregator.core.choice import Choice
 from aggregator.core.draft import Draft
 from aggregator.core.events import MigrationChanged, MigrationPhase, NodeState, OwnerChanged
 from aggregator.core.fold_moves import ENDED
@@ -26,7 +27,7 @@ from aggregator.core.lookups import (
     takes_vms,
 )
 from aggregator.core.lost_storage import lost_under
-from aggregator.core.seats import migration_targets
+from aggregator.core.seats import choice_of, migration_targets
 from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
 from fleet.messages import CancelMigration, DestroyVm, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
 from fleet.model import EndReason, Plane, QemuState
@@ -161,37 +162,38 @@ def _queued(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     if why := why_not_migratable(state, vm):
         _step(draft, migration, MigrationPhase.FAILED, why)
         return
-    target, problem = _target(draft, migration, vm)
+    target, problem, choice = _target(draft, migration, vm)
     if problem:
         _step(draft, migration, MigrationPhase.FAILED, problem)
     elif target is not None:
-        _prepare(draft, migration, vm, target)
+        _prepare(draft, migration, vm, target, choice)
 
 
-def _target(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> tuple[NodeRecord | None, str]:
-    """Return (target, "") or (None, why none) or (None, "") while limits make it wait."""
+def _target(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> tuple[NodeRecord | None, str, Choice | None]:
+    """Return (target, "", why it) or (None, why none, None) or (None, "", None) while limits make it wait."""
     state = draft.state
     limits = state.config.migration
     flying = [m for m in state.migrations.values() if m.phase in IN_FLIGHT]
     outbound = sum(1 for m in flying if m.source == migration.source)
     if len(flying) >= limits.cluster_max or outbound >= limits.outbound_per_node_max:
-        return None, ""
+        return None, "", None
     verdict = migration_targets(state, vm, migration.source)
     name = migration.wanted_target or verdict.node
     if name is None or name not in verdict.feasible:
         rejected = {name: verdict.rejected.get(name, ())} if name else verdict.rejected
         reasons = "; ".join(f"{n}: {', '.join(r)}" for n, r in sorted(rejected.items()))
-        return None, f"no node takes it ({reasons})"
+        return None, f"no node takes it ({reasons})", None
     inbound = {n: sum(1 for m in flying if m.target == n) for n in verdict.feasible}
     if inbound[name] >= limits.inbound_per_node_max:
         free = [n for n in verdict.feasible if inbound[n] < limits.inbound_per_node_max]
         if migration.wanted_target or not free:
-            return None, ""
+            return None, "", None
         name = free[0]
-    return state.nodes[name], ""
+    chosen = name == verdict.node and not migration.wanted_target
+    return state.nodes[name], "", choice_of(state, verdict) if chosen else None
 
 
-def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: NodeRecord) -> None:
+def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: NodeRecord, choice: Choice | None) -> None:
     epoch = vm.epoch_top + 1
     draft.add(
         MigrationChanged(
@@ -202,6 +204,7 @@ def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: Nod
             target=target.name,
             boot_id=target.boot_id,
             epoch=epoch,
+            choice=choice,
             reason=migration.reason,
             cause=vm.fact,
         )

@@ -9,6 +9,7 @@ anything changes. Pure.
 from __future__ import annotations
 
 from aggregator.core.arming import acts, why_vm_held
+from aggregator.core.choice import Choice
 from aggregator.core.dependencies import dependency_notes, is_postponed
 from aggregator.core.draft import Draft
 from aggregator.core.events import (
@@ -29,7 +30,7 @@ from aggregator.core.lookups import (
     wants_run,
 )
 from aggregator.core.runs import STARTS
-from aggregator.core.seats import place_vms
+from aggregator.core.seats import choice_of, place_vms
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.core.tolerating import tolerated_until
 from fleet.messages import DestroyVm, PauseVm, ShutdownVm, StartVm, UnpauseVm
@@ -56,7 +57,7 @@ def decide_starts(draft: Draft) -> None:
         here = in_flight.get(verdict.node, 0)
         if room <= 0 or here >= state.config.recovery.per_node_max:
             continue
-        _start(draft, vm, state.nodes[verdict.node])
+        _start(draft, vm, state.nodes[verdict.node], choice_of(state, verdict))
         in_flight[verdict.node] = here + 1
         room -= 1
 
@@ -110,7 +111,7 @@ def _starts_in_flight(state: State) -> dict[str, int]:
     return count
 
 
-def _start(draft: Draft, vm: VmRecord, node: NodeRecord) -> None:
+def _start(draft: Draft, vm: VmRecord, node: NodeRecord, choice: Choice) -> None:
     epoch, run = vm.epoch_top + 1, vm.run + 1
     reason = "; ".join([start_reason(vm), *dependency_notes(draft.state, draft.now, vm)])
     draft.add(
@@ -121,6 +122,7 @@ def _start(draft: Draft, vm: VmRecord, node: NodeRecord) -> None:
             boot_id=node.boot_id,
             epoch=epoch,
             run=run,
+            choice=choice,
             reason=reason,
             cause=vm.fact,
         )

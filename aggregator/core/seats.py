@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
+from aggregator.core.choice import Choice
 from aggregator.core.labels import HOSTNAME
 from aggregator.core.lookups import pinned_to
 from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.seating import bound_nodes, node_seat, seat_table, vm_seat
 from aggregator.core.state import State, VmRecord
 from aggregator.placement.losses import place_after_loss
-from aggregator.placement.place import build_table, judge, place_batch, reasons
+from aggregator.placement.place import Told, build_table, judge, place_batch, reasons
 from aggregator.placement.selectors import tolerates
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
@@ -81,14 +82,31 @@ def place_vms(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Ver
     and would cost each of them the solver's whole budget.
     """
     settings = ScoreSettings.of(state.config)
-    greedy = structs.replace(settings, solver_budget_s=0.0)
     table = seat_table(state)
     mounts = mounts_of(state)
     seats = [_candidate_at_home(vm, mounts) for vm in vms]
-    verdicts = place_batch(seats, table, greedy, state.rotation)
+
+    def place(budget_s: float) -> list[Verdict]:
+        budgeted = structs.replace(settings, solver_budget_s=budget_s)
+        return place_batch(seats, table, budgeted, state.rotation, told=Told.BEST)
+
+    verdicts = place(0.0)
     if any(verdict.node is None and not vm.rejected for vm, verdict in zip(vms, verdicts, strict=True)):
-        verdicts = place_batch(seats, table, settings, state.rotation)
+        verdicts = place(settings.solver_budget_s)
     return [(vm, _naming_home(vm, verdict)) for vm, verdict in zip(vms, verdicts, strict=True)]
+
+
+def choice_of(state: State, verdict: Verdict) -> Choice:
+    """Return why the verdict's node was chosen, to be kept with the decision."""
+    settings = ScoreSettings.of(state.config)
+    weights = {rule: settings.weight(rule) for each in verdict.contenders[:1] for rule in each.scores}
+    return Choice(
+        profile=settings.profile,
+        weights=weights,
+        contenders=verdict.contenders,
+        feasible=verdict.fits,
+        nodes=len(state.nodes),
+    )
 
 
 def _candidate_at_home(vm: VmRecord, mounts: tuple[str, ...]) -> PlacementVm:
@@ -137,4 +155,5 @@ def migration_targets(state: State, vm: VmRecord, source: str) -> Verdict:
     settings = ScoreSettings.of(state.config)
     excluded = {source: SOURCE_RULE}
     table = seat_table(state)
-    return judge(candidate(vm, mounts_of(state), live=True), table, settings, state.rotation, excluded=excluded)
+    seat = candidate(vm, mounts_of(state), live=True)
+    return judge(seat, table, settings, state.rotation, excluded=excluded)

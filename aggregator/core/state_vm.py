@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from aggregator.core.choice import Choice
 from aggregator.core.objects import VmSpec
 from aggregator.core.words import MigrationPhase, RunOutcome, VmPhase, VmVerb
 from fleet.messages import Order
@@ -91,6 +92,8 @@ class VmRecord(Struct):
     restart_count: int = 0
     failed_on: str = ""  # node of the last failed start
     lost_with: str = ""  # node that the last run went down with
+    choice: Choice | None = None  # why its newest run is where it is; None: it was found there, or put there by name
+    chosen_at: float = 0.0
     rejected: dict[str, tuple[str, ...]] = {}
     migration: str = ""
     deleting: bool = False
@@ -158,6 +161,7 @@ class MigrationRecord(Struct):
     cancel_order: str = ""
     receive_order: str = ""
     migrate_order: str = ""
+    choice: Choice | None = None
 
 
 class DrainRecord(Struct):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
+from aggregator.core.choice import Choice
 from aggregator.core.words import (
     MigrationPhase,
     NodeState,
@@ -201,6 +202,7 @@ class StartDecided(Transition, frozen=True, kw_only=True):
     boot_id: str
     epoch: int
     run: int
+    choice: Choice | None = None
 
 
 class BindingFreed(Transition, frozen=True, kw_only=True):
@@ -309,7 +311,7 @@ class MigrationQueued(Transition, frozen=True, kw_only=True):
 
 
 class MigrationChanged(Transition, frozen=True, kw_only=True):
-    """A migration took a step. When PREPARING: target, boot_id and the new epoch are set."""
+    """A migration took a step. When PREPARING: target, boot_id, the new epoch and why this target are set."""
 
     migration: str
     vm: str
@@ -317,6 +319,7 @@ class MigrationChanged(Transition, frozen=True, kw_only=True):
     target: str = ""
     boot_id: str = ""
     epoch: int = 0
+    choice: Choice | None = None
 
 
 class DrainChanged(Transition, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
-from aggregator.placement.place import place_batch
+from aggregator.placement.place import Told, place_batch
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementVm, ScoreSettings, Verdict
 
@@ -30,7 +30,7 @@ def place_after_loss(
             table.unseat(vm.name, node.name)
         table.put_node(structs.replace(node, ready=False))
     try:
-        return place_batch(vms, table, settings, explain=False)
+        return place_batch(vms, table, settings, told=Told.NODE)
     finally:
         for node in nodes:
             table.put_node(node)

@@ -8,19 +8,32 @@ moving others of the same batch (reseat.py), if the settings give it a budget.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 
 import numpy as np
 from msgspec import structs
 
+from aggregator.core.choice import CONTENDERS_MAX, Contender
 from aggregator.placement.columns import IntArray
 from aggregator.placement.compiled import CompiledVm
-from aggregator.placement.ranking import Ranked, rank, scoring_of
+from aggregator.placement.ranking import Ranked, best_slots, rank, scoring_of
 from aggregator.placement.reseat import reseat
 from aggregator.placement.rules import FILTERS, PROFILE_SCORES, SCORES, Score
 from aggregator.placement.table import Table
 from aggregator.placement.types import Excluded, PlacementNode, PlacementVm, ScoreSettings, Seat, Verdict
 
 NONE_EXCLUDED: Excluded = {}
+
+
+class Told(Enum):
+    """How much a batch says of a VM that is placed: its node, the best nodes with their scores, or every node.
+
+    On thousands of nodes most of the time would go into the words. Of a VM that is not placed all is said.
+    """
+
+    NODE = 1
+    BEST = 2
+    ALL = 3
 
 
 def build_table(nodes: Iterable[PlacementNode], seated: Iterable[Seat] = ()) -> Table:
@@ -54,7 +67,8 @@ def judge(
     with table.without(vm.name):
         compiled = table.compiled(vm)
         ranked = rank(compiled, table, scoring_of(settings), rotation, excluded_slots)
-        return _explained(compiled, ranked, table, scores, excluded)
+        verdict = _explained(compiled, ranked, table, scores, excluded)
+        return _with_contenders(verdict, compiled, ranked, table, settings)
 
 
 def place_batch(
@@ -64,13 +78,12 @@ def place_batch(
     rotation: int = 0,
     *,
     keep: bool = False,
-    explain: bool = True,
+    told: Told = Told.ALL,
 ) -> list[Verdict]:
     """Return one verdict per VM, in the order given; each VM is judged after those placed before it.
 
     The table is as before afterwards unless `keep`. A VM that has a seat already (a migration) is judged
-    without it and then counts on both nodes. explain=False: a placed VM's verdict names only the node,
-    which is what a batch on thousands of nodes wants.
+    without it and then counts on both nodes. told: how much is said of a VM that is placed.
     """
     verdicts: dict[int, Verdict] = {}
     given: dict[str, str] = {}
@@ -82,10 +95,12 @@ def place_batch(
             with table.without(vm.name):
                 compiled = table.compiled(vm)
                 ranked = rank(compiled, table, scoring, rotation, [])
-                if explain or ranked.slot is None:
+                if told is Told.ALL or ranked.slot is None:
                     verdict = _explained(compiled, ranked, table, scores, NONE_EXCLUDED)
                 else:
                     verdict = _named(compiled, ranked, table)
+                if told is not Told.NODE:
+                    verdict = _with_contenders(verdict, compiled, ranked, table, settings)
             verdicts[index] = verdict
             rotation = verdict.rotation
             if verdict.node is not None and verdict.node not in table.seats_of(vm.name):
@@ -120,7 +135,9 @@ def _mended(
 def _judged_at(node: str | None, vm: PlacementVm, table: Table, settings: ScoreSettings, rotation: int) -> Verdict:
     """Return the verdict on a VM that sits on this node already, or has lost its seat to others."""
     verdict = judge(vm, table, settings, rotation)
-    return structs.replace(verdict, node=node, rotation=rotation)
+    own = [each for each in verdict.contenders if each.node == node]
+    others = [each for each in verdict.contenders if each.node != node]
+    return structs.replace(verdict, node=node, rotation=rotation, contenders=tuple(own + others) if own else ())
 
 
 def reasons(vm: PlacementVm, table: Table, node: str) -> dict[str, str]:
@@ -134,6 +151,26 @@ def reasons(vm: PlacementVm, table: Table, node: str) -> dict[str, str]:
 def _named(vm: CompiledVm, ranked: Ranked, table: Table) -> Verdict:
     node = None if ranked.slot is None else table.name(ranked.slot)
     return Verdict(vm=vm.vm.name, node=node, rotation=ranked.rotation)
+
+
+def _with_contenders(
+    verdict: Verdict, vm: CompiledVm, ranked: Ranked, table: Table, settings: ScoreSettings
+) -> Verdict:
+    """Return the verdict with the best nodes and what each rule of the profile gives them."""
+    slots = best_slots(ranked, CONTENDERS_MAX)
+    if not slots:
+        return verdict
+    scores: dict[str, list[int]] = {}
+    for rule in PROFILE_SCORES[settings.profile]:
+        score = rule.score(vm, table, ranked.feasible)
+        scores[rule.name] = [score] * len(slots) if isinstance(score, int) else score[slots].tolist()
+    found = []
+    for place, slot in enumerate(slots):
+        given = {rule: by_place[place] for rule, by_place in scores.items()}
+        total = sum(score * settings.weight(rule) for rule, score in given.items())
+        found.append(Contender(node=table.name(slot), total=total, vms=int(table.vms[slot]), scores=given))
+    fits = int(np.count_nonzero(ranked.feasible & table.columns.present))
+    return structs.replace(verdict, contenders=tuple(found), fits=fits)
 
 
 def _explained(vm: CompiledVm, ranked: Ranked, table: Table, scores: Sequence[Score], excluded: Excluded) -> Verdict:

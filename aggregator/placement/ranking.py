@@ -64,8 +64,12 @@ def _scoring(profile: str, written: tuple[tuple[str, int], ...]) -> Scoring:
 
 
 class Ranked(Struct, eq=False):
-    """Where a VM may run and where best. slot: None if nowhere; rotation: the next VM's counter."""
+    """Where a VM may run and where best. slot: None if nowhere; rotation: the next VM's counter.
 
+    key: the number by slot; what it says of slots that are not feasible means nothing.
+    """
+
+    key: IntArray
     feasible: BoolArray
     slot: int | None
     rotation: int
@@ -92,20 +96,32 @@ def rank(vm: CompiledVm, table: Table, scoring: Scoring, rotation: int, excluded
     return _first_best(np.where(feasible, key, 0), feasible, table, rotation)
 
 
+def best_slots(ranked: Ranked, count: int) -> list[int]:
+    """Return the chosen slot and the next best ones, so many in all or fewer."""
+    if ranked.slot is None:
+        return []
+    slots = np.flatnonzero(ranked.feasible)
+    keys = ranked.key[slots]
+    if len(slots) > count:
+        slots = slots[np.argpartition(-keys, count)[:count]]
+    others = [slot for slot in slots[np.argsort(-ranked.key[slots], kind="stable")].tolist() if slot != ranked.slot]
+    return [ranked.slot, *others[: count - 1]]
+
+
 def _first_best(key: IntArray, feasible: BoolArray, table: Table, rotation: int) -> Ranked:
     nodes = len(table.columns.slot_of)
     if not nodes:
-        return Ranked(feasible, None, rotation)
+        return Ranked(key, feasible, None, rotation)
     by_name = table.columns.by_name
     turn = key[:nodes] if table.columns.in_order else key.take(by_name)
     best = int(turn.argmax())
     if not turn[best]:
-        return Ranked(feasible, None, rotation)
+        return Ranked(key, feasible, None, rotation)
     begin = rotation % nodes
     later = begin + int(turn[begin:].argmax())
     if turn[later] == turn[best]:
         best = later
-    return Ranked(feasible, int(by_name[best]), (best + 1) % nodes)
+    return Ranked(key, feasible, int(by_name[best]), (best + 1) % nodes)
 
 
 def _current(vm: CompiledVm, table: Table, scoring: Scoring) -> Standing:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
+from aggregator.core.choice import Contender
 from aggregator.core.objects import Node, Taint, VirtualMachine, VmSpec
 from aggregator.core.policy import ClusterConfig, PlacementSettings
 from aggregator.placement.needs import NO_NEEDS
@@ -116,7 +117,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
     feasible: nodes by name. rejected: node -> every rule that rejects it, sorted. scores: rule ->
     feasible node -> 0..100 before weights. node: the choice, None if no node is feasible.
-    rotation: the counter to hand in for the next VM (product.md, placement).
+    rotation: the counter to hand in for the next VM (product.md, placement). contenders: the choice and the next
+    best, where they were asked for; fits: how many nodes would have done, likewise.
     """
 
     vm: str
@@ -125,6 +127,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     scores: dict[str, dict[str, int]] = {}
     node: str | None = None
     rotation: int = 0
+    contenders: tuple[Contender, ...] = ()
+    fits: int = 0
 
 
 Seat = tuple[PlacementVm, str]

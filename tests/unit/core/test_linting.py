@@ -63,8 +63,8 @@ def node_terms(*terms: list[tuple[str, str, list[str]]]) -> dict[str, Any]:
         (
             a_vm(tolerations=[{"operator": "Exists"}]),
             (
-                "it tolerates virtward/unreachable:NoExecute without tolerationSeconds, so after the loss of its node it "
-                "is never started elsewhere; name the keys that it should tolerate, or give tolerationSeconds"
+                "it tolerates virtward/unreachable:NoExecute without tolerationSeconds, so after the loss of its node "
+                "it is never started elsewhere; name the keys that it should tolerate, or give tolerationSeconds"
             ),
         ),
         (a_vm(tolerations=[{"operator": "Exists", "tolerationSeconds": 60}]), None),

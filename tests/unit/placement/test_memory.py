@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.placement import changes, columns, compiled, masks, recent, selector_index, table, tallies
-from aggregator.placement.place import build_table, judge, place_batch
+from aggregator.placement.place import Told, build_table, judge, place_batch
 from aggregator.placement.ranking import WEIGHT_MAX
 from aggregator.placement.selectors import Requirement, Selector, labels_key, selects
 from aggregator.placement.types import PROFILES, PlacementNode, PlacementVm, ScoreSettings, Seat
@@ -60,7 +60,7 @@ def remembered_is_anew(vms: list[PlacementVm], profile: str) -> None:
     for vm in vms:
         anew = judge(vm, build_table(nodes, seated), scoring, rotation, all_scores=True)
         assert judge(vm, kept, scoring, rotation, all_scores=True) == anew
-        terse = place_batch([vm], kept, scoring, rotation, keep=True, explain=False)[0]
+        terse = place_batch([vm], kept, scoring, rotation, keep=True, told=Told.NODE)[0]
         assert (terse.node, terse.rotation) == (anew.node, anew.rotation)
         rotation = anew.rotation
         if anew.node is not None:

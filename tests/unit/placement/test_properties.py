@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.placement.place import build_table, judge, place_batch, reasons
+from aggregator.placement.place import Told, build_table, judge, place_batch, reasons
 from aggregator.placement.table import Table
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
 from tests.unit.placement import oracle
@@ -109,7 +109,7 @@ def test_a_batch_breaks_no_rule_and_gives_the_table_back(fleet: Fleet, data: st.
     verdicts = place_batch(batch, table, LOW)
     assert judge(vm, table, LOW, all_scores=True) == before
     assert [verdict.vm for verdict in verdicts] == [each.name for each in batch]
-    terse = place_batch(batch, table, LOW, explain=False)
+    terse = place_batch(batch, table, LOW, told=Told.NODE)
     assert [verdict.node for verdict in terse] == [verdict.node for verdict in verdicts]
     chosen = {verdict.vm: verdict.node for verdict in verdicts}
     seated = list(seats)

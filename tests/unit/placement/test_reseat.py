@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.placement.losses import place_after_loss
-from aggregator.placement.place import build_table, judge, place_batch
+from aggregator.placement.place import Told, build_table, judge, place_batch
 from aggregator.placement.types import PlacementNode, PlacementVm, ScoreSettings, Verdict
 from benchmarks.tight import Inputs, a_tight_fleet
 from tests.unit.placement import oracle
@@ -82,17 +82,17 @@ def test_tight_clusters_are_filled_and_always_in_the_same_way() -> None:
     left = 0
     for seed in range(5):
         nodes, vms = a_tight_fleet(Inputs(nodes=10, vms=50, free=0.05, budget_s=10.0), seed)
-        left += list(nodes_of(place_batch(vms, build_table(nodes), GREEDY, explain=False)).values()).count(None)
-        verdicts = nodes_of(place_batch(vms, build_table(nodes), EXACT, explain=False))
+        left += list(nodes_of(place_batch(vms, build_table(nodes), GREEDY, told=Told.NODE)).values()).count(None)
+        verdicts = nodes_of(place_batch(vms, build_table(nodes), EXACT, told=Told.NODE))
         assert None not in verdicts.values()
-        assert verdicts == nodes_of(place_batch(vms, build_table(nodes), EXACT, explain=False))
+        assert verdicts == nodes_of(place_batch(vms, build_table(nodes), EXACT, told=Told.NODE))
     assert left
 
 
 def test_a_budget_that_is_spent_costs_nobody_a_seat() -> None:
     nodes, vms = a_tight_fleet(Inputs(nodes=10, vms=50, free=0.05, budget_s=0.0), 12)
-    greedy = nodes_of(place_batch(vms, build_table(nodes), GREEDY, explain=False))
-    short = nodes_of(place_batch(vms, build_table(nodes), ScoreSettings(solver_budget_s=0.01), explain=False))
+    greedy = nodes_of(place_batch(vms, build_table(nodes), GREEDY, told=Told.NODE))
+    short = nodes_of(place_batch(vms, build_table(nodes), ScoreSettings(solver_budget_s=0.01), told=Told.NODE))
     assert list(short.values()).count(None) <= list(greedy.values()).count(None)
 
 
