@@ -10,7 +10,7 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,19 +113,20 @@ def _text(scenario: Scenario, settings: ScoreSettings, *, all_scores: bool) -> s
 
 
 def _vm_text(vm: PlacementVm, verdict: Verdict, table: Table, settings: ScoreSettings) -> str:
+    from aggregator.core.choice import columns
     from aggregator.placement.place import reasons
 
     total = len(verdict.feasible) + len(verdict.rejected)
     chosen = f"goes to {verdict.node}" if verdict.node else "fits nowhere"
     lines = [f"{vm.name}: {chosen} ({len(verdict.feasible)} of {total} nodes would do)"]
     if verdict.feasible:
-        lines += _columns(_score_rows(verdict, table, settings))
+        lines += columns(_score_rows(verdict, table, settings))
     if verdict.rejected:
         rows = [["NODE", "REJECTED BY", "BECAUSE"]]
         for node in verdict.rejected:
             for place, (rule, why) in enumerate(sorted(reasons(vm, table, node).items())):
                 rows.append(["" if place else node, rule, why])
-        lines += _columns(rows)
+        lines += columns(rows)
     return "\n".join(lines) + "\n"
 
 
@@ -143,10 +144,3 @@ def _score_rows(verdict: Verdict, table: Table, settings: ScoreSettings) -> list
         first = node != verdict.node, -total, vms, node
         rows.append((first, [node, str(vms), *(str(verdict.scores[rule][node]) for rule in shown), str(total)]))
     return [["NODE", "VMS", *heads, "SUM"], *(row for _, row in sorted(rows))]
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return [
-        "  " + "   ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from aggregator.core.arming import acts, arm_command, disarmed_words, holding
 from aggregator.core.events import NodeState, VmPhase
+from aggregator.core.explain_placement import chosen_text, elsewhere_text, smallest_change
 from aggregator.core.fencing import power_on_limit_words
 from aggregator.core.flapping import flap_words
 from aggregator.core.lookups import CONVICTED, open_orders, survives_loss, wants_run
@@ -47,6 +48,9 @@ def explain_vm(state: State, record: VmRecord, history: Sequence[HistoryLine]) -
     reason = reason_of(state, record)
     if reason:
         what += f" Why: {reason}."
+    places = [*chosen_text(record), *elsewhere_text(state, record)]
+    if places:
+        what += "\n\n" + "\n".join(places)
     waits, ways = _waits_of_vm(state, record)
     unsafe, sentence = unprotected(state, record)
     if unsafe and record.run_open:
@@ -181,6 +185,7 @@ def _waits_for_start(state: State, record: VmRecord, waits: list[str], ways: lis
     if record.rejected:
         waits.append("No node takes it now:")
         waits.extend(f"  {node}: {words}" for node, words in refusals(state, record).items())
+        waits.extend(smallest_change(state, record))
         ways.append(
             "make room, or change the rules of the VM or the taints and labels of a node; it is retried for ever"
         )

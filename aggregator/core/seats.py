@@ -144,6 +144,24 @@ def refusals(state: State, vm: VmRecord) -> dict[str, str]:
     return told
 
 
+def refusal_words(state: State, vm: VmRecord, *, live: bool) -> dict[str, dict[str, str]]:
+    """Return per node that would not take the VM now each rule with what it says; live: as it runs, from its node.
+
+    The words only of the first nodes by name; of the others the rules with empty words.
+    """
+    if live:
+        seat, verdict = candidate(vm, mounts_of(state), live=True), migration_targets(state, vm, vm.owner)
+    else:
+        seat = _candidate_at_home(vm, mounts_of(state))
+        settings = ScoreSettings.of(state.config)
+        verdict = _naming_home(vm, judge(seat, seat_table(state), settings, state.rotation))
+    told: dict[str, dict[str, str]] = {}
+    for number, (node, rules) in enumerate(sorted(verdict.rejected.items())):
+        words = reasons(seat, seat_table(state), node) if number < NODES_IN_WORDS_MAX else {}
+        told[node] = {rule: words.get(rule, "") for rule in rules}
+    return told
+
+
 def stays_in_maintenance(vm: VmRecord) -> bool:
     """Return whether the VM tolerates maintenance: it may be placed on a drained node, and is not drained."""
     maintenance = Taint(key=MAINTENANCE_KEY, effect=TaintEffect.NO_SCHEDULE)
