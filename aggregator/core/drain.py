@@ -11,7 +11,7 @@ from aggregator.core.draft import Draft
 from aggregator.core.events import DrainChanged, MigrationPhase, MigrationQueued, RunOutcome, StopDecided
 from aggregator.core.lookups import binding_to, bound_to, can_order
 from aggregator.core.migrate import why_not_migratable
-from aggregator.core.seats import migration_targets, stays_in_maintenance
+from aggregator.core.seats import place_moves, stays_in_maintenance
 from aggregator.core.state import DrainRecord, NodeRecord, State, VmRecord
 from fleet.model import EvictionStrategy
 
@@ -60,13 +60,15 @@ def _advance(draft: Draft, drain: DrainRecord, node: NodeRecord) -> None:
         _change(draft, drain, "Expired", drain.blocked, "its deadline has passed")
         return
     blocked: dict[str, str] = {}
+    moving: list[VmRecord] = []
     for vm in vms:
         if vm.owner == node.name and vm.run_open and not vm.migration and vm.stopping is None:
-            why = _evict(draft, drain, vm)
+            why = _evict(draft, drain, vm, moving)
             if why:
                 blocked[vm.name] = why
         elif why := _stuck_copy(draft.state, vm):
             blocked[vm.name] = why
+    blocked |= _move(draft, drain, moving)
     if blocked:
         draft.look_again(draft.now + CHECK_AGAIN_S)
     if blocked != drain.blocked:
@@ -100,8 +102,8 @@ def _change(draft: Draft, drain: DrainRecord, state: str, blocked: dict[str, str
     )
 
 
-def _evict(draft: Draft, drain: DrainRecord, vm: VmRecord) -> str:
-    """Decide how the VM leaves; return why it cannot now, or nothing."""
+def _evict(draft: Draft, drain: DrainRecord, vm: VmRecord, moving: list[VmRecord]) -> str:
+    """Decide how the VM leaves; return why it cannot now, or nothing. moving: takes the VMs that are to migrate."""
     method, why = eviction_method(draft.state, vm)
     if method == "blocked" and not drain.force:
         return why
@@ -110,23 +112,37 @@ def _evict(draft: Draft, drain: DrainRecord, vm: VmRecord) -> str:
         return ""
     if not draft.due(drain.retry_at.get(vm.name, 0.0)):
         return _last_failure(draft.state, vm)
-    verdict = migration_targets(draft.state, vm, drain.node)
-    if verdict.node is None:
-        reasons = "; ".join(f"{n}: {', '.join(r)}" for n, r in sorted(verdict.rejected.items()))
-        return f"no node takes it ({reasons})"
-    draft.add(
-        MigrationQueued(
-            at=draft.now,
-            migration=draft.new_id("mig"),
-            vm=vm.name,
-            source=drain.node,
-            priority=PRIORITY_EVICTION,
-            drain=drain.node,
-            reason=f"{drain.node} is drained",
-            cause=vm.fact,
-        )
-    )
+    moving.append(vm)
     return ""
+
+
+def _move(draft: Draft, drain: DrainRecord, moving: list[VmRecord]) -> dict[str, str]:
+    """Queue the moves, targets chosen for all of them together; return why some have none."""
+    blocked: dict[str, str] = {}
+    for vm, verdict in zip(moving, place_moves(draft.state, moving, drain.node) if moving else (), strict=True):
+        if verdict.node is None:
+            blocked[vm.name] = no_target_words(verdict.rejected)
+            continue
+        draft.add(
+            MigrationQueued(
+                at=draft.now,
+                migration=draft.new_id("mig"),
+                vm=vm.name,
+                source=drain.node,
+                planned=verdict.node,
+                priority=PRIORITY_EVICTION,
+                drain=drain.node,
+                reason=f"{drain.node} is drained",
+                cause=vm.fact,
+            )
+        )
+    return blocked
+
+
+def no_target_words(rejected: dict[str, tuple[str, ...]]) -> str:
+    """Return why a VM cannot move, with the rules per node."""
+    reasons = "; ".join(f"{node}: {', '.join(rules)}" for node, rules in sorted(rejected.items()))
+    return f"no node takes it ({reasons})"
 
 
 def _last_failure(state: State, vm: VmRecord) -> str:

@@ -23,6 +23,7 @@ def _migration_queued(state: State, event: ev.MigrationQueued) -> None:
         priority=event.priority,
         created=event.at,
         wanted_target=event.target,
+        planned_target=event.planned,
         drain=event.drain,
         reason=event.reason,
     )

@@ -178,7 +178,8 @@ def _target(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> tuple[Nod
     if len(flying) >= limits.cluster_max or outbound >= limits.outbound_per_node_max:
         return None, "", None
     verdict = migration_targets(state, vm, migration.source)
-    name = migration.wanted_target or verdict.node
+    planned = migration.planned_target if migration.planned_target in verdict.feasible else None
+    name = migration.wanted_target or planned or verdict.node
     if name is None or name not in verdict.feasible:
         rejected = {name: verdict.rejected.get(name, ())} if name else verdict.rejected
         reasons = "; ".join(f"{n}: {', '.join(r)}" for n, r in sorted(rejected.items()))

@@ -15,6 +15,7 @@ from aggregator.core.lookups import pinned_to
 from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.seating import bound_nodes, node_seat, seat_table, vm_seat
 from aggregator.core.state import State, VmRecord
+from aggregator.core.words import MigrationPhase
 from aggregator.placement.losses import place_after_loss
 from aggregator.placement.place import Told, build_table, judge, place_batch, reasons
 from aggregator.placement.selectors import tolerates
@@ -94,6 +95,33 @@ def place_vms(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Ver
     if any(verdict.node is None and not vm.rejected for vm, verdict in zip(vms, verdicts, strict=True)):
         verdicts = place(settings.solver_budget_s)
     return [(vm, _naming_home(vm, verdict)) for vm, verdict in zip(vms, verdicts, strict=True)]
+
+
+def place_moves(state: State, vms: Sequence[VmRecord], source: str) -> list[Verdict]:
+    """Return where VMs that run on one node could all move to, as one batch, in the order given; never its source.
+
+    Moves that wait already hold their planned seats. Nobody is re-seated: all of them run.
+    """
+    table, mounts = seat_table(state), mounts_of(state)
+    settings = structs.replace(ScoreSettings.of(state.config), solver_budget_s=0.0)
+    planned = [(m.vm, m.planned_target) for m in state.migrations.values() if m.phase is MigrationPhase.QUEUED]
+    held = [(vm, to) for vm, to in planned if to in table.columns.slot_of and to not in table.seats_of(vm)]
+    from_node = table.columns.node(table.columns.slot_of[source])
+    try:
+        table.put_node(structs.replace(from_node, ready=False))
+        for vm, to in held:
+            table.seat(vm_seat(state.vms[vm]), to)
+        seats = [candidate(vm, mounts, live=True) for vm in vms]
+        verdicts = place_batch(seats, table, settings, state.rotation, told=Told.NODE)
+    finally:
+        for vm, to in held:
+            table.unseat(vm, to)
+        table.put_node(from_node)
+    return [structs.replace(verdict, rejected=_without(verdict.rejected, source)) for verdict in verdicts]
+
+
+def _without(rejected: dict[str, tuple[str, ...]], source: str) -> dict[str, tuple[str, ...]]:
+    return {**rejected, source: (SOURCE_RULE,)} if source in rejected else rejected
 
 
 def choice_of(state: State, verdict: Verdict) -> Choice:

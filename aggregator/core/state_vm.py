@@ -148,6 +148,7 @@ class MigrationRecord(Struct):
     created: float
     target: str = ""
     wanted_target: str = ""
+    planned_target: str = ""
     drain: str = ""
     phase: MigrationPhase = MigrationPhase.QUEUED
     reason: str = ""

@@ -300,12 +300,15 @@ class SecondRunEnded(Transition, frozen=True, kw_only=True):
 
 
 class MigrationQueued(Transition, frozen=True, kw_only=True):
-    """A move is wanted; it waits for limits and a target. target: empty: not chosen yet."""
+    """A move is wanted; it waits for limits and a target. target: asked for by name, and no other will do; planned:
+    the one it would go to if nothing changes until its turn. Empty: not chosen yet.
+    """
 
     migration: str
     vm: str
     source: str
     target: str = ""
+    planned: str = ""
     priority: int
     drain: str = ""
 

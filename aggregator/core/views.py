@@ -12,9 +12,10 @@ from functools import cache
 import msgspec
 from msgspec import Struct, field
 
-from aggregator.core.drain import eviction_method
+from aggregator.core.drain import eviction_method, no_target_words
 from aggregator.core.moments import rfc3339
 from aggregator.core.objects import API_VERSION, ApiStruct, Metadata
+from aggregator.core.seats import place_moves, stays_in_maintenance
 from aggregator.core.state import (
     DrainRecord,
     HistoryLine,
@@ -71,10 +72,14 @@ class BlockedVm(ApiStruct, frozen=True, kw_only=True):
 
 
 class PlannedMove(ApiStruct, frozen=True, kw_only=True):
-    """What a drain does, or would do, to one VM. method: LiveMigrate | Restart | ShutDown | Stay."""
+    """What a drain does, or would do, to one VM. method: LiveMigrate | Restart | ShutDown | Stay.
+
+    to: where it would go now, if it migrates.
+    """
 
     vm: str
     method: str
+    to: str = ""
     reason: str = ""
 
 
@@ -236,8 +241,17 @@ def planned_drain(state: State, node: str, *, force: bool, deadline_s: float = 0
 
 
 def drain_plan(state: State, node: str, *, force: bool) -> tuple[PlannedMove, ...]:
-    """Return what a drain does to each VM on a node (product.md, eviction)."""
-    return tuple(_planned(state, record, force=force) for record in vms_on(state, node))
+    """Return what a drain does to each VM on a node (product.md, eviction), and where those that migrate would go."""
+    records = [record for record in vms_on(state, node) if not stays_in_maintenance(record)]
+    steps = {record.name: _planned(state, record, force=force) for record in records}
+    moving = [record for record in records if steps[record.name].method == "LiveMigrate"]
+    for record, verdict in zip(moving, place_moves(state, moving, node) if moving else (), strict=True):
+        if verdict.node is not None:
+            steps[record.name] = msgspec.structs.replace(steps[record.name], to=verdict.node)
+        else:
+            why = no_target_words(verdict.rejected)
+            steps[record.name] = PlannedMove(vm=record.name, method="Stay", reason=why)
+    return tuple(steps.values())
 
 
 def _planned(state: State, record: VmRecord, *, force: bool) -> PlannedMove:
