@@ -10,6 +10,7 @@ from aiohttp import web
 from aggregator.api.app import make_app
 from aggregator.fault_point import FaultPoint
 from aggregator.fleet import Fleet, open_fleet
+from aggregator.placement.exact import load_solver
 from aggregator.settings import Endpoint, Settings
 from fleet.service import Service, ServiceError
 
@@ -20,6 +21,7 @@ _log = structlog.get_logger("aggregator")
 
 async def run_aggregator(settings: Settings, service: Service, fault_point: FaultPoint) -> None:
     """Run until service.stopping; ServiceError or ConfigError if it cannot begin or must not go on."""
+    loading = asyncio.create_task(asyncio.to_thread(load_solver))  # a recovery in want of room must not wait for it
     fleet = await open_fleet(settings, fault_point)
     runners: list[web.AppRunner] = []
     try:
@@ -35,6 +37,7 @@ async def run_aggregator(settings: Settings, service: Service, fault_point: Faul
         finally:
             for runner in runners:
                 await runner.cleanup()
+            await loading
 
 
 async def _listen(app: web.Application, endpoint: Endpoint) -> web.AppRunner:

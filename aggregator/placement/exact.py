@@ -22,6 +22,11 @@ ITERATION_WORK = 25  # and each simplex iteration
 WORK_PER_S = 200_000  # measured on one core of a small server; a budget in seconds is made work by it
 
 
+def load_solver() -> None:
+    """Import the solver now: the first import takes 0.4 s, which a thread can spend while nobody waits for it."""
+    import highspy  # noqa: F401, PLC0415 - by whoever decides nothing it is never needed
+
+
 class Model(Struct, frozen=True, eq=False):
     """places: per VM the nodes it may take. now: its place, -1 for none. must: it may not lose its seat.
 
