@@ -13,6 +13,7 @@ from msgspec import Struct
 from agent.desk import Desk, order_kind
 from agent.records import Promise, Standing
 from fleet.messages import (
+    CODE_HAS_RUN,
     CancelMigration,
     DestroyVm,
     DiscardIncoming,
@@ -189,7 +190,7 @@ def _judge_resume(order: Order, state: QemuState, promise: Promise | None) -> Ve
 
 def _judge_discard(state: QemuState, promise: Promise | None) -> Verdict | None:
     if promise is not None and promise.standing is Standing.RUNS:
-        return Verdict(REFUSED, "HAS_RUN", "this copy may have run")
+        return Verdict(REFUSED, CODE_HAS_RUN, "this copy may have run")
     if state not in (QemuState.INCOMING, QemuState.ARRIVED, QemuState.PAUSED, QemuState.GONE):
         return Verdict(REFUSED, "HAS_RUN", f"the VM is {state} here, which no copy that waits is")
     return None

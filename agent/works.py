@@ -196,6 +196,10 @@ class Works:
             self.bench.done(work)
         elif self.bench.arrivals.gave_up(uuid):
             self.bench.failed(work, "RESUME_FAILED", "libvirt refused to resume the copy")
+        elif desk.now >= work.due_s and desk.inventory.is_gone(uuid, work.since_s):
+            # It was complete, or its source had not let go; so it ended while nobody here was looking.
+            desk.release(promise, EndReason.CRASHED, ran=False)
+            self.bench.failed(work, "GONE", "the copy is gone")
         elif desk.now >= work.due_s:
             self.bench.failed(work, "NOT_ARRIVED", f"the copy is {desk.state(uuid)} and not complete")
         else:

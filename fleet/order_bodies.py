@@ -102,6 +102,9 @@ class CancelMigration(Struct, frozen=True, tag_field="k", tag="cancel"):
     migration: str
 
 
+CODE_HAS_RUN = "HAS_RUN"  # why an agent refuses DiscardIncoming: the CPUs of the copy may have run
+
+
 class DiscardIncoming(Struct, frozen=True, tag_field="k", tag="discard"):
     """Target: remove the incoming or arrived copy, only if it has never run; then Released."""
 

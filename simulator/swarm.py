@@ -38,6 +38,7 @@ from simulator.world import World
 
 MEMORY_BYTES = NodePlan(name="").memory_bytes
 LIVENESS_S = 60.0
+OFF_IN_FLIGHT_S = 30.0  # an off order that was decided before the healing has been carried out by then
 LONGEST_HOLD_S = 130.0  # a node that was not heard since a start of the aggregator is not judged before
 STORY_SALT = 0x5EED
 KIND_SHARE = 0.5  # of the kinds of faults, in one story
@@ -206,5 +207,9 @@ def _play(player: Player) -> None:
     world.run_until(until + 3.0)
     for node in world.aggregator.state.nodes.values():
         player.person("uncordon", {"node": node.name})
+    world.run_until(until + OFF_IN_FLIGHT_S)
+    for name, host in world.hosts.items():  # what an off that was under way switched off after the healing
+        if not host.power_on:
+            strike(world, Power(at=world.queue.now, host=name, to="on"))
     world.run_until(until + LIVENESS_S + LONGEST_HOLD_S)
     player.checkers.check_liveness()

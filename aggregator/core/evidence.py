@@ -63,7 +63,7 @@ def _another_reads_off(draft: Draft, node: NodeRecord) -> bool:
     """Return whether a silent node's device says off: then this one's must still say so too (a swap)."""
     return any(
         other.name != node.name
-        and other.state in ASKED_ABOUT
+        and (other.state in ASKED_ABOUT or other.state is NodeState.FENCING)
         and other.suspicion is not None
         and bool(other.suspicion.reads)
         and other.suspicion.reads[-1].answer is PowerAnswer.OFF

@@ -38,14 +38,26 @@ def take_highest(state: State, node: str, highest: Leadership | None) -> None:
 def catch_up(state: State) -> None:
     """Lead again, well above the epochs that were told: who is proven inert has not said which ones it obeyed."""
     state.behind = ""
+    told = [seen.report.epoch for vm in state.vms.values() for seen in vm.reports.values()]
+    least = max(_never_given(state), max(told, default=0) + UNTOLD_EVENTS)
     for vm in state.vms.values():
-        vm.epoch_top += UNTOLD_EVENTS
+        vm.epoch_top = max(vm.epoch_top + UNTOLD_EVENTS, least)
+
+
+def _never_given(state: State) -> int:
+    """Return a number that no life before this one can have reached: milliseconds since 1970.
+
+    A store may go back twice, the second time to before the first: what was skipped then is forgotten, too, and only
+    what rises by itself is above it. Nobody gives out a thousand numbers of a kind in a second.
+    """
+    return int(state.now * 1000)
 
 
 def _fall_behind(state: State, lost_events: int, why: str) -> None:
     """Only reconcile from now on; skip the numbers that were given out and lost: no more than events."""
     skipped = lost_events if state.behind else lost_events + UNTOLD_EVENTS
     state.behind = why
-    state.counters = {kind: state.counters.get(kind, 0) + skipped for kind in NUMBERED}
+    least = _never_given(state)
+    state.counters = {kind: max(state.counters.get(kind, 0) + skipped, least) for kind in NUMBERED}
     for vm in state.vms.values():
         vm.epoch_top += lost_events

@@ -26,7 +26,9 @@ from aggregator.core.state import (
     VmRecord,
 )
 from fleet.messages import (
+    CODE_HAS_RUN,
     CancelMigration,
+    DiscardIncoming,
     MigrateVm,
     PauseVm,
     ReceiveVm,
@@ -147,6 +149,9 @@ def _order_reported(state: State, event: ev.OrderReported) -> None:
             record.outcome = event.outcome
             record.code = event.code
             record.message = event.message
+            body = record.order.body
+            if isinstance(body, DiscardIncoming) and event.code == CODE_HAS_RUN and body.migration in state.migrations:
+                state.migrations[body.migration].copy_ran = True
     if node is not None and current:
         node.last_sign = event.at
         if event.outcome is not OrderOutcome.ACCEPTED:

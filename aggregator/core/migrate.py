@@ -13,6 +13,7 @@ import hashlib
 
 from aggregator.core.arming import acts
 from aggregator.core.choice import Choice
+from aggregator.core.copies import copy_is_the_vm, copy_runs
 from aggregator.core.draft import Draft
 from aggregator.core.events import MigrationChanged, MigrationPhase, NodeState, OwnerChanged
 from aggregator.core.fold_moves import ENDED
@@ -30,7 +31,7 @@ from aggregator.core.lost_storage import lost_under
 from aggregator.core.seats import choice_of, migration_targets
 from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
 from fleet.messages import CancelMigration, DestroyVm, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
-from fleet.model import EndReason, Plane, QemuState
+from fleet.model import Plane, QemuState
 from fleet.units import parse_bytes
 
 STEPS: dict[MigrationPhase, tuple[MigrationPhase, ...]] = {
@@ -281,35 +282,14 @@ def _send(draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRe
     draft.order(source, vm, body, epoch=vm.epoch, reason=f"{migration.name} to {target.name}")
 
 
-def _copy_is_the_vm(state: State, vm: VmRecord, migration: MigrationRecord) -> bool:
-    """Return whether the copy may be, or already is, the VM: the source is freed, and handed over.
-
-    It handed over if it ended as "Migrated", or if the copy runs: an agent resumes a copy only on
-    its source's Released, which may have reached the target and not us before the source was lost.
-    """
-    if binding_to(vm, migration.target) is None:
-        return False
-    runs = _copy_runs(state, vm, migration)
-    if binding_to(vm, migration.source) is None:
-        return runs or vm.last_end is EndReason.MIGRATED
-    # What binds it to its source may be a later permit, of a migration back that the store has lost.
-    source = current_report(state, vm, migration.source)
-    return runs and source is not None and source.state is QemuState.GONE and source.epoch > migration.epoch
-
-
-def _copy_runs(state: State, vm: VmRecord, migration: MigrationRecord) -> bool:
-    report = current_report(state, vm, migration.target)
-    return report is not None and report.state is QemuState.RUNNING and report.epoch >= migration.epoch
-
-
 def _running(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     state = draft.state
-    if _copy_is_the_vm(state, vm, migration):
+    if copy_is_the_vm(state, vm, migration):
         _hand_over(draft, migration, vm)
     elif binding_to(vm, migration.source) is None:
         _step(draft, migration, MigrationPhase.DISCARDING, "the source ended without handing over")
     elif migration.migrate_order not in state.orders:
-        if _copy_runs(state, vm, migration):
+        if copy_runs(state, vm, migration):
             return  # handed over without us, and the source has not said so yet
         why = _last_words(state, migration) or "the source's migration ended without success"
         _step(draft, migration, MigrationPhase.DISCARDING, why)
@@ -375,7 +355,7 @@ def _handing_over(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> Non
 
 
 def _discarding(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
-    if _copy_is_the_vm(draft.state, vm, migration):
+    if copy_is_the_vm(draft.state, vm, migration):
         _hand_over(draft, migration, vm)
         return
     if binding_to(vm, migration.target) is None:
@@ -383,7 +363,7 @@ def _discarding(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
         _step(draft, migration, end, migration.reason)
         return
     target = draft.state.nodes.get(migration.target)
-    if target is None or not can_order(target) or _copy_runs(draft.state, vm, migration) or not draft.due(vm.retry_at):
+    if target is None or not can_order(target) or copy_runs(draft.state, vm, migration) or not draft.due(vm.retry_at):
         return
     pending = [r for r in open_orders(draft.state, vm) if r.node == migration.target]
     if not pending:

@@ -76,7 +76,7 @@ def _power_off(draft: Draft, node: NodeRecord) -> tuple[ProofKind, str] | None:
         return None
     if ours and attempt is not None:
         others_heard_from = max(attempt.off_sent_at, first.answered_at)
-        if _another_may_have_died(draft, node, others_heard_from):
+        if _another_may_have_died(draft, node, others_heard_from, first):
             return None
     agents = " and ".join(device.agent for device in devices_of(node.spec.fencing[rung]))
     word = "said off twice after our off order" if ours else "said off twice without our order"
@@ -113,8 +113,11 @@ def _device_may_be_anothers(draft: Draft, node: NodeRecord, first: PowerRead) ->
 
 
 def _hangs_on_another_entry(other: NodeRecord) -> bool:
-    """Return whether a silent node is known not to be switched by its own entry: it said so, or another node did."""
-    if other.state not in _IN_THE_DARK:
+    """Return whether a node that is silent, or off by whatever proof, is known not to be switched by its own entry.
+
+    It said so, or another node did.
+    """
+    if other.state not in (*_IN_THE_DARK, NodeState.FENCED):
         return False
     switches = [device for rung in other.spec.fencing if rung.proof == POWER_OFF for device in devices_of(rung)]
     tells = other.facts is not None and other.facts.bmc is not None
@@ -146,6 +149,27 @@ def _no_longer_off(draft: Draft, other: NodeRecord, first: PowerRead) -> bool:
     if not fresh:
         return not draft.due(first.asked_at + SWAP_ANSWER_S_MAX)
     return says_on(fresh)
+
+
+def _vouched_for_and_on(draft: Draft, other: NodeRecord, first: PowerRead) -> bool:
+    """Return whether the device of a node that a person called off says on, or has not had the time to answer."""
+    if other.state is not NodeState.FENCED or other.suspicion is None or other.inert is None:
+        return False
+    if other.inert.proof is not ProofKind.OPERATOR or other.power_on_asked_at >= other.inert.at:
+        return False
+    if not any(rung_is_trusted(other, rung) for rung in range(len(other.spec.fencing))):
+        return False
+    fresh = [read for read in other.suspicion.reads if read.asked_at >= first.asked_at]
+    return says_on(fresh) if fresh else not draft.due(first.asked_at + SWAP_ANSWER_S_MAX)
+
+
+def _reads_off_too(other: NodeRecord) -> bool:
+    """Return whether a silent node's own device says off for long enough after our order to it."""
+    if other.attempt is None or not other.attempt.off_sent_at or other.suspicion is None or not other.suspicion.reads:
+        return False
+    last = other.suspicion.reads[-1]
+    first = first_of_off_series(other, other.suspicion, last.rung)
+    return first is not None and last.asked_at - first.answered_at >= OFF_SPAN_S
 
 
 def newest_read(reads: list[PowerRead], rung: int, device: int) -> PowerRead | None:
@@ -206,11 +230,13 @@ def is_listener(node: NodeRecord, rung: int) -> bool:
     return not any(listener_problem(device, node.facts) for device in devices_of(node.spec.fencing[rung]))
 
 
-def _another_may_have_died(draft: Draft, node: NodeRecord, since: float) -> bool:
+def _another_may_have_died(draft: Draft, node: NodeRecord, since: float, first: PowerRead) -> bool:
     """Return whether one of our offs may have hit another node: the device may be *its* (swapped).
 
     Every other node that was Up must have beaten after the first reading of off; one that fell
-    silent after our first off has to be explained first, and only its own device's "off" does that.
+    silent after our first off has to be explained first, and only its own device's "off" does that: of two that are
+    shot in one look, both devices must say off. One that a person vouched for must not be said to be on: then entries
+    are mixed up (made-up story 104215).
     A node that is silent, and whose device another node finds in itself, may hang on any entry (made-up story 3851).
     """
     for other in draft.state.nodes.values():
@@ -218,7 +244,9 @@ def _another_may_have_died(draft: Draft, node: NodeRecord, since: float) -> bool
             continue
         if other.state is NodeState.UNSEEN:
             return True  # it was well when the last life of the aggregator ended, and has not spoken since
-        explained = other.inert is not None and other.inert.proof is ProofKind.POWER_OFF
+        explained = (other.inert is not None and other.inert.proof is ProofKind.POWER_OFF) or _reads_off_too(other)
+        if _vouched_for_and_on(draft, other, first):
+            return True
         if other.state in SILENT and other.silent_at >= node.first_off_at and not explained:
             return True
         if _hangs_on_another_entry(other):

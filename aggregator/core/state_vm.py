@@ -162,6 +162,7 @@ class MigrationRecord(Struct):
     cancel_order: str = ""
     receive_order: str = ""
     migrate_order: str = ""
+    copy_ran: bool = False  # its agent says that the copy's CPUs may have run
     choice: Choice | None = None
 
 

@@ -177,3 +177,23 @@ def test_the_leadership_of_the_last_life_is_not_higher() -> None:
         fleet.connect(name)
     assert fleet.state.behind == ""
     assert isinstance(fleet.qemus["n1", "uuid-v1"], VmReport)
+
+
+def test_a_store_restored_twice_gives_out_nothing_that_was_given_in_between() -> None:
+    """What was skipped after the first time is forgotten by the second: only what rises by itself is above it."""
+    first = rolled_back()
+    for name in ("n1", "n2", "n3"):
+        first.connect(name)
+    first.run(5)
+    given = first.vm("v1").epoch_top
+    numbered = dict(first.state.counters)
+    again = rolled_back()
+    again.highest = {}  # nobody who heard of the first restoring is left to tell
+    again.now = first.now + 1
+    again.settle(ev.AggregatorStarted(at=again.now, leader=Leadership(2, "i9", 0), store_mark="another", lost_events=1))
+    for name in ("n1", "n2", "n3"):
+        again.connect(name)
+    again.run(5)
+    assert not again.state.behind
+    assert again.vm("v1").epoch_top > given
+    assert all(again.state.counters[kind] > numbered[kind] for kind in ("ord", "mig", "inc"))
