@@ -116,20 +116,6 @@ def test_a_fleet_module_that_one_daemon_alone_needs_is_found(tmp_path: Path) -> 
     assert "fleet/clock.py: aggregator does not need it" in done.stdout
 
 
-def test_a_fleet_module_named_ahead_of_its_users_is_found_once_they_are_there(tmp_path: Path) -> None:
-    files = {
-        "fleet/units.py": "",
-        "agent/main.py": "from fleet import units\n",
-        "aggregator/main.py": "",
-    }
-    done = run_fleet_check(house(tmp_path, files))
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    (tmp_path / "aggregator/main.py").write_text("from fleet import units\n")
-    done = run_fleet_check(tmp_path)
-    assert done.returncode == 1
-    assert "fleet.units: both daemons need it now" in done.stdout
-
-
 def test_a_fleet_package_with_code_in_its_init_is_found(tmp_path: Path) -> None:
     done = run_fleet_check(house(tmp_path, {"fleet/__init__.py": "x = 1\n"}))
     assert done.returncode == 1
