@@ -20,12 +20,15 @@ def chosen_text(record: VmRecord) -> list[str]:
         return []
     choice = record.choice
     if choice is None or not choice.contenders:
-        return [f"Why {record.owner}: not by a choice of the scheduler; it was found there, or sent there by name."]
+        why = "it was found there, sent there by name, or placed together with others"
+        return [f"Why {record.owner}: not by its own scores; {why}."]
     at = rfc3339(record.chosen_at)
     if choice.feasible == 1:
         return [f"Why {record.owner}: at {at} it was the only one of {choice.nodes} nodes that would do."]
     rows = choice_table(choice)
-    by = f"profile {choice.profile}" + (": the highest sum, of equals the one with fewer VMs" if rows else "")
+    best = choice.contenders[0].total >= max(each.total for each in choice.contenders)
+    words = ": the highest sum, of equals the one with fewer VMs" if best else ": placed together with others"
+    by = f"profile {choice.profile}" + (words if rows else "")
     return [f"Why {record.owner}: at {at} {choice.feasible} of {choice.nodes} nodes would do; {by}.", *rows]
 
 

@@ -46,10 +46,10 @@ def lint(state: State, vms: Sequence[PlacementVm], unheld: Collection[str] = ())
     fleet = [*vms, *(vm_seat(vm) for name, vm in state.vms.items() if name not in coming and not vm.deleting)]
     found = []
     for number, vm in enumerate(vms):
-        sentences = [*_contradictions(vm), *_broad_tolerations(vm)]
+        sentences = [*_contradictions(vm)]
         if number < CHECKED_MAX and hosts.nodes and vm.name not in unheld and not sentences:
             sentences += _against_hosts(vm, fleet, hosts)
-        found += [f"VM {vm.name}: {sentence}" for sentence in sentences]
+        found += [f"VM {vm.name}: {sentence}" for sentence in (*sentences, *_broad_tolerations(vm))]
     return found
 
 

@@ -191,8 +191,7 @@ def _target(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> tuple[Nod
         if migration.wanted_target or not free:
             return None, "", None
         name = free[0]
-    chosen = name == verdict.node and not migration.wanted_target
-    return state.nodes[name], "", choice_of(state, verdict) if chosen else None
+    return state.nodes[name], "", None if migration.wanted_target else choice_of(state, verdict, name)
 
 
 def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: NodeRecord, choice: Choice | None) -> None:

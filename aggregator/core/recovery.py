@@ -57,7 +57,7 @@ def decide_starts(draft: Draft) -> None:
         here = in_flight.get(verdict.node, 0)
         if room <= 0 or here >= state.config.recovery.per_node_max:
             continue
-        _start(draft, vm, state.nodes[verdict.node], choice_of(state, verdict))
+        _start(draft, vm, state.nodes[verdict.node], choice_of(state, verdict, verdict.node))
         in_flight[verdict.node] = here + 1
         room -= 1
 
@@ -111,7 +111,7 @@ def _starts_in_flight(state: State) -> dict[str, int]:
     return count
 
 
-def _start(draft: Draft, vm: VmRecord, node: NodeRecord, choice: Choice) -> None:
+def _start(draft: Draft, vm: VmRecord, node: NodeRecord, choice: Choice | None) -> None:
     epoch, run = vm.epoch_top + 1, vm.run + 1
     reason = "; ".join([start_reason(vm), *dependency_notes(draft.state, draft.now, vm)])
     draft.add(

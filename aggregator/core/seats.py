@@ -124,14 +124,17 @@ def _without(rejected: dict[str, tuple[str, ...]], source: str) -> dict[str, tup
     return {**rejected, source: (SOURCE_RULE,)} if source in rejected else rejected
 
 
-def choice_of(state: State, verdict: Verdict) -> Choice:
-    """Return why the verdict's node was chosen, to be kept with the decision."""
+def choice_of(state: State, verdict: Verdict, node: str) -> Choice | None:
+    """Return why a node was chosen, to be kept with the decision; None where it is none of the best by its scores."""
     settings = ScoreSettings.of(state.config)
+    own = [each for each in verdict.contenders if each.node == node]
+    if not own:
+        return None
     weights = {rule: settings.weight(rule) for each in verdict.contenders[:1] for rule in each.scores}
     return Choice(
         profile=settings.profile,
         weights=weights,
-        contenders=verdict.contenders,
+        contenders=(*own, *(each for each in verdict.contenders if each.node != node)),
         feasible=verdict.fits,
         nodes=len(state.nodes),
     )

@@ -135,9 +135,7 @@ def _mended(
 def _judged_at(node: str | None, vm: PlacementVm, table: Table, settings: ScoreSettings, rotation: int) -> Verdict:
     """Return the verdict on a VM that sits on this node already, or has lost its seat to others."""
     verdict = judge(vm, table, settings, rotation)
-    own = [each for each in verdict.contenders if each.node == node]
-    others = [each for each in verdict.contenders if each.node != node]
-    return structs.replace(verdict, node=node, rotation=rotation, contenders=tuple(own + others) if own else ())
+    return structs.replace(verdict, node=node, rotation=rotation)
 
 
 def reasons(vm: PlacementVm, table: Table, node: str) -> dict[str, str]:
