@@ -155,7 +155,7 @@ def _with_contenders(
     verdict: Verdict, vm: CompiledVm, ranked: Ranked, table: Table, settings: ScoreSettings
 ) -> Verdict:
     """Return the verdict with the best nodes and what each rule of the profile gives them."""
-    slots = best_slots(ranked, CONTENDERS_MAX)
+    slots = best_slots(ranked, table, CONTENDERS_MAX)
     if not slots:
         return verdict
     scores: dict[str, list[int]] = {}

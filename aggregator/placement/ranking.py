@@ -96,16 +96,14 @@ def rank(vm: CompiledVm, table: Table, scoring: Scoring, rotation: int, excluded
     return _first_best(np.where(feasible, key, 0), feasible, table, rotation)
 
 
-def best_slots(ranked: Ranked, count: int) -> list[int]:
-    """Return the chosen slot and the next best ones, so many in all or fewer."""
+def best_slots(ranked: Ranked, table: Table, count: int) -> list[int]:
+    """Return the chosen slot and the next best ones, of equals by name, so many in all or fewer."""
     if ranked.slot is None:
         return []
-    slots = np.flatnonzero(ranked.feasible)
-    keys = ranked.key[slots]
-    if len(slots) > count:
-        slots = slots[np.argpartition(-keys, count)[:count]]
-    others = [slot for slot in slots[np.argsort(-ranked.key[slots], kind="stable")].tolist() if slot != ranked.slot]
-    return [ranked.slot, *others[: count - 1]]
+    by_name = table.columns.by_name
+    slots = by_name[ranked.feasible[by_name]]
+    best = slots[np.argsort(-ranked.key[slots], kind="stable")[:count]].tolist()
+    return [ranked.slot, *(slot for slot in best if slot != ranked.slot)][:count]
 
 
 def _first_best(key: IntArray, feasible: BoolArray, table: Table, rotation: int) -> Ranked:
