@@ -12,7 +12,7 @@ from msgspec import Struct
 from agent.host import Addresses
 from agent.link import check_urls
 from agent.peer import split_listen
-from fleet.config import ConfigError, load_config
+from fleet.config import CREDENTIAL, ConfigError, load_config
 from fleet.service import LEVELS, ServiceError
 
 DEFAULT_PATH = Path("/etc/virtward/agent.toml")
@@ -24,7 +24,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     node: str
     aggregators: tuple[str, ...]
-    token_file: str
+    token_file: str = f"{CREDENTIAL}agent.token"
     state_dir: str = "/var/lib/virtward-agent"
     run_dir: str = "/run/virtward"
     libvirt_uri: str = "qemu:///system"

@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from agent.check import look_around
 from agent.config import DEFAULT_PATH, load
 from agent.daemon import Daemon, Hands
 from agent.host import read_identity
@@ -19,7 +20,8 @@ from agent.places import Places
 from agent.storage import StorageWatch
 from agent.watcher import LibvirtHypervisor
 from fleet.clock import SystemClock
-from fleet.config import ConfigError, read_secret
+from fleet.config import ConfigError, read_secret, secret_file
+from fleet.environment import report
 from fleet.service import EXIT_FAILURE, EXIT_OK, Service, ServiceError, complain, configure_log, run_service
 
 PROGRAM = "virtward-agent"
@@ -31,18 +33,24 @@ def main() -> int:
         prog=PROGRAM, description="Watches this host's VMs and does what the aggregator orders."
     )
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--check", action="store_true", help="check configuration, token and identity, start nothing")
+    parser.add_argument(
+        "--check",
+        nargs="?",
+        const="all",
+        choices=("all", "config"),
+        help="check the configuration and what it needs of this host, or the configuration alone; start nothing",
+    )
     arguments = parser.parse_args()
     try:
         config = load(arguments.config)
-        token = read_secret(Path(config.token_file), "token")
+        token = read_secret(secret_file(config.token_file), "token")
         identity = read_identity(Path(config.boot_id_file), Path(config.machine_id_file))
     except (ConfigError, ServiceError) as error:
         complain(PROGRAM, error)
         return EXIT_FAILURE
     if arguments.check:
-        print(f"{arguments.config}: node {config.node} is configured well")
-        return EXIT_OK
+        print(f"ok: {arguments.config}: node {config.node} is configured well")
+        return EXIT_OK if arguments.check == "config" else report(look_around(config))
     configure_log(config.log_level)
 
     async def body(service: Service) -> None:

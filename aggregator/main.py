@@ -10,11 +10,13 @@ from pathlib import Path
 
 import uvloop
 
+from aggregator.check import look_around
 from aggregator.fault_point import VARIABLE, FaultPoint
 from aggregator.log_bridge import bridge_libraries
 from aggregator.service import run_aggregator
 from aggregator.settings import Settings, read_settings
 from fleet.config import ConfigError
+from fleet.environment import report
 from fleet.service import EXIT_FAILURE, EXIT_OK, Service, complain, configure_log, run_service
 
 PROGRAM = "virtward-aggregator"
@@ -24,7 +26,13 @@ def main() -> int:
     """Run the program; never returns once the aggregator ran (see _leave)."""
     parser = argparse.ArgumentParser(PROGRAM, description="Detects failures, fences, recovers and drains.")
     parser.add_argument("--config", type=Path, default=Path("/etc/virtward/aggregator.toml"), metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    parser.add_argument(
+        "--check",
+        nargs="?",
+        const="all",
+        choices=("all", "config"),
+        help="check the configuration and what it needs of this machine, or the configuration alone; start nothing",
+    )
     arguments = parser.parse_args()
     try:
         settings = read_settings(arguments.config)
@@ -33,8 +41,8 @@ def main() -> int:
         complain(PROGRAM, error)
         return EXIT_FAILURE
     if arguments.check:
-        print(f"{arguments.config}: ok")
-        return EXIT_OK
+        print(f"ok: {arguments.config}: aggregator {settings.name} is configured well")
+        return EXIT_OK if arguments.check == "config" else report(look_around(settings))
     return _leave(_run(settings, fault_point))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from aggregator.core.policy import ClusterConfig, decode_config_value, read_config, write_config
-from fleet.config import ConfigError, convert_config, load_config, read_secret
+from fleet.config import CREDENTIAL, ConfigError, convert_config, load_config, read_secret, secret_file
 from fleet.service import LEVELS
 
 _ENDPOINT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
@@ -30,7 +30,7 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: str
-    token_file: str
+    token_file: str = f"{CREDENTIAL}aggregator.token"
     api_listen: str = "127.0.0.1:8420"
     agents_listen: str = "0.0.0.0:8421"
     state_dir: str = "/var/lib/virtward-aggregator"
@@ -64,6 +64,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     machine_id: str
     log_level: str
     token_sha256: str
+    token_path: Path = Path()
     config: dict[str, object]
 
 
@@ -78,7 +79,7 @@ def read_settings(path: Path) -> Settings:
     if not fence_agents_dir.is_dir():
         raise ConfigError(f"{path}: fence_agents_dir: {fence_agents_dir} is no directory; install fence-agents")
     try:
-        token = read_secret(_directory(path, "token_file", file.token_file), "admin token")
+        token = read_secret(_secret(path, "token_file", file.token_file), "admin token")
     except ConfigError as error:
         raise ConfigError(f"{path}: token_file: {error}") from None
     return Settings(
@@ -90,6 +91,7 @@ def read_settings(path: Path) -> Settings:
         machine_id=_machine_id(path, file.machine_id_file),
         log_level=file.log_level,
         token_sha256=hashlib.sha256(token.encode()).hexdigest(),
+        token_path=_secret(path, "token_file", file.token_file),
         config=_checked_config(path, file.config),
     )
 
@@ -127,6 +129,10 @@ def _directory(path: Path, key: str, text: str) -> Path:
     if not text.startswith("/"):
         raise ConfigError(f"{path}: {key}: {text!r} must be an absolute path")
     return Path(text)
+
+
+def _secret(path: Path, key: str, text: str) -> Path:
+    return secret_file(text) if text.startswith(CREDENTIAL) else _directory(path, key, text)
 
 
 def _machine_id(path: Path, text: str) -> str:

@@ -6,6 +6,7 @@ Knows TOML and msgspec; knows no key of either daemon. A Struct for a configurat
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 import msgspec
 
 CONFIG_BYTES_MAX = 1024 * 1024
+CREDENTIAL = "credential:"  # the file that systemd hands over under this name (LoadCredential=)
+CREDENTIAL_SOURCE = Path("/etc/virtward")  # where the units take it from; read when systemd has not started us
 T = TypeVar("T", bound=msgspec.Struct)
 Hook = Callable[[type, Any], Any]  # msgspec hands the hook whatever TOML held
 
@@ -53,6 +56,13 @@ def convert_config(data: dict[str, Any], kind: type[T], source: str, hook: Hook 
         return msgspec.convert(data, kind, dec_hook=hook)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {_sentence(str(error))}") from None
+
+
+def secret_file(text: str) -> Path:
+    """Return the file that a key names: a path, or `credential:NAME`."""
+    if not text.startswith(CREDENTIAL):
+        return Path(text)
+    return Path(os.environ.get("CREDENTIALS_DIRECTORY") or CREDENTIAL_SOURCE) / text.removeprefix(CREDENTIAL)
 
 
 def read_secret(path: Path, what: str) -> str:

@@ -314,7 +314,7 @@ def test_check_says_one_sentence_about_a_good_and_a_bad_file(tmp_path: Path) -> 
         f"boot_id_file = '{boot}'\nmachine_id_file = '{machine}'\n"
     )
     path.write_text(good)
-    fine = run_agent("--config", str(path), "--check")
+    fine = run_agent("--config", str(path), "--check", "config")
     assert (fine.returncode, fine.stderr) == (0, "")
     for wrong, words in (
         (good.replace("ws://", "http://"), "aggregators: 'http://10.0.0.9:8421' is no URL"),
@@ -325,7 +325,7 @@ def test_check_says_one_sentence_about_a_good_and_a_bad_file(tmp_path: Path) -> 
         (good + "log_level = 'loud'\n", "log_level: must be one of"),
     ):
         path.write_text(wrong)
-        bad = run_agent("--config", str(path), "--check")
+        bad = run_agent("--config", str(path), "--check", "config")
         assert bad.returncode == 1
         assert words in bad.stderr
         assert len(bad.stderr.splitlines()) == 1

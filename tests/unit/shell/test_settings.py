@@ -73,7 +73,7 @@ def test_a_token_that_everybody_can_read_is_refused(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), [(["--check"], 0), (["--check", "--config", "/no/such/file"], 1), (["--what"], 2)]
+    ("arguments", "code"), [(["--check", "config"], 0), (["--check", "--config", "/no/such/file"], 1), (["--what"], 2)]
 )
 def test_the_program_checks_its_file_and_says_so(file: Path, arguments: list[str], code: int) -> None:
     command = [sys.executable, "-m", "aggregator.main", "--config", str(file), *arguments]
