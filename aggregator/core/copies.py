@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from aggregator.core.lookups import ALIVE, binding_to, current_report
-from aggregator.core.state import MigrationRecord, State, VmRecord
+from aggregator.core.draft import Draft
+from aggregator.core.lookups import ALIVE, binding_to, can_order, current_report, open_orders
+from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
+from fleet.messages import DestroyVm
 from fleet.model import EndReason, QemuState
+
+FINISHED_S_MAX = 40.0  # libvirt's keepalive, after which it resumes or ends a source, takes 25 to 31 s
 
 
 def copy_is_the_vm(state: State, vm: VmRecord, migration: MigrationRecord) -> bool:
@@ -40,3 +44,20 @@ def _source_remembers(state: State, vm: VmRecord, migration: MigrationRecord) ->
         return False
     ended = source.state is QemuState.GONE and source.released and source.end is EndReason.MIGRATED
     return ended and source.epoch == migration.source_epoch
+
+
+def is_stuck_finished(draft: Draft, vm: VmRecord, source: str) -> bool:
+    """Return whether the source has stood finished for so long that libvirt will neither end nor resume it."""
+    seen = vm.reports.get(source)
+    report = current_report(draft.state, vm, source)
+    if seen is None or report is None or report.state is not QemuState.FINISHED:
+        return False
+    return draft.due(seen.at + FINISHED_S_MAX)
+
+
+def end_source(draft: Draft, vm: VmRecord, source: NodeRecord) -> None:
+    """End a source that is stuck: whether it ran on after the copy was made cannot be told, so the copy is not used."""
+    ending = [record for record in open_orders(draft.state, vm) if isinstance(record.order.body, DestroyVm)]
+    if can_order(source) and not ending and draft.due(vm.retry_at):
+        reason = "its migration stands still at the hand-over"
+        draft.order(source, vm, DestroyVm(run=vm.run), epoch=vm.epoch, reason=reason)

@@ -10,6 +10,7 @@ from fleet.model import LedgerState, QemuState, RunStrategy, VmReport
 CONVICTED = (NodeState.LOST, NodeState.FENCING, NodeState.FENCED)
 SILENT = (NodeState.SUSPECT, NodeState.AGENT_LOST, *CONVICTED)
 ALIVE = (QemuState.RUNNING, QemuState.PAUSED)
+HALVES = (QemuState.INCOMING, QemuState.ARRIVED)  # copies that have never run
 
 
 def can_order(node: NodeRecord | None) -> bool:

@@ -13,7 +13,7 @@ import hashlib
 
 from aggregator.core.arming import acts
 from aggregator.core.choice import Choice
-from aggregator.core.copies import copy_is_the_vm, copy_runs
+from aggregator.core.copies import copy_is_the_vm, copy_runs, end_source, is_stuck_finished
 from aggregator.core.draft import Draft
 from aggregator.core.events import MigrationChanged, MigrationPhase, NodeState, OwnerChanged
 from aggregator.core.fold_moves import ENDED
@@ -30,7 +30,7 @@ from aggregator.core.lookups import (
 from aggregator.core.lost_storage import lost_under
 from aggregator.core.seats import choice_of, migration_targets
 from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
-from fleet.messages import CancelMigration, DestroyVm, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
+from fleet.messages import CancelMigration, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
 from fleet.model import Plane, QemuState
 from fleet.units import parse_bytes
 
@@ -63,7 +63,6 @@ IN_FLIGHT = (
     MigrationPhase.DISCARDING,
 )
 TIMEOUT_S_MIN = 60.0
-FINISHED_S_MAX = 40.0  # libvirt's keepalive, after which it resumes or ends a source, takes 25 to 31 s
 GIB = 1024**3
 
 
@@ -292,7 +291,7 @@ def _running(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
             return  # handed over without us, and the source has not said so yet
         why = _last_words(state, migration) or "the source's migration ended without success"
         _step(draft, migration, MigrationPhase.DISCARDING, why)
-    elif _is_stuck_finished(draft, migration, vm):
+    elif is_stuck_finished(draft, vm, migration.source):
         _end_source(draft, migration, vm)
     elif migration.cancel_wanted and not migration.cancel_order:
         source = state.nodes[migration.source]
@@ -301,25 +300,12 @@ def _running(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
             draft.order(source, vm, cancel, epoch=vm.epoch, reason="called off")
 
 
-def _is_stuck_finished(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> bool:
-    """Return whether the source has stood finished for so long that libvirt will neither end nor resume it."""
-    seen = vm.reports.get(migration.source)
-    report = current_report(draft.state, vm, migration.source)
-    if seen is None or report is None or report.state is not QemuState.FINISHED:
-        return False
-    return draft.due(seen.at + FINISHED_S_MAX)
-
-
 def _end_source(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     """End a source that lost its libvirtd at the hand-over: its run is started anew from the disk.
 
     Whether it ran on after the copy was made cannot be told, so the copy is not used.
     """
-    source = draft.state.nodes[migration.source]
-    ending = [r for r in open_orders(draft.state, vm) if isinstance(r.order.body, DestroyVm)]
-    if can_order(source) and not ending and draft.due(vm.retry_at):
-        reason = "its migration stands still at the hand-over"
-        draft.order(source, vm, DestroyVm(run=vm.run), epoch=vm.epoch, reason=reason)
+    end_source(draft, vm, draft.state.nodes[migration.source])
 
 
 def _last_words(state: State, migration: MigrationRecord) -> str:

@@ -3,19 +3,19 @@
 Where such a copy is all that is left of a VM, its guest's memory is lost with its source; it binds the VM and
 would keep it down for ever. Beside the VM's own run it would bind it to a node for ever. It is discarded for the
 recorded reason that no migration of that VM leads there and that it is not the VM; its agent refuses if the copy
-has run (S8, S13). Pure: decides.
+has run (S8, S13). A source that such a migration has left finished is ended, and its run begun anew. Pure: decides.
 """
 
 from __future__ import annotations
 
 from aggregator.core.arming import why_held
+from aggregator.core.copies import end_source, is_stuck_finished
 from aggregator.core.draft import Draft
-from aggregator.core.lookups import can_order, current_report, open_orders
+from aggregator.core.lookups import HALVES, can_order, current_report, open_orders
 from aggregator.core.state import Binding, State, VmRecord
 from fleet.messages import DiscardIncoming
 from fleet.model import QemuState
 
-HALVES = (QemuState.INCOMING, QemuState.ARRIVED)
 WAIT_S = 10.0  # two agents that know of each other end a hand-over without us
 
 
@@ -24,6 +24,9 @@ def decide_orphans(draft: Draft) -> None:
     state = draft.state
     for vm in state.derived.active_vms:
         if vm.migration:
+            continue
+        if vm.run_open and vm.stopping is None and is_stuck_finished(draft, vm, vm.owner):
+            end_source(draft, vm, state.nodes[vm.owner])
             continue
         alone = len(vm.bindings) == 1
         for binding in vm.bindings:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from aggregator.core.draft import Draft
 from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, OwnerChanged, ReconcileEnded
-from aggregator.core.lookups import ALIVE, current_report, open_orders
+from aggregator.core.lookups import ALIVE, HALVES, current_report, open_orders
 from aggregator.core.state import NodeRecord, State, VmRecord
 from fleet.model import Leadership
 
@@ -63,11 +63,17 @@ def decide_reconcile(draft: Draft) -> None:
 
 
 def _is_adrift(state: State, vm: VmRecord) -> bool:
-    """Return whether all that is left of a VM is a copy on a node that is not its owner's.
+    """Return whether all that is left of a VM, or all of it that lives, is on a node that is not its owner's.
 
-    Two agents end a hand-over without us, also one that this store does not know, and after we have caught up.
+    Two agents end a hand-over without us, also one that this store does not know, and after we have caught up; and
+    libvirt lets a source run on whose migration nobody knows any more.
     """
-    return vm.run_open and len(vm.bindings) == 1 and vm.bindings[0].node != vm.owner and not open_orders(state, vm)
+    if not vm.run_open or vm.migration or open_orders(state, vm):
+        return False
+    if len(vm.bindings) == 1 and vm.bindings[0].node != vm.owner:
+        return True
+    own = current_report(state, vm, vm.owner)
+    return own is not None and own.state in HALVES
 
 
 def _take_owner(draft: Draft, vm: VmRecord, why: str) -> None:
