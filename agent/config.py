@@ -20,7 +20,11 @@ BMC_IDENTITY_EVERY_S_MIN, BMC_IDENTITY_EVERY_S_MAX = 1.0, 3600.0
 
 
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Every key of agent.toml."""
+    """Every key of agent.toml.
+
+    aggregators: wss:// URLs. token_file: of the join token, read when the node has no certificate that counts;
+    it need not be there afterwards. With ws:// nothing is encrypted, and it holds the agent's lasting token.
+    """
 
     node: str
     aggregators: tuple[str, ...]
@@ -39,6 +43,16 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     bmc_identity_command: tuple[str, ...] = ()
     bmc_identity_every_s: float = 60.0
     log_level: str = "info"
+
+    @property
+    def secure(self) -> bool:
+        """Whether certificates are used."""
+        return self.aggregators[0].startswith("wss://")
+
+    @property
+    def identity_dir(self) -> Path:
+        """Where key and certificate lie."""
+        return Path(self.state_dir) / "identity"
 
     @property
     def addresses(self) -> Addresses:

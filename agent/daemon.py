@@ -17,9 +17,11 @@ import structlog
 from msgspec import Struct
 
 from agent import peer, prober
+from agent.access import Access, CertifiedAccess
 from agent.config import AgentConfig
 from agent.host import Identity, node_facts, read_bmc
 from agent.hypervisor import Hypervisor
+from agent.joining import Enrolment
 from agent.keeper import Keeper
 from agent.keeper_types import (
     AnswerPeer,
@@ -52,6 +54,7 @@ from agent.relay import RelayDoor
 from agent.storage import StorageWatch
 from agent.wall import Forbid, LetGo, Permit, RaiseWall, WallEffect
 from fleet.clock import Clock
+from fleet.config import secret_file
 from fleet.model import BmcIdentity, NodeFacts
 from fleet.service import Service
 
@@ -69,7 +72,7 @@ class Hands(Struct, frozen=True):
 
     hypervisor: Hypervisor
     clock: Clock
-    token: str
+    access: Access
     storage: StorageWatch
 
 
@@ -84,9 +87,14 @@ class Daemon:
         self.clock = hands.clock
         self._facts: asyncio.Queue[Fact] = asyncio.Queue(QUEUE_MAX)
         self._effects: asyncio.Queue[Effect] = asyncio.Queue(QUEUE_MAX)
-        self._link = Link(config.node, config.aggregators, hands.token, self._put)
-        self._relay = RelayDoor(config.node, peer.split_listen(config.listen)[1], lambda: self._link.url, self._put)
-        self._peers = peer.PeerServer(config.listen, self._put, self._relay)
+        self._access = access = hands.access
+        self._enrolment: Enrolment | None = None
+        if isinstance(access, CertifiedAccess):
+            self._enrolment = Enrolment(config.node, access, secret_file(config.token_file))
+        self._link = Link(config.node, config.aggregators, access, self._put, self._enrolment)
+        port = peer.split_listen(config.listen)[1]
+        self._relay = RelayDoor(config.node, port, lambda: self._link.url, self._put, access)
+        self._peers = peer.PeerServer(config.listen, self._put, self._relay, access)
         self._session = aiohttp.ClientSession()
         self._bmc: BmcIdentity | None = None
         self._storage = hands.storage
@@ -109,7 +117,12 @@ class Daemon:
             )
             state = self.ledger.state.value
             log.info("agent started", node=self.config.node, ledger=state, in_hand=len(memory.open))
-            await self._peers.start()
+            if self._access.standing.is_set():
+                await self._peers.start()
+            else:
+                self._errand(self._open_to_peers())
+            if self._enrolment is not None:
+                self._errand(self._enrolment.keep_renewing(self.config.aggregators))
             await self.hypervisor.start(self._put)
             self._errand(self._keep_stepping(service, Keeper(settings, memory)))
             self._errand(self._keep_performing(memory))
@@ -122,6 +135,11 @@ class Daemon:
                 await self._until_stopped(service)
             finally:
                 await self._stop(service.reason)
+
+    async def _open_to_peers(self) -> None:
+        """A node that has not joined has nothing to show to others yet."""
+        await self._access.standing.wait()
+        await self._peers.start()
 
     async def _until_stopped(self, service: Service) -> None:
         stopping = asyncio.ensure_future(service.stopping.wait())
@@ -235,9 +253,9 @@ class Daemon:
                 result = await self.hypervisor.do(uuid, deed, timeout_s)
                 self._put(CallReturned(call_id, result.ok, result.code, result.message, result.definition))
             case TellPeer():
-                self._put(await peer.tell(self._session, effect))
+                self._put(await peer.tell(self._session, effect, self._access))
             case Probe():
-                self._put(await prober.probe(effect, self.clock))
+                self._put(await prober.probe(effect, self.clock, agents_tls=self._access.secure))
             case OfferToPeer():
                 await self._relay.offer(self._session, effect)
             case CheckXml(check_id=check_id, xml=xml):

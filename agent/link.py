@@ -1,6 +1,6 @@
 """The WebSocket to an aggregator: opened, kept, opened again within 5 s with jitter; or, on order, through a peer.
 
-Knows aiohttp, the URLs and the token; knows no message's meaning. Frames go through fleet.codec;
+Knows aiohttp, the URLs and what to show; knows no message's meaning. Frames go through fleet.codec;
 an unreadable one ends the connection. Only the newest connection's sends are performed.
 """
 
@@ -15,9 +15,12 @@ from urllib.parse import quote
 import aiohttp
 import structlog
 
+from agent.access import Access
+from agent.joining import Enrolment
 from agent.keeper_types import LinkClosed, LinkOpened, MessageReceived, OpenRelay
 from agent.relay import RELAY_PATH
 from fleet.codec import FROM_AGENT, FROM_AGGREGATOR, CodecError
+from fleet.identity import Role
 from fleet.messages import FRAME_BYTES_MAX, Challenge, FromAgent
 from fleet.sealing import NONCE_CHARACTERS, SEAL_BYTES, Claim, Seal, SealError, seal_of, token_digest
 from fleet.service import ServiceError
@@ -37,11 +40,19 @@ LinkFact = LinkOpened | LinkClosed | MessageReceived
 class Link:
     """Keeps one connection to one of the aggregators and hands everything on as facts."""
 
-    def __init__(self, node: str, urls: tuple[str, ...], token: str, facts: Callable[[LinkFact], None]) -> None:
+    def __init__(
+        self,
+        node: str,
+        urls: tuple[str, ...],
+        access: Access,
+        facts: Callable[[LinkFact], None],
+        enrolment: Enrolment | None = None,
+    ) -> None:
         self._node = node
         self._urls = urls
         self.url = ""  # of the aggregator that took our last own connection
-        self._token = token
+        self._access, self._enrolment = access, enrolment
+        self._refused = False  # the last connection that was refused, was for who we are
         self._facts = facts
         self._number = 0
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -106,8 +117,9 @@ class Link:
 
     async def _talk(self, session: aiohttp.ClientSession, url: str) -> bool:
         """Hold one connection of our own to its end; False if there never was one."""
-        headers = {"Authorization": f"Bearer {self._token}"}
-        socket = await _connect(session, url.rstrip("/") + PATH, headers)
+        if self._enrolment is not None and not await self._enrolment.prepare(url, refused=self._refused):
+            return False
+        socket = await self._connect(session, url.rstrip("/") + PATH, self._access.headers(), Role.AGGREGATOR)
         if socket is None:
             return False
         self.url = url
@@ -117,9 +129,10 @@ class Link:
     async def _talk_through(self, effect: OpenRelay) -> None:
         """Hold one connection that a peer carries; every frame of it is sealed."""
         claim = Claim(self._node, effect.peer, secrets.token_hex(NONCE_CHARACTERS // 2))
-        url = f"ws://{effect.address}{RELAY_PATH}?ticket={quote(effect.ticket)}"
+        scheme = "wss" if self._access.secure else "ws"
+        url = f"{scheme}://{effect.address}{RELAY_PATH}?ticket={quote(effect.ticket)}"
         async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
-            socket = await _connect(session, url, {"Authorization": claim.header()})
+            socket = await self._connect(session, url, {"Authorization": claim.header()}, Role.AGENT)
             if socket is None:
                 return
             challenge = await _challenge(socket)
@@ -127,8 +140,36 @@ class Link:
                 log.warning("relay not opened", peer=effect.peer, reason="no challenge came from the aggregator")
                 await _close(socket)
                 return
-            seal = seal_of(claim, challenge, token_digest(self._token), at_agent=True)
+            seal = seal_of(claim, challenge, token_digest(self._access.relay_secret), at_agent=True)
             await self._hold(socket, url, effect.peer, seal)
+
+    async def _connect(
+        self, session: aiohttp.ClientSession, url: str, headers: dict[str, str], role: Role
+    ) -> aiohttp.ClientWebSocketResponse | None:
+        """Return an open WebSocket to somebody of this role, or None and a line in the log."""
+        shown = url.partition("?")[0]
+        try:
+            opening = session.ws_connect(
+                url,
+                headers=headers,
+                max_msg_size=FRAME_BYTES_MAX + SEAL_BYTES + 1,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                ssl=self._access.outgoing,
+                server_hostname=self._access.server_name(role),
+            )
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                socket = await opening
+        except aiohttp.WSServerHandshakeError as error:
+            unknown = error.status in UNAUTHORIZED
+            self._refused = unknown and role is Role.AGGREGATOR
+            reason = "the aggregator does not accept this node's credentials" if unknown else str(error)
+            log.warning("aggregator refused the connection", url=shown, reason=reason)
+            return None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            log.info("aggregator not reached", url=shown, reason=str(error) or "no answer")
+            return None
+        self._refused = self._refused and role is not Role.AGGREGATOR
+        return socket
 
     async def _hold(
         self, socket: aiohttp.ClientWebSocketResponse, url: str, via: str = "", seal: Seal | None = None
@@ -160,28 +201,6 @@ class Link:
                 log.warning("unreadable frame", error=str(error))
                 return
             self._facts(MessageReceived(number, message))
-
-
-async def _connect(
-    session: aiohttp.ClientSession, url: str, headers: dict[str, str]
-) -> aiohttp.ClientWebSocketResponse | None:
-    """Return an open WebSocket, or None and a line in the log."""
-    shown = url.partition("?")[0]
-    try:
-        opening = session.ws_connect(
-            url,
-            headers=headers,
-            max_msg_size=FRAME_BYTES_MAX + SEAL_BYTES + 1,
-            timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
-        )
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            return await opening
-    except aiohttp.WSServerHandshakeError as error:
-        reason = "the aggregator does not accept this node's token" if error.status in UNAUTHORIZED else str(error)
-        log.warning("aggregator refused the connection", url=shown, reason=reason)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        log.info("aggregator not reached", url=shown, reason=str(error) or "no answer")
-    return None
 
 
 async def _challenge(socket: aiohttp.ClientWebSocketResponse) -> str | None:
@@ -216,8 +235,10 @@ async def _close(socket: aiohttp.ClientWebSocketResponse) -> None:
 def check_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
     """Return the URLs, or raise ServiceError for one that is no WebSocket URL."""
     if not urls:
-        raise ServiceError("aggregators: name at least one URL, like ws://10.0.0.9:8421")
+        raise ServiceError("aggregators: name at least one URL, like wss://10.0.0.9:8421")
     for url in urls:
         if not url.startswith(("ws://", "wss://")):
-            raise ServiceError(f"aggregators: {url!r} is no URL like ws://10.0.0.9:8421")
+            raise ServiceError(f"aggregators: {url!r} is no URL like wss://10.0.0.9:8421")
+    if len({url.partition(":")[0] for url in urls}) > 1:
+        raise ServiceError("aggregators: some URLs begin with wss:// and some with ws://; use wss:// for all of them")
     return urls

@@ -11,8 +11,9 @@ import os
 import sys
 from pathlib import Path
 
+from agent.access import CertifiedAccess, OpenAccess
 from agent.check import look_around
-from agent.config import DEFAULT_PATH, load
+from agent.config import DEFAULT_PATH, AgentConfig, load
 from agent.daemon import Daemon, Hands
 from agent.host import read_identity
 from agent.ledger import Ledger, LedgerError
@@ -43,7 +44,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         config = load(arguments.config)
-        token = read_secret(secret_file(config.token_file), "token")
+        token = _token(config)
         identity = read_identity(Path(config.boot_id_file), Path(config.machine_id_file))
     except (ConfigError, ServiceError) as error:
         complain(PROGRAM, error)
@@ -60,13 +61,23 @@ def main() -> int:
             storage = StorageWatch()
             hypervisor = LibvirtHypervisor(config.libvirt_uri, clock, Places(config.node), storage.mount_is_lost)
             ledger = Ledger(Path(config.state_dir), Path(config.run_dir), identity.boot_id)
-            await Daemon(config, identity, ledger, Hands(hypervisor, clock, token, storage)).run(service)
+            access = CertifiedAccess(config.identity_dir) if config.secure else OpenAccess(token)
+            await Daemon(config, identity, ledger, Hands(hypervisor, clock, access, storage)).run(service)
         except LedgerError as error:
             raise ServiceError(str(error)) from None
         finally:
             os.close(lock)
 
     return run_service(PROGRAM, body)
+
+
+def _token(config: AgentConfig) -> str:
+    """Return the lasting token where agents speak openly. Elsewhere a node that has not joined needs its join token."""
+    if not config.secure:
+        return read_secret(secret_file(config.token_file), "token")
+    if not CertifiedAccess.is_joined(config.identity_dir):
+        read_secret(secret_file(config.token_file), "join token")
+    return ""
 
 
 def hold_lock(run_dir: Path) -> int:

@@ -1,7 +1,7 @@
 """Agent to agent over HTTP: the hand-over notice, and the ping by which a peer proves that we live.
 
-Knows aiohttp; what a notice means is agent.arrivals'. A notice proves itself by the secret of its
-migration, so the port needs no other authentication.
+Knows aiohttp; what a notice means is agent.arrivals'. A notice comes with its source's certificate, and
+proves itself by the secret of its migration besides.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import aiohttp
 import structlog
 from aiohttp import web
 
+from agent.access import Access
 from agent.keeper_types import PeerAnswered, PeerNoticeReceived, TellPeer
 from agent.relay import RelayDoor
 from fleet.codec import BETWEEN_AGENTS, CodecError
+from fleet.identity import Role
 from fleet.messages import ReleasedNotice, ReleasedReceipt
 from fleet.service import ServiceError
+from fleet.tls import Listener, caller_of
 
 BODY_BYTES_MAX = 64 * 1024
 NONCE_CHARACTERS_MAX = 64
@@ -32,9 +35,12 @@ log = structlog.get_logger(part="peer")
 class PeerServer:
     """Listens for other agents on `listen` (host:port)."""
 
-    def __init__(self, listen: str, noticed: Callable[[PeerNoticeReceived], None], relay: RelayDoor) -> None:
+    def __init__(
+        self, listen: str, noticed: Callable[[PeerNoticeReceived], None], relay: RelayDoor, access: Access
+    ) -> None:
         self._host, self._port = split_listen(listen)
-        self._relay = relay
+        self._relay, self._access = relay, access
+        self._listener: Listener | None = None
         self._noticed = noticed
         self._waiting: dict[int, asyncio.Future[ReleasedReceipt]] = {}
         self._requests = 0
@@ -49,6 +55,10 @@ class PeerServer:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
+            if self._access.incoming is not None:
+                self._listener = Listener(self._runner, self._access.incoming)
+                self._listener.start(self._host, self._port)
+                return
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             where = f"{self._host}:{self._port}"
@@ -56,6 +66,8 @@ class PeerServer:
 
     async def stop(self) -> None:
         """Stop listening."""
+        if self._listener is not None:
+            await self._listener.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -72,6 +84,9 @@ class PeerServer:
             return web.Response(status=400, text=f"{error}\n")
         if not isinstance(message, ReleasedNotice):
             return web.Response(status=400, text="a notice is wanted here\n")
+        caller = caller_of(request)
+        if self._access.secure and (caller is None or (caller.role, caller.name) != (Role.AGENT, message.source)):
+            return web.Response(status=403, text="another node's certificate came with this notice\n")
         if len(self._waiting) >= WAITING_MAX:
             return web.Response(status=503, text="too many notices wait\n")
         self._requests += 1
@@ -92,16 +107,23 @@ class PeerServer:
         return web.Response(text=request.query.get("nonce", "")[:NONCE_CHARACTERS_MAX])
 
 
-async def tell(session: aiohttp.ClientSession, effect: TellPeer) -> PeerAnswered:
+async def tell(session: aiohttp.ClientSession, effect: TellPeer, access: Access) -> PeerAnswered:
     """Try the addresses in order, TELL_TIMEOUT_S each."""
     notice = effect.notice
     detail = "no address is known"
     timeout = aiohttp.ClientTimeout(total=TELL_TIMEOUT_S)
     body = BETWEEN_AGENTS.encode(notice)
     for address in effect.addresses:
-        url = f"http://{address}/peer/v1/released"
+        url = f"{'https' if access.secure else 'http'}://{address}/peer/v1/released"
         try:
-            async with session.post(url, data=body, headers={"Content-Type": MEDIA_TYPE}, timeout=timeout) as answer:
+            async with session.post(
+                url,
+                data=body,
+                headers={"Content-Type": MEDIA_TYPE},
+                timeout=timeout,
+                ssl=access.outgoing,
+                server_hostname=access.server_name(Role.AGENT),
+            ) as answer:
                 raw = await answer.content.read(BODY_BYTES_MAX)
                 if answer.status != web.HTTPOk.status_code:
                     detail = f"{address} answered {answer.status}"

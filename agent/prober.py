@@ -29,18 +29,22 @@ _HEADER = struct.Struct(">IIIIiIi")
 _REMOTE_PROGRAM, _PROTOCOL_VERSION, _AUTH_LIST, _CALL, _REPLY = 0x20008086, 1, 66, 0, 1
 
 
-async def probe(effect: Probe, clock: Clock) -> ProbeReturned:
-    """Ask everything at once; answered within ASK_TIMEOUT_S counts, nothing else does."""
+async def probe(effect: Probe, clock: Clock, *, agents_tls: bool = False) -> ProbeReturned:
+    """Ask everything at once; answered within ASK_TIMEOUT_S counts, nothing else does. agents_tls: agents speak it."""
     asked_s = clock.monotonic_s()
-    results = await asyncio.gather(*(_ask(address) for address in effect.addresses[:ADDRESSES_MAX]))
+    results = await asyncio.gather(
+        *(_ask(address, agents_tls=agents_tls) for address in effect.addresses[:ADDRESSES_MAX])
+    )
     return ProbeReturned(effect.probe_id, effect.target, tuple(results), asked_s)
 
 
-async def _ask(address: ProbeAddress) -> ProbeResult:
+async def _ask(address: ProbeAddress, *, agents_tls: bool) -> ProbeResult:
     if address.plane is Plane.STORAGE:
         reached = await ask_server(Server(address.port, address.host, address.number))
         return ProbeResult(address.plane, address.port, reached, 0.0, "" if reached else "no answer")
     question = _QUESTIONS.get(address.port, _ask_libvirt)
+    if agents_tls and question is _ask_agent:
+        question = _ask_tls
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
             detail = await question(address.host, address.number)
@@ -98,10 +102,10 @@ async def _ask_libvirt(host: str, port: int) -> str:
 
 
 async def _ask_tls(host: str, port: int) -> str:
-    """A handshake, finished or refused by libvirtd (we may lack a certificate), is libvirtd's own answer."""
+    """A handshake, finished or refused by the daemon (we may lack a certificate), is the daemon's own answer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # who answers is not the question here, only that libvirtd does
+    context.verify_mode = ssl.CERT_NONE  # who answers is not the question here, only that it does
     try:
         _reader, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLError as error:

@@ -17,10 +17,13 @@ import aiohttp
 import structlog
 from aiohttp import web
 
+from agent.access import Access
 from agent.keeper_types import OfferToPeer, RelayOffered
 from fleet.codec import BETWEEN_AGENTS, CodecError
+from fleet.identity import Role
 from fleet.messages import FRAME_BYTES_MAX, RelayOffer
 from fleet.sealing import SEAL_BYTES, read_claim
+from fleet.tls import caller_of
 
 RELAY_PATH = "/peer/v1/relay"
 OFFER_PATH = "/peer/v1/relay-offer"
@@ -39,9 +42,14 @@ class RelayDoor:
     """Offers to carry, and carries. upstream: the URL of the aggregator we speak to."""
 
     def __init__(
-        self, node: str, port: int, upstream: Callable[[], str], offered: Callable[[RelayOffered], None]
+        self,
+        node: str,
+        port: int,
+        upstream: Callable[[], str],
+        offered: Callable[[RelayOffered], None],
+        access: Access,
     ) -> None:
-        self._node, self._port = node, port
+        self._node, self._port, self._access = node, port, access
         self._upstream, self._offered = upstream, offered
         self._tickets: dict[str, tuple[str, float]] = {}  # node -> (its ticket, monotonic s at which it is void)
         self._carried = 0
@@ -63,10 +71,11 @@ class RelayDoor:
         ticket = secrets.token_hex(16)
         self._tickets[effect.target] = (ticket, now_s + TICKET_S_MAX)
         body = BETWEEN_AGENTS.encode(RelayOffer(self._node, effect.target, self._port, ticket))
-        url = f"http://{effect.address}{OFFER_PATH}"
+        url = f"{'https' if self._access.secure else 'http'}://{effect.address}{OFFER_PATH}"
         timeout = aiohttp.ClientTimeout(total=TELL_TIMEOUT_S)
+        shown, name = self._access.outgoing, self._access.server_name(Role.AGENT)
         try:
-            async with session.post(url, data=body, timeout=timeout) as answer:
+            async with session.post(url, data=body, timeout=timeout, ssl=shown, server_hostname=name) as answer:
                 await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.info("relay offer not delivered", target=effect.target, reason=str(error) or "no answer")
@@ -78,6 +87,8 @@ class RelayDoor:
             return web.Response(status=400, text=f"{error}\n")
         if not isinstance(offer, RelayOffer) or not request.remote:
             return web.Response(status=400, text="an offer to relay is wanted here\n")
+        if not self._is(request, offer.peer):
+            return web.Response(status=403, text="another node's certificate came with this offer\n")
         host = f"[{request.remote}]" if ":" in request.remote else request.remote
         self._offered(RelayOffered(offer, f"{host}:{offer.port}"))
         return web.Response(status=204)
@@ -87,6 +98,7 @@ class RelayDoor:
         if (
             claim is None
             or claim.via != self._node
+            or not self._is(request, claim.node)
             or not self._take_ticket(claim.node, request.query.get("ticket", ""))
         ):
             return web.Response(status=403, text="this relay was not offered to you\n")
@@ -98,6 +110,13 @@ class RelayDoor:
             return await self._between(request, upstream, claim.node)
         finally:
             self._carried -= 1
+
+    def _is(self, request: web.Request, node: str) -> bool:
+        """Tell whether a request comes from this node's agent; where agents speak openly, nobody can tell."""
+        if not self._access.secure:
+            return True
+        caller = caller_of(request)
+        return caller is not None and (caller.role, caller.name) == (Role.AGENT, node)
 
     def _take_ticket(self, node: str, shown: str) -> bool:
         """Return whether the node may come in now; its ticket is void afterwards."""
@@ -119,6 +138,8 @@ class RelayDoor:
                         headers=headers,
                         max_msg_size=size,
                         timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                        ssl=self._access.outgoing,
+                        server_hostname=self._access.server_name(Role.AGGREGATOR),
                     )
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 log.warning("relay not opened", origin=origin, reason=str(error) or "no answer")

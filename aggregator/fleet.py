@@ -12,6 +12,7 @@ from aggregator.act.agents import AgentsHand
 from aggregator.act.fence import FenceHand
 from aggregator.act.hands import AllHands
 from aggregator.act.reference import ReferenceHand
+from aggregator.authority import Authority
 from aggregator.breach_files import BreachFiles
 from aggregator.clock import FleetClock
 from aggregator.core.events import Event
@@ -43,7 +44,12 @@ class Fleet:
         self.token_sha256 = settings.token_sha256
         self.now: Callable[[], float] = clock.now
         self.offer, self.report, self.at_rest = loop.offer, loop.report, loop.at_rest
-        self.intake = Intake(self)
+        self.authority = (
+            Authority(settings.state_dir / "identity", settings.name, settings.certificate_life_s)
+            if settings.agents_tls
+            else None
+        )
+        self.intake = Intake(self, certificates=self.authority is not None)
         self._fence = FenceHand(settings.fence_agents_dir, clock.now, loop.report, lambda: loop.leading)
         self._reference = ReferenceHand(clock.now, loop.report)
         self._readiness = StandingReadiness(lambda: loop.state, clock.now)
@@ -54,6 +60,10 @@ class Fleet:
     @property
     def state(self) -> State:
         return self.loop.state
+
+    @property
+    def authority_sha256(self) -> str:
+        return self.authority.sha256 if self.authority is not None else ""
 
     @property
     def durable_position(self) -> int:

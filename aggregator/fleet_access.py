@@ -52,6 +52,10 @@ class FleetAccess(Protocol):
         """SHA-256 of the admin token, 64 lower-case hex digits; compare in constant time."""
 
     @property
+    def authority_sha256(self) -> str:
+        """SHA-256 of the certificate that agents know this fleet's aggregators by; empty where agents speak openly."""
+
+    @property
     def leader_ready(self) -> bool:
         """True while writes are taken: this aggregator leads, has read its journal and its store works."""
 

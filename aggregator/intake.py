@@ -14,8 +14,8 @@ from typing import Protocol
 
 import structlog
 from aiohttp import web
-from msgspec import Struct
 
+from aggregator.callers import Caller, by_token, certified
 from aggregator.connection import BadFrameError, Connection, ConnectionEndedError
 from aggregator.core.events import (
     BeatHeard,
@@ -35,7 +35,7 @@ from aggregator.definition_checks import DefinitionChecks, Send
 from fleet import messages as msg
 from fleet.messages import FRAME_BYTES_MAX, FromAgent, Hello, Refusal
 from fleet.model import Leadership, SessionKey, VmReport
-from fleet.sealing import NONCE_CHARACTERS, Claim, read_claim, seal_of, token_digest
+from fleet.sealing import NONCE_CHARACTERS, seal_of
 
 AGENT_PATH = "/agent/v1"
 HELLO_S_MAX = 5.0
@@ -62,17 +62,6 @@ class Desk(Protocol):
     def now(self) -> float: ...
 
 
-class _Caller(Struct, frozen=True):
-    """Who opened a connection. claim: where a peer carries it."""
-
-    token_sha256: str
-    claim: Claim | None = None
-
-    @property
-    def via(self) -> str:
-        return self.claim.via if self.claim is not None else ""
-
-
 class _Session:
     """One agent that was welcomed. stands: its first full state is a fact. answers: empty in a direct one."""
 
@@ -80,13 +69,14 @@ class _Session:
         self.node, self.key, self.connection, self.answers = node, key, connection, answers
         self.generation = 0
         self.stands = False
+        self.enrolment = ""  # that it was opened by
 
 
 class Intake:
     """The agents' door. sessions: node -> its one session."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, *, certificates: bool = False) -> None:
+        self._desk, self._certificates = desk, certificates
         self._sessions: dict[str, _Session] = {}
         self._strangers = 0
         self._serving: set[asyncio.Task[object]] = set()
@@ -114,9 +104,11 @@ class Intake:
     # --- one connection
 
     async def _come_in(self, request: web.Request) -> web.StreamResponse:
-        caller = self._caller(request.headers.get("Authorization", ""))
-        if caller is None:
-            return web.Response(status=401, text="an agent must send its token: Authorization: Bearer TOKEN\n")
+        nodes = self._desk.state.nodes
+        caller = certified(nodes, request) if self._certificates else by_token(nodes, request)
+        if isinstance(caller, str):
+            _log.warning("agent refused", peer=request.remote, reason=caller)
+            return web.Response(status=401, text=f"{caller}\n")
         if not self._desk.leading:  # an agent that has another way, a peer's too, keeps it
             return web.Response(status=503, text="this aggregator does not lead now; try again\n")
         if len(self._serving) >= CONNECTIONS_MAX or self._strangers >= STRANGERS_MAX:
@@ -131,16 +123,7 @@ class Intake:
         await self._serve(connection, caller)
         return socket
 
-    def _caller(self, header: str) -> _Caller | None:
-        """Return who calls, None for nobody: a token, or a claim whose seal will show that the token is known."""
-        scheme, _, token = header.partition(" ")
-        if scheme.lower() == "bearer" and token.strip():
-            return _Caller(token_digest(token))
-        claim = read_claim(header)
-        record = self._desk.state.nodes.get(claim.node) if claim is not None else None
-        return _Caller(record.token_sha256, claim) if record is not None and record.token_sha256 else None
-
-    async def _serve(self, connection: Connection, caller: _Caller) -> None:
+    async def _serve(self, connection: Connection, caller: Caller) -> None:
         session: _Session | None = None
         ended, last = ConnectionEndedError("closed", "the aggregator stops"), None
         self._strangers += 1
@@ -167,7 +150,7 @@ class Intake:
             )
             await connection.close(last)
 
-    async def _greet(self, connection: Connection, caller: _Caller) -> _Session:
+    async def _greet(self, connection: Connection, caller: Caller) -> _Session:
         if caller.claim is not None:
             nonce = secrets.token_hex(NONCE_CHARACTERS // 2)
             await connection.challenge(nonce, seal_of(caller.claim, nonce, caller.token_sha256, at_agent=False))
@@ -186,6 +169,7 @@ class Intake:
             raise BadFrameError(answer.code, answer.message)
         answers = AnswersSent(self._desk.now()) if caller.via else None
         session = _Session(hello.node, hello.session, connection, answers)
+        session.enrolment = caller.enrolment
         self._replace(session)
         connection.send(answer)
         first = await connection.receive(self._desk.state.config.lease if caller.via else FULL_STATE_S_MAX)
@@ -194,9 +178,11 @@ class Intake:
         self._open(session, hello, first, caller.via)
         return session
 
-    def _check_token(self, hello: Hello, caller: _Caller) -> None:
+    def _check_token(self, hello: Hello, caller: Caller) -> None:
         if caller.claim is not None and caller.claim.node != hello.node:
             raise BadFrameError("token", f"a connection opened for {caller.claim.node} speaks of {hello.node}")
+        if caller.claim is None and caller.identity is not None and caller.identity.name != hello.node:
+            raise BadFrameError("identity", f"the certificate names {caller.identity.name}, not {hello.node}")
         token_sha256 = caller.token_sha256
         record = self._desk.state.nodes.get(hello.node)
         known = record.token_sha256 if record else ""
@@ -255,6 +241,9 @@ class Intake:
     def _take(self, session: _Session, message: FromAgent) -> None:
         """Turn one frame into its fact, or answer it. BadFrameError, ConnectionEndedError."""
         now, node, key = self._desk.now(), session.node, session.key
+        record = self._desk.state.nodes.get(node)
+        if self._certificates and record is not None and record.credentials.enrolment != session.enrolment:
+            raise BadFrameError("revoked", f"the credentials of {node} were revoked or replaced since it came in")
         match message:
             case msg.Beat():
                 self._beat(session, message, now)

@@ -7,6 +7,7 @@ import asyncio
 import structlog
 from aiohttp import web
 
+from aggregator.agents_door import AgentsDoor
 from aggregator.api.app import make_app
 from aggregator.fault_point import FaultPoint
 from aggregator.fleet import Fleet, open_fleet
@@ -23,10 +24,16 @@ async def run_aggregator(settings: Settings, service: Service, fault_point: Faul
     """Run until service.stopping; ServiceError or ConfigError if it cannot begin or must not go on."""
     loading = asyncio.create_task(asyncio.to_thread(load_solver))  # a recovery in want of room must not wait for it
     fleet = await open_fleet(settings, fault_point)
-    runners: list[web.AppRunner] = []
+    runners: list[web.AppRunner | AgentsDoor] = []
     try:
-        for app, endpoint in ((fleet.intake.make_app(), settings.agents), (make_app(fleet), settings.api)):
-            runners.append(await _listen(app, endpoint))
+        if fleet.authority is not None:
+            door = AgentsDoor(fleet.intake.make_app(), fleet, fleet.authority)
+            runners.append(door)
+            await door.start(settings.agents, BACKLOG_CONNECTIONS_MAX)
+        else:
+            _log.warning("agents speak openly; keep their network to yourself", setting="agents_tls")
+            runners.append(await _listen(fleet.intake.make_app(), settings.agents))
+        runners.append(await _listen(make_app(fleet), settings.api))
         term = fleet.state.leader.term
         service.ready(f"leads in term {term}")
         _log.info("serving", name=settings.name, api=str(settings.api), agents=str(settings.agents), term=term)

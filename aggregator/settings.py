@@ -19,12 +19,15 @@ from fleet.service import LEVELS
 _ENDPOINT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
 _CONTROL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 PORT_MAX = 65535
+CERTIFICATE_LIFE_S, CERTIFICATE_LIFE_S_MIN, CERTIFICATE_LIFE_S_MAX = 24 * 3600.0, 4.0, 7 * 24 * 3600.0
 MACHINE_ID_FILE = "/etc/machine-id"
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True):
     """aggregator.toml.
 
+    agents_tls: false has agents speak openly, each with a lasting token: for tests and benchmarks.
+    certificate_life_s: of agents' certificates, which are renewed at half of it.
     [config] holds keys of ClusterConfig. A key named there is set at every start; one that is not keeps
     what it has: its default, or what it was last set to.
     """
@@ -33,6 +36,8 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
     token_file: str = f"{CREDENTIAL}aggregator.token"
     api_listen: str = "127.0.0.1:8420"
     agents_listen: str = "0.0.0.0:8421"
+    agents_tls: bool = True
+    certificate_life_s: float = CERTIFICATE_LIFE_S
     state_dir: str = "/var/lib/virtward-aggregator"
     fence_agents_dir: str = "/usr/sbin"
     machine_id_file: str = MACHINE_ID_FILE
@@ -66,6 +71,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_sha256: str
     token_path: Path = Path()
     config: dict[str, object]
+    agents_tls: bool = True
+    certificate_life_s: float = CERTIFICATE_LIFE_S
 
 
 def read_settings(path: Path) -> Settings:
@@ -75,6 +82,9 @@ def read_settings(path: Path) -> Settings:
         raise ConfigError(f"{path}: name: {file.name!r} is no name; use letters, digits, '.', '_' and '-'")
     if file.log_level not in LEVELS:
         raise ConfigError(f"{path}: log_level: {file.log_level!r} must be one of {', '.join(LEVELS)}")
+    if not CERTIFICATE_LIFE_S_MIN <= file.certificate_life_s <= CERTIFICATE_LIFE_S_MAX:
+        limits = f"{CERTIFICATE_LIFE_S_MIN:g} to {CERTIFICATE_LIFE_S_MAX:g}"
+        raise ConfigError(f"{path}: certificate_life_s: must be {limits} seconds, not {file.certificate_life_s:g}")
     fence_agents_dir = _directory(path, "fence_agents_dir", file.fence_agents_dir)
     if not fence_agents_dir.is_dir():
         raise ConfigError(f"{path}: fence_agents_dir: {fence_agents_dir} is no directory; install fence-agents")
@@ -93,6 +103,8 @@ def read_settings(path: Path) -> Settings:
         token_sha256=hashlib.sha256(token.encode()).hexdigest(),
         token_path=_secret(path, "token_file", file.token_file),
         config=_checked_config(path, file.config),
+        agents_tls=file.agents_tls,
+        certificate_life_s=file.certificate_life_s,
     )
 
 

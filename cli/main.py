@@ -52,7 +52,7 @@ VERBS = {
     "confirm-gone": Verb("fencing:confirm_gone", "Vouch that a VM's old run is gone for good."),
     "disarm": Verb("arming:disarm", "Fence, start and move nothing by itself, for a while."),
     "arm": Verb("arming:arm", "Let virtward act by itself again."),
-    "node": Verb("node:node", "Let nodes join: token, approve."),
+    "node": Verb("node:node", "Let nodes join: token, approve, revoke."),
     "config": Verb("config:config", "Show or change the fleet's settings."),
     "place": Verb("offline:place", "Judge placement scenarios from a file, without a fleet."),
     "simulate": Verb("offline:simulate", "Play a story of faults on a fake clock, with the code that ships."),

@@ -277,9 +277,9 @@ class RelayOffer(Message, frozen=True):
     An agent whose beats are not answered connects to the address the offer came from, at `port`:
     `/peer/v1/relay?ticket=…`, a WebSocket. The peer opens another one to its own aggregator and
     carries binary frames both ways, unread: one hop, bounded, in order. The agent says who it is in
-    `Authorization: Virtward-Relay node=…, via=…, nonce=…` (never its token). The aggregator answers
+    `Authorization: Virtward-Relay node=…, via=…, nonce=…` (never its secret). The aggregator answers
     with Challenge; from then on every frame is preceded by an HMAC-SHA256 over direction, number and
-    frame, keyed by the token's SHA-256 and all of these, so that the peer can neither forge nor alter.
+    frame, keyed by the SHA-256 of its relay secret and all of these, so that the peer can neither forge nor alter.
     """
 
     peer: str

@@ -30,15 +30,24 @@ Frames are MessagePack maps over a WebSocket at `/agent/v1` of the aggregator's 
 default may be missing; unknown fields are ignored, so that an older side understands a newer one
 of the same protocol version (now {messages.PROTOCOL_MIN} to {messages.PROTOCOL_MAX}).
 
-1. The agent opens the WebSocket with `Authorization: Bearer TOKEN` and sends `Hello`.
+**Who speaks.** The port takes TLS 1.3 alone. A certificate names its holder in its SAN:
+`URI:virtward:agent/NODE/ENROLMENT` and `DNS:agent.virtward` (of an aggregator `aggregator`), and the caller asks
+for the role's DNS name in the handshake. Without a certificate three things can be asked: `GET /authority/v1` (the
+authority, which the caller compares with the digest in its join token), `POST /join/v1` (`token`, `request`: a PEM
+certificate request; answered by `certificate` and `relay_secret`; the token is spent) and `POST /renew/v1`
+(`request`, and `certificate` if it has ended: then the request must be by its key, and it ended at most 30 days ago).
+Bodies are JSON. The name in `Hello` must be the certificate's. Where `agents_tls` is off,
+`Authorization: Bearer TOKEN` says who speaks, in the open.
+
+1. The agent opens the WebSocket and sends `Hello`.
 2. The aggregator answers `Welcome`, or `Refusal` and closes.
 3. The agent sends `FullState`; from here the session stands.
 4. Every heartbeat the agent sends `Beat` and the aggregator answers `BeatAnswer`; changes travel as `Delta`.
 5. Orders are answered by `OrderReport`: `Accepted` when begun, then one final outcome; a repeated order
    is answered again and not done again.
 
-Agents talk to each other over HTTP on the agent port: `POST /peer/v1/released` with a `ReleasedNotice`
-as body is answered by a `ReleasedReceipt`; `GET /peer/v1/ping?nonce=N` answers N.
+Agents talk to each other over HTTPS with the same certificates on their own port: `POST /peer/v1/released` with a
+`ReleasedNotice` as body is answered by a `ReleasedReceipt`; `GET /peer/v1/ping?nonce=N` answers N.
 
 **The relay.** An agent whose own way to the aggregator is cut and whom a peer still hears speaks through that peer:
 the aggregator sends the peer `OfferRelay`; the peer sends the agent a `RelayOffer` with a ticket

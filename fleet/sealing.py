@@ -1,6 +1,6 @@
 """The seal of a relayed connection: whoever carries its frames can neither forge nor alter them.
 
-Both ends derive a key from the node's token (of which the aggregator holds the SHA-256), the names
+Both ends derive a key from the node's relay secret (of which the aggregator holds the SHA-256), the names
 and two nonces, and put an HMAC over direction, number and content before each frame. A frame that
 is missing, doubled, out of order or of another connection fails. Secrecy is not its business.
 Knows no sockets, draws no chance.

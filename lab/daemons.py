@@ -178,7 +178,7 @@ def write_agent_configuration(layout: Layout, host: Host, aggregators: list[Aggr
     """Write the host's agent.toml."""
     values: dict[str, str | float | list[str]] = {
         "node": host.name,
-        "aggregators": [f"ws://{each.address}:{AGENTS_PORT}" for each in aggregators],
+        "aggregators": [f"wss://{each.address}:{AGENTS_PORT}" for each in aggregators],
         "token_file": str(host.dir / "agent.token"),
         "state_dir": str(host.dir / "agent"),
         "run_dir": "/run/virtward",

@@ -24,11 +24,13 @@ from aggregator.api.writes import Make, commit
 from aggregator.core.events import (
     DrainCancelled,
     Event,
+    JoinTokenIssued,
     MigrationRequested,
     NodeApplied,
     NodeApproved,
     NodeDeleted,
     NodeForgiven,
+    NodeRevoked,
     NodeTokenIssued,
 )
 from aggregator.core.labels import HOSTNAME
@@ -39,8 +41,10 @@ from aggregator.core.moments import rfc3339
 from aggregator.core.objects import Metadata, Node, NodeSpec, Taint, TaintEffect
 from aggregator.core.secrets import restore_ladder
 from aggregator.core.state import NodeRecord, State
+from fleet.identity import JoinToken
 
 TOKEN_BYTES = 32
+JOIN_TOKEN_S = 3600.0
 UNDEGRADE = ("virtward/degraded-", "virtward/degraded:NoSchedule-")
 
 
@@ -238,7 +242,10 @@ async def approve(call: Call) -> web.StreamResponse:
 
 
 async def issue_token(call: Call) -> web.StreamResponse:
-    """Make a token for a node's agent. It is shown once; only its SHA-256 is kept. An older one ends."""
+    """Make a join token for a node's agent: good once, within JOIN_TOKEN_S. Only its SHA-256 is kept.
+
+    Where agents speak openly it is the agent's lasting token instead.
+    """
     only(await call.options())
     try:
         check_node(Node(metadata=Metadata(name=call.name)))
@@ -246,8 +253,28 @@ async def issue_token(call: Call) -> web.StreamResponse:
         raise refused(str(error)) from None
     token = secrets.token_urlsafe(TOKEN_BYTES)
     digest = sha256(token.encode()).hexdigest()
-    await commit(call, lambda _state, now: NodeTokenIssued(at=now, name=call.name, token_sha256=digest, who=call.who))
-    return answer({"token": "" if call.dry_run else token})
+
+    def make(_state: State, now: float) -> Event:
+        if not call.fleet.authority_sha256:
+            return NodeTokenIssued(at=now, name=call.name, token_sha256=digest, who=call.who)
+        until = now + JOIN_TOKEN_S
+        return JoinTokenIssued(at=now, name=call.name, token_sha256=digest, until=until, who=call.who)
+
+    await commit(call, make)
+    authority = call.fleet.authority_sha256
+    shown = JoinToken(token, authority).text() if authority else token
+    return answer({"token": "" if call.dry_run else shown})
+
+
+async def revoke(call: Call) -> web.StreamResponse:
+    """End all that a node's agent could show: its keys, its join token, its session. Its VMs run on."""
+    only(await call.options())
+
+    def make(state: State, now: float) -> Event:
+        node_record(state, call.name)
+        return NodeRevoked(at=now, name=call.name, who=call.who)
+
+    return await _changed(call, make)
 
 
 async def delete_node(call: Call) -> web.StreamResponse:
@@ -283,4 +310,5 @@ ROUTES = [
     Route("POST", f"{_NODE}:taint", taint, "set or remove a taint", "TaintOrder", "Node"),
     Route("POST", f"{_NODE}:approve", approve, "let a node take VMs", "", "Node"),
     Route("POST", f"{_NODE}:token", issue_token, "make a join token, shown once", "", "Token"),
+    Route("POST", f"{_NODE}:revoke", revoke, "end the keys, token and session of a node's agent", "", "Node"),
 ]

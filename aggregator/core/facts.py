@@ -237,6 +237,33 @@ class NodeTokenIssued(Event, frozen=True, kw_only=True):
     who: str = ""
 
 
+class JoinTokenIssued(Event, frozen=True, kw_only=True):
+    """A join token's SHA-256: good once, until a time, for a certificate that names the node. An older one ends."""
+
+    name: str
+    token_sha256: str
+    until: float
+    who: str = ""
+
+
+class NodeJoined(Event, frozen=True, kw_only=True):
+    """A join token was used up. enrolment: stands in every certificate that comes of it; all older ones end.
+
+    relay_sha256: of the secret that seals its relayed frames.
+    """
+
+    name: str
+    enrolment: str
+    relay_sha256: str
+
+
+class NodeRevoked(Event, frozen=True, kw_only=True):
+    """A person ends all that a node's agent could show: certificates, token, session. VMs on it run on."""
+
+    name: str
+    who: str = ""
+
+
 class NodeDeleted(Event, frozen=True, kw_only=True):
     """A node with no VM bound to it leaves the fleet."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aggregator.core import events as ev
-from aggregator.core import fold_controllers, fold_leftovers, fold_storage, fold_store, fold_vms
+from aggregator.core import fold_controllers, fold_credentials, fold_leftovers, fold_storage, fold_store, fold_vms
 from aggregator.core.events import Event, NodeState
 from aggregator.core.fencing_device import device_of, devices_of
 from aggregator.core.flapping import DAY_S
@@ -110,7 +110,7 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.ended_how, node.ended_by_it = "", False
     node.seen = True
     node.fact = state.position
-    node.labels = {**node.labels, **event.facts.labels, "virtward/hostname": event.node}
+    node.labels = {**node.labels, "virtward/hostname": event.node}  # none that a node gives itself: they attract VMs
     fold_controllers.take_controller(state, node)
     fold_storage.take_reaches(state, node, event.at)
     fold_store.take_highest(state, event.node, event.highest)
@@ -159,7 +159,6 @@ def _vms_reported(state: State, event: ev.VmsReported) -> None:
     if event.facts is not None:
         node.facts = event.facts
         node.host_uuid = node.host_uuid or event.facts.host_uuid
-        node.labels = {**node.labels, **event.facts.labels}
         fold_controllers.take_controller(state, node)
         fold_storage.take_reaches(state, node, event.at)
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=event.full and event.complete, at=event.at)
@@ -181,8 +180,7 @@ def _node_applied(state: State, event: ev.NodeApplied) -> None:
     node = state.nodes.get(event.name)
     if node is None:
         node = state.nodes[event.name] = NodeRecord(event.name, created=event.at)
-    reported = node.facts.labels if node.facts is not None else {}
-    node.labels = {**event.labels, **reported, "virtward/hostname": event.name}
+    node.labels = {**event.labels, "virtward/hostname": event.name}
     node.spec = event.spec
     node.version = node.fact = state.position
     ready = {r.device: r for r in node.readiness if not r.distrusted}
@@ -258,6 +256,7 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.NodeApplied: _node_applied,
     ev.NodeApproved: _node_approved,
     ev.NodeTokenIssued: _node_token_issued,
+    **fold_credentials.HANDLERS,
     ev.NodeDeleted: _node_deleted,
     ev.OffConfirmed: _off_confirmed,
     ev.FenceRequested: _fence_requested,

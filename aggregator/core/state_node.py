@@ -114,6 +114,17 @@ class Impostor(Struct, frozen=True):
     incident: str = ""
 
 
+class Credentials(Struct):
+    """How a node's agent shows who it is, where agents have certificates; secrets only as SHA-256.
+
+    enrolment: stands in each certificate that counts; empty: none does. A session of another one ends.
+    """
+
+    join_sha256: str = ""
+    join_until: float = 0.0
+    enrolment: str = ""
+
+
 class NodeRecord(Struct):
     """One node: what is ordered of it, what it says, what we hold of it."""
 
@@ -124,6 +135,7 @@ class NodeRecord(Struct):
     version: int = 0
     approved: bool = False
     token_sha256: str = ""
+    credentials: Credentials = field(default_factory=Credentials)
     machine_id: str = ""
     host_uuid: str = ""
     facts: NodeFacts | None = None

@@ -1,4 +1,4 @@
-"""`virtward node token | approve`: how a node joins the fleet."""
+"""`virtward node token | revoke | approve`: how a node joins the fleet."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ def token(session: Session, name: str) -> None:
     if not secret:
         raise Failure("the aggregator's answer holds no token")
     click.echo(secret)
+
+
+@node.command()
+@node_argument()
+@click.pass_obj
+def revoke(session: Session, names: tuple[str, ...]) -> None:
+    """End what nodes' agents can show: keys, join token, session. Their VMs run on, unwatched."""
+    for name in names:
+        known = name_in("nodes", name)
+        session.client.post(path_of("nodes", known, "revoke"))
+        click.echo(f"node/{known}: revoked; it joins again with: virtward node token {known}")
 
 
 @node.command()

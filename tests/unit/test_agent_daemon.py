@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 
 from agent import peer, prober
+from agent.access import OpenAccess
 from agent.config import AgentConfig
 from agent.daemon import Daemon, Hands
 from agent.host import Identity, parse_bmc, read_bmc
@@ -65,7 +66,7 @@ class Agent:
         self.service = Service("test")
         self.hypervisor.go.set()
         ledger = Ledger(self.directory / "state", self.directory / "run", "boot-1")
-        hands = Hands(self.hypervisor, CLOCK, self.token, StorageWatch())
+        hands = Hands(self.hypervisor, CLOCK, OpenAccess(self.token), StorageWatch())
         self.daemon = Daemon(self.config, Identity("boot-1", "machine"), ledger, hands)
         self.task = asyncio.create_task(self.daemon.run(self.service))
 
@@ -167,10 +168,10 @@ async def test_a_peer_is_pinged_probed_and_told(bench: BenchAggregator, agent: A
     notice = ReleasedNotice(UUID, "m", "h2", 1, 2, "a secret", Leadership(1, "a1", 1))
     async with aiohttp.ClientSession() as session:
         dead = f"127.0.0.1:{free_port()}"
-        told = await peer.tell(session, TellPeer((dead, f"127.0.0.1:{agent.port}"), notice))
+        told = await peer.tell(session, TellPeer((dead, f"127.0.0.1:{agent.port}"), notice), OpenAccess(""))
         assert told.receipt is not None
         assert (told.receipt.accepted, told.receipt.message) == (False, "this node holds no copy at epoch 2")
-        nobody = await peer.tell(session, TellPeer((dead,), notice))
+        nobody = await peer.tell(session, TellPeer((dead,), notice), OpenAccess(""))
         assert (nobody.receipt, bool(nobody.detail)) == (None, True)
         async with session.post(f"http://127.0.0.1:{agent.port}/peer/v1/released", data=b"\xc1") as bad:
             assert bad.status == 400

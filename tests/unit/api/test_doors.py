@@ -10,6 +10,7 @@ from aggregator.api.app import API_ROUTES
 from aggregator.api.app import Api as Application
 from aggregator.api.bodies import BODY_BYTES_MAX
 from aggregator.api.router import Route, Router
+from aggregator.core.state import Credentials
 from tests.unit.api.conftest import Api
 from tests.unit.api.manifests import a_vm
 from tests.unit.api.world import World
@@ -167,3 +168,27 @@ def test_names_are_decoded_and_the_verb_follows_the_last_colon() -> None:
     assert (route.verb, names) == ("start", {"name": "a b:c"})
     route, names = router.resolve("GET", "/api/v1/vms/gr%C3%BCn")
     assert names == {"name": "grün"}
+
+
+@pytest.mark.parametrize("authority", ["", "a" * 64])
+async def test_a_token_is_shown_once_and_only_its_hash_is_kept(api: Api, world: World, authority: str) -> None:
+    world.authority = authority
+    token = (await api("POST", "/api/v1/nodes/n9:token")).body["token"]
+    assert len(token) >= 40
+    assert world.state.nodes["n9"].approved
+    for path in ("/api/v1/nodes/n9", "/api/v1/events", "/api/v1/explain/nodes/n9"):
+        text = str((await api("GET", path)).body)
+        assert token not in text
+        assert token.partition(".")[0] not in text
+        record = world.state.nodes["n9"]
+        assert (record.credentials.join_sha256 if authority else record.token_sha256) not in text
+
+
+async def test_revocation_ends_all_that_a_node_could_show(api: Api, world: World) -> None:
+    assert (await api("POST", "/api/v1/nodes/n9:revoke")).status == 404
+    await api("POST", "/api/v1/nodes/n9:token")
+    assert world.state.nodes["n9"].credentials.join_sha256
+    assert (await api("POST", "/api/v1/nodes/n9:revoke", headers={"Authorization": "Bearer x"})).status == 401
+    assert world.state.nodes["n9"].credentials.join_sha256
+    assert (await api("POST", "/api/v1/nodes/n9:revoke")).status == 200
+    assert world.state.nodes["n9"].credentials == Credentials()

@@ -183,16 +183,6 @@ async def test_the_same_key_does_a_write_once(api: Api, world: World) -> None:
     )
 
 
-async def test_a_token_is_shown_once_and_only_its_hash_is_kept(api: Api, world: World) -> None:
-    token = (await api("POST", "/api/v1/nodes/n9:token")).body["token"]
-    assert len(token) >= 40
-    assert world.state.nodes["n9"].approved
-    for path in ("/api/v1/nodes/n9", "/api/v1/events", "/api/v1/explain/nodes/n9"):
-        text = str((await api("GET", path)).body)
-        assert token not in text
-        assert world.state.nodes["n9"].token_sha256 not in text
-
-
 BAD: list[tuple[dict[str, Any], str]] = [
     (a_vm(uresources={}), "document 1: spec.uresources: "),
     (a_vm("web-1", strategy="Allways"), "document 1: spec.runStrategy: "),

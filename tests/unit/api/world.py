@@ -25,6 +25,7 @@ class World:
         self.core = Fleet(nodes, config)
         self.core.run(2)
         self.ready = True
+        self.authority = "a" * 64  # empty: agents speak openly
         self.verdict = DefinitionVerdict(ok=True, node="n1")
         self.reported = True  # a standing report has been made
         self.checked: list[str] = []
@@ -44,6 +45,10 @@ class World:
     @property
     def token_sha256(self) -> str:
         return sha256(TOKEN.encode()).hexdigest()
+
+    @property
+    def authority_sha256(self) -> str:
+        return self.authority
 
     @property
     def leader_ready(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from typing import TypeVar
 
 import aiohttp
@@ -13,6 +14,7 @@ from aggregator.core.events import NodeApplied, NodeTokenIssued
 from aggregator.core.objects import NodeSpec
 from aggregator.fleet import Fleet
 from fleet.codec import FROM_AGENT, FROM_AGGREGATOR
+from fleet.identity import Role
 from fleet.messages import Beat, FromAgent, FromAggregator, FullState, Hello, Message, Welcome
 from fleet.model import LedgerState, NodeFacts, SessionKey, VmReport
 
@@ -31,8 +33,10 @@ async def enrol(fleet: Fleet, *nodes: str) -> None:
 class AgentSpeaker:
     """Speaks when told to. changes: fields of its Hello."""
 
-    def __init__(self, url: str, node: str, token: str, **changes: object) -> None:
-        self.url, self.token = url, token
+    def __init__(
+        self, url: str, node: str, token: str, *, tls: ssl.SSLContext | None = None, **changes: object
+    ) -> None:
+        self.url, self.token, self.tls = url, token, tls
         self.session = SessionKey(f"boot-{node}", "start-1", 1)
         self.hello = Hello(
             protocol_min=1,
@@ -51,7 +55,10 @@ class AgentSpeaker:
     async def connect(self) -> None:
         self._client = aiohttp.ClientSession()
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        self.socket = await self._client.ws_connect(self.url, headers=headers, max_msg_size=0)
+        name = Role.AGGREGATOR.server_name if self.tls is not None else None
+        self.socket = await self._client.ws_connect(
+            self.url, headers=headers, max_msg_size=0, ssl=self.tls or True, server_hostname=name
+        )
 
     async def say(self, message: FromAgent) -> None:
         await self.say_bytes(FROM_AGENT.encode(message))

@@ -31,7 +31,7 @@ class Running:
 
     def agent(self, node: str, token: str = "", **changes: object) -> AgentSpeaker:
         """Return an agent that is not connected yet. token: empty for the right one."""
-        speaker = AgentSpeaker(self.url, node, token or f"token-of-{node}", **changes)
+        speaker = AgentSpeaker(self.url, node, token or f"token-of-{node}", tls=None, **changes)
         self.speakers.append(speaker)
         return speaker
 
@@ -58,6 +58,7 @@ def settings_of(state_dir: Path, **config: object) -> Settings:
         log_level="info",
         token_sha256="0" * 64,
         config=config,
+        agents_tls=False,
     )
 
 

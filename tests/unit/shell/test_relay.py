@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from agent import relay
+from agent.access import OpenAccess
 from agent.config import AgentConfig
 from agent.daemon import Daemon, Hands
 from agent.host import Identity
@@ -76,7 +77,7 @@ class Agent:
         hypervisor = FakeHypervisor(clock)
         hypervisor.go.set()
         ledger = Ledger(directory / name, directory / f"{name}-run", f"boot-{name}")
-        hands = Hands(hypervisor, clock, f"token-of-{name}", StorageWatch())
+        hands = Hands(hypervisor, clock, OpenAccess(f"token-of-{name}"), StorageWatch())
         self.service = Service("test")
         self.daemon = Daemon(config, Identity(f"boot-{name}", f"machine-{name}"), ledger, hands)
         self.task = asyncio.create_task(self.daemon.run(self.service))
@@ -127,7 +128,7 @@ async def door() -> AsyncIterator[tuple[RelayDoor, str, list[RelayOffered]]]:
     offers: list[RelayOffered] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
-    one = RelayDoor("h2", port, lambda: "", offers.append)
+    one = RelayDoor("h2", port, lambda: "", offers.append, OpenAccess(""))
     app = web.Application()
     one.add_routes(app)
     runner = web.AppRunner(app, shutdown_timeout=0.2)

@@ -1,0 +1,175 @@
+"""Asks an aggregator for this node's certificate: by join token the first time, by the known key from then on.
+
+Knows HTTP and what to ask when; agent.access keeps what is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import ssl
+import time
+from collections.abc import Coroutine
+from http import HTTPStatus
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import structlog
+
+from agent.access import CertifiedAccess
+from fleet.config import ConfigError, read_secret
+from fleet.identity import (
+    AUTHORITY_PATH,
+    JOIN_PATH,
+    RENEW_PATH,
+    IdentityError,
+    Issued,
+    JoinRequest,
+    RenewRequest,
+    Role,
+    identity_of,
+    make_request,
+    new_key,
+    read_join_token,
+    secret_digest,
+)
+from fleet.tls import client_context, stranger_context
+
+ASK_S_MAX = 5.0
+ANSWER_BYTES_MAX = 64 * 1024
+RENEW_AGAIN_S_MIN, RENEW_AGAIN_S_MAX = 1.0, 60.0
+JITTER = 0.05  # of a certificate's life, so that nodes that joined together do not renew together
+
+log = structlog.get_logger(part="identity")
+
+
+class Enrolment:
+    """Gets and renews the certificate. node: the configured name, which the certificate must bear."""
+
+    def __init__(self, node: str, access: CertifiedAccess, token_file: Path) -> None:
+        self._node, self._access, self._token_file = node, access, token_file
+        self._told = ""
+        self._asking = asyncio.Lock()
+
+    async def prepare(self, url: str, *, refused: bool) -> bool:
+        """See that there is a certificate that holds; False if there is none to be had now.
+
+        url: of an aggregator. refused: the last connection was, so a new join token is looked for.
+        """
+        async with self._asking:
+            identity = self._access.identity
+            if identity is None or refused:
+                joined = await self._tell(self._join(url))
+                if joined or identity is None:
+                    return joined
+            if identity.until <= time.time():
+                return await self._tell(self._renew(url))
+            return True
+
+    async def keep_renewing(self, urls: tuple[str, ...]) -> None:
+        """Renew at half of each certificate's life, for ever; one that has ended is prepare's."""
+        turn = 0
+        while True:
+            await self._access.standing.wait()
+            identity = self._access.identity
+            if identity is None:
+                raise RuntimeError("an identity stands and is not there")
+            jitter_s = random.uniform(0.0, JITTER) * identity.life_s
+            await asyncio.sleep(max(0.0, identity.renew_at + jitter_s - time.time()))
+            if self._access.identity is not identity:
+                continue
+            async with self._asking:
+                renewed = await self._tell(self._renew(urls[turn % len(urls)]))
+            if not renewed:
+                turn += 1
+                await asyncio.sleep(min(max(RENEW_AGAIN_S_MIN, identity.life_s / 20), RENEW_AGAIN_S_MAX))
+
+    async def _tell(self, asking: Coroutine[None, None, None]) -> bool:
+        """Return whether it went well; why not is told once, not at each try."""
+        try:
+            await asking
+        except (IdentityError, ConfigError) as error:
+            said = str(error)
+        except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
+            said = f"no aggregator gives a certificate: {str(error) or 'no answer'}"
+        else:
+            self._told = ""
+            return True
+        if said != self._told:
+            self._told = said
+            log.warning("no certificate", reason=said)
+        return False
+
+    async def _join(self, url: str) -> None:
+        token = read_join_token(read_secret(self._token_file, "join token"))
+        spent = secret_digest(token.text())
+        if spent == self._access.spent_token:
+            raise IdentityError(
+                f"{self._token_file}: this join token was used, and its certificate is refused now; "
+                f"virtward node token {self._node} makes another"
+            )
+        authority = (await self._ask(url, AUTHORITY_PATH, None, stranger_context(), None)).decode("ascii", "replace")
+        if _authority_digest(authority) != token.authority_sha256:
+            raise IdentityError(f"{url}: who answers there is not the aggregator that the join token was made by")
+        key = new_key()
+        body = msgspec.json.encode(JoinRequest(token.text(), make_request(key)))
+        context = client_context(authority, None)
+        issued = _issued(await self._ask(url, JOIN_PATH, body, context, Role.AGGREGATOR.server_name))
+        self._check_name(issued)
+        await asyncio.to_thread(self._access.take_joined, key, issued, authority, spent)
+        log.info("joined", node=self._node)
+
+    async def _renew(self, url: str) -> None:
+        """Ask with a new key while the certificate holds; afterwards only the known key is heard."""
+        access, identity, shown = self._access, self._access.identity, self._access.outgoing
+        if identity is not None and identity.until > time.time() and isinstance(shown, ssl.SSLContext):
+            key, context, ended = new_key(), shown, ""
+        else:
+            key, context, ended = access.key(), access.bare(), access.certificate()
+        body = msgspec.json.encode(RenewRequest(make_request(key), ended))
+        issued = _issued(await self._ask(url, RENEW_PATH, body, context, Role.AGGREGATOR.server_name))
+        self._check_name(issued)
+        await asyncio.to_thread(access.take_renewed, key, issued)
+        log.info("certificate renewed", node=self._node)
+
+    def _check_name(self, issued: Issued) -> None:
+        named = identity_of(ssl.PEM_cert_to_DER_cert(issued.certificate))
+        if (named.role, named.name) != (Role.AGENT, self._node):
+            raise IdentityError(f"the token is for node {named.name}, and this one is configured as {self._node}")
+
+    async def _ask(
+        self, url: str, path: str, body: bytes | None, context: ssl.SSLContext, server_name: str | None
+    ) -> bytes:
+        whole = url.rstrip("/").replace("wss://", "https://", 1) + path
+        timeout = aiohttp.ClientTimeout(total=ASK_S_MAX)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.request(
+                "GET" if body is None else "POST",
+                whole,
+                data=body,
+                ssl=context,
+                server_hostname=server_name,
+                allow_redirects=False,
+            ) as answer,
+        ):
+            raw = await answer.content.read(ANSWER_BYTES_MAX)
+            if answer.status != HTTPStatus.OK:
+                raise IdentityError(f"{url}: {raw.decode(errors='replace').strip()[:300] or answer.status}")
+            return raw
+
+
+def _issued(raw: bytes) -> Issued:
+    try:
+        return msgspec.json.decode(raw, type=Issued)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise IdentityError("the aggregator's answer holds no certificate") from None
+
+
+def _authority_digest(text: str) -> str:
+    try:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(text)).hexdigest()
+    except ValueError:
+        return ""

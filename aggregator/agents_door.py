@@ -1,0 +1,70 @@
+"""The agents' listener: open, or behind TLS with the fleet's own authority, its certificate renewed in place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+from aiohttp import web
+
+from aggregator.authority import Authority
+from aggregator.joining import Desk, Joining
+from aggregator.settings import Endpoint
+from fleet.identity import Identity
+from fleet.service import ServiceError
+from fleet.tls import Listener
+
+BODY_BYTES_MAX = 64 * 1024
+RENEW_PAUSE_S_MIN = 1.0
+
+_log = structlog.get_logger("aggregator.agents_door")
+
+
+class AgentsDoor:
+    """Listens for agents with certificates."""
+
+    def __init__(self, app: web.Application, desk: Desk, authority: Authority) -> None:
+        Joining(desk, authority).add_routes(app)
+        self._authority = authority
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._listener: Listener | None = None
+        self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens, once it has started."""
+        if self._listener is None:
+            raise RuntimeError("the agents' door has not started")
+        return self._listener.address
+
+    async def start(self, endpoint: Endpoint, backlog: int) -> None:
+        """Begin to listen. Raises ServiceError if the port is taken."""
+        context, own = self._authority.context()
+        await self._runner.setup()
+        self._listener = Listener(self._runner, context)
+        try:
+            self._listener.start(endpoint.host, endpoint.port, backlog)
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ServiceError(
+                f"cannot listen on {endpoint}: {error.strerror or error}; is another one running?"
+            ) from None
+        self._renewing = asyncio.get_running_loop().create_task(self._keep_renewing(own))
+
+    async def cleanup(self) -> None:
+        """Stop listening and end every connection."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
+        if self._listener is not None:
+            await self._listener.stop()
+        await self._runner.cleanup()
+
+    async def _keep_renewing(self, own: Identity) -> None:
+        while True:
+            await asyncio.sleep(max(RENEW_PAUSE_S_MIN, own.renew_at - time.time()))
+            try:
+                _context, own = self._authority.context()
+            except OSError as error:
+                _log.warning("own certificate not renewed", reason=error.strerror or str(error))

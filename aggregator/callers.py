@@ -1,0 +1,59 @@
+"""Who opens a connection to the agents' door: by certificate, or by token where agents speak openly.
+
+Knows headers and certificates; what a caller then says, and whether its name fits, is the intake's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp import web
+from msgspec import Struct
+
+from aggregator.core.state import NodeRecord
+from fleet.identity import Identity, Role, same_digest
+from fleet.sealing import Claim, read_claim, token_digest
+from fleet.tls import caller_of
+
+
+class Caller(Struct, frozen=True):
+    """Who opened a connection. claim: where a peer carries it."""
+
+    token_sha256: str
+    claim: Claim | None = None
+    identity: Identity | None = None  # of the certificate, where agents have one
+    enrolment: str = ""  # of the certificates of the node that speaks
+
+    @property
+    def via(self) -> str:
+        return self.claim.via if self.claim is not None else ""
+
+
+def certified(nodes: Mapping[str, NodeRecord], request: web.Request) -> Caller | str:
+    """Return who calls by its certificate, or why it may not. A claim's carrier is who the certificate names."""
+    identity = caller_of(request)
+    if identity is None or identity.role is not Role.AGENT:
+        return "an agent must show a certificate of this fleet that names a node"
+    record = nodes.get(identity.name)
+    if record is None or not same_digest(record.credentials.enrolment, identity.enrolment):
+        return f"the certificates of {identity.name} were revoked or replaced; virtward node token lets it join anew"
+    claim = read_claim(request.headers.get("Authorization", ""))
+    if claim is None:
+        return Caller(record.token_sha256, None, identity, record.credentials.enrolment)
+    origin = nodes.get(claim.node)
+    if claim.via != identity.name or origin is None or not origin.token_sha256:
+        return f"{identity.name} may not carry this connection"
+    return Caller(origin.token_sha256, claim, identity, origin.credentials.enrolment)
+
+
+def by_token(nodes: Mapping[str, NodeRecord], request: web.Request) -> Caller | str:
+    """Return who calls where agents have no certificates: a token, or a claim whose seal will show it."""
+    header = request.headers.get("Authorization", "")
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return Caller(token_digest(token))
+    claim = read_claim(header)
+    record = nodes.get(claim.node) if claim is not None else None
+    if record is None or not record.token_sha256:
+        return "an agent must send its token: Authorization: Bearer TOKEN"
+    return Caller(record.token_sha256, claim)

@@ -1,0 +1,39 @@
+"""What is held of the nodes' credentials: join tokens, enrolments, revocations. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aggregator.core import events as ev
+from aggregator.core.events import Event
+from aggregator.core.state import Credentials, NodeRecord, State
+
+
+def _join_token_issued(state: State, event: ev.JoinTokenIssued) -> None:
+    node = state.nodes.get(event.name)
+    if node is None:
+        node = state.nodes[event.name] = NodeRecord(event.name, created=event.at)
+    node.credentials.join_sha256, node.credentials.join_until = event.token_sha256, event.until
+    node.approved = True
+    node.version = node.fact = state.position
+
+
+def _node_joined(state: State, event: ev.NodeJoined) -> None:
+    node = state.nodes[event.name]
+    node.token_sha256 = event.relay_sha256
+    node.credentials = Credentials(enrolment=event.enrolment)
+    node.version = node.fact = state.position
+
+
+def _node_revoked(state: State, event: ev.NodeRevoked) -> None:
+    node = state.nodes[event.name]
+    node.token_sha256 = ""
+    node.credentials = Credentials()
+    node.version = node.fact = state.position
+
+
+HANDLERS: dict[type[Event], Callable[..., None]] = {
+    ev.JoinTokenIssued: _join_token_issued,
+    ev.NodeJoined: _node_joined,
+    ev.NodeRevoked: _node_revoked,
+}
