@@ -17,14 +17,13 @@ class _Failures(Struct):
 class Attempts:
     """Counts failures. Times are any monotonic seconds."""
 
-    def __init__(self, failures_max: int = FAILURES_MAX, window_s: float = WINDOW_S) -> None:
-        self._failures_max, self._window_s = failures_max, window_s
+    def __init__(self) -> None:
         self._by_address: dict[str, _Failures] = {}
 
     def locked_s(self, address: str, now: float) -> float:
         """Return for how many more seconds an address is locked out; 0.0 if it may try."""
         failures = self._by_address.get(address)
-        if failures is None or failures.count < self._failures_max:
+        if failures is None or failures.count < FAILURES_MAX:
             return 0.0
         return max(0.0, failures.until - now)
 
@@ -34,7 +33,7 @@ class Attempts:
         count = failures.count + 1 if failures is not None and failures.until > now else 1
         while len(self._by_address) >= ADDRESSES_MAX:
             del self._by_address[next(iter(self._by_address))]
-        self._by_address[address] = _Failures(count, now + self._window_s)
+        self._by_address[address] = _Failures(count, now + WINDOW_S)
 
     def succeeded(self, address: str) -> None:
         """Forget an address's failures."""

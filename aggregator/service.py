@@ -33,7 +33,7 @@ async def run_aggregator(settings: Settings, service: Service, fault_point: Faul
         else:
             _log.warning("agents speak openly; keep their network to yourself", setting="agents_tls")
             runners.append(await _listen(fleet.intake.make_app(), settings.agents))
-        runners.append(await _listen(make_app(fleet), settings.api))
+        runners.append(await _listen(make_app(fleet, settings.state_dir / "audit.jsonl"), settings.api))
         term = fleet.state.leader.term
         service.ready(f"leads in term {term}")
         _log.info("serving", name=settings.name, api=str(settings.api), agents=str(settings.agents), term=term)

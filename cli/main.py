@@ -53,6 +53,7 @@ VERBS = {
     "disarm": Verb("arming:disarm", "Fence, start and move nothing by itself, for a while."),
     "arm": Verb("arming:arm", "Let virtward act by itself again."),
     "node": Verb("node:node", "Let nodes join: token, approve, revoke."),
+    "token": Verb("token:token", "Make, list and revoke tokens of the API, with a role each."),
     "config": Verb("config:config", "Show or change the fleet's settings."),
     "place": Verb("offline:place", "Judge placement scenarios from a file, without a fleet."),
     "simulate": Verb("offline:simulate", "Play a story of faults on a fake clock, with the code that ships."),

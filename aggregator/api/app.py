@@ -9,23 +9,28 @@ from __future__ import annotations
 import asyncio
 import secrets
 from http import HTTPStatus
+from pathlib import Path
 
 import structlog
 from aiohttp import web
 
-from aggregator.api import arming, cluster, fencing, history, lists, moves, nodes, vm_verbs, vms, whatif
+from aggregator.api import arming, cluster, fencing, history, lists, moves, nodes, tokens, vm_verbs, vms, whatif
+from aggregator.api.audit import Audit
 from aggregator.api.auth import Door
 from aggregator.api.bodies import BODY_BYTES_MAX
 from aggregator.api.calls import Call
 from aggregator.api.idempotency import Keys
 from aggregator.api.openapi import openapi_route
 from aggregator.api.problems import Problem, problem_of, problem_response
+from aggregator.api.rights import Rights, check_route
 from aggregator.api.router import WRITES, Route, Router
 from aggregator.api.watch import Hub
+from aggregator.core.events import ApiRole
 from aggregator.fleet_access import FleetAccess, NotServingError
 from aggregator.ui.pages import Pages
 
 BODY_S_MAX = 60.0
+NOBODY = Rights("", ApiRole.VIEWER)
 _log = structlog.get_logger(__name__)
 
 API_ROUTES: tuple[Route, ...] = (
@@ -39,14 +44,15 @@ API_ROUTES: tuple[Route, ...] = (
     *history.ROUTES,
     *cluster.ROUTES,
     *whatif.ROUTES,
+    *tokens.ROUTES,
 )
 
 
 class Api:
     """Answers requests about one fleet."""
 
-    def __init__(self, fleet: FleetAccess) -> None:
-        self._fleet = fleet
+    def __init__(self, fleet: FleetAccess, audit: Audit) -> None:
+        self._fleet, self._audit = fleet, audit
         self._door = Door(fleet)
         self._keys = Keys()
         self.hub = Hub(fleet, lists.RENDERS)
@@ -75,17 +81,36 @@ class Api:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         route, names = self.router.resolve(request.method, request.rel_url.raw_path)
-        if not route.is_open:
-            self._door.admit(request)
+        if route.is_open or route.method not in WRITES:
+            rights = NOBODY if route.is_open else self._door.admit(request)
+            if not route.is_open:
+                check_route(rights, route, self._fleet.state, names)
+            return await route.handler(await self._call(request, names, rights))
+        rights, status = NOBODY, int(HTTPStatus.INTERNAL_SERVER_ERROR)
+        try:
+            rights = self._door.admit(request)
+            check_route(rights, route, self._fleet.state, names)
+            self._door.take_write(rights)
+            call = await self._call(request, names, rights)
+            response = await self._keys.once(rights.who, request, call.raw, lambda: route.handler(call))
+            status = response.status
+        except Problem as problem:
+            status = int(problem.status)
+            raise
+        except NotServingError:
+            status = int(HTTPStatus.SERVICE_UNAVAILABLE)
+            raise
+        finally:
+            await self._audit.note(self._fleet.now(), rights.who, request, status)
+        return response
+
+    async def _call(self, request: web.Request, names: dict[str, str], rights: Rights) -> Call:
         try:
             async with asyncio.timeout(BODY_S_MAX):
                 raw = await request.read()
         except TimeoutError:
             raise Problem(HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_S_MAX:.0f} s") from None
-        call = Call(fleet=self._fleet, hub=self.hub, request=request, names=names, raw=raw)
-        if route.method in WRITES:
-            return await self._keys.once(request, raw, lambda: route.handler(call))
-        return await route.handler(call)
+        return Call(fleet=self._fleet, hub=self.hub, request=request, names=names, raw=raw, rights=rights)
 
 
 def _not_serving(error: NotServingError) -> Problem:
@@ -106,9 +131,12 @@ def _unexpected(request: web.Request) -> Problem:
     )
 
 
-def make_app(fleet: FleetAccess) -> web.Application:
-    """Return the application of a fleet: API, page, health and metrics. Its caller listens and shuts it down."""
-    api = Api(fleet)
+def make_app(fleet: FleetAccess, audit_file: Path | None = None) -> web.Application:
+    """Return the application of a fleet: API, page, health and metrics. Its caller listens and shuts it down.
+
+    audit_file: where every write is recorded; None: only in the log.
+    """
+    api = Api(fleet, Audit(audit_file))
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.router.add_route("*", "/{everything:.*}", api.dispatch)
 

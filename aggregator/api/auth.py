@@ -1,28 +1,47 @@
-"""Who may come in: the admin token as a bearer, or a page's session, which may only read.
+"""Who may come in: a token as a bearer, or a page's session, which may only read.
 
 Tokens are compared by their SHA-256, in constant time. A session is a random cookie, held in
 memory: HttpOnly, SameSite=Strict and good for GET alone, so that no foreign page can make a
-browser change anything.
+browser change anything; it ends with the token that opened it. Who fails too often is locked out.
 """
 
 from __future__ import annotations
 
-import hmac
 import secrets
-from hashlib import sha256
 from http import HTTPStatus
 from time import monotonic
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from msgspec import Struct
 
 from aggregator.api.problems import Problem
+from aggregator.api.rights import Rights
+from aggregator.api.tokens import ADMIN
+from aggregator.attempts import Attempts
+from aggregator.core.events import ApiRole
+from aggregator.core.selector import read_selector
 from aggregator.fleet_access import FleetAccess
+from fleet.identity import same_digest, secret_digest
 
 COOKIE = "virtward_session"
 SESSIONS_MAX = 200
 SESSION_S_MAX = 12 * 3600.0
 TOKEN_CHARACTERS_MAX = 1000
+WRITES_A_SECOND_MAX, WRITES_AT_ONCE_MAX = 100.0, 1000.0  # of one token
+KNOWN_MAX = 10_000  # pairs of address and token that have come in
+
+
+class _Session(Struct):
+    """end: by this process's monotonic clock. digest: of the token that opened it."""
+
+    end: float
+    digest: str
+
+
+class _Allowance(Struct):
+    left: float
+    at: float
 
 
 class Door:
@@ -30,42 +49,87 @@ class Door:
 
     def __init__(self, fleet: FleetAccess) -> None:
         self._fleet = fleet
-        self._sessions: dict[str, float] = {}  # id -> end, by this process's monotonic clock
+        self._sessions: dict[str, _Session] = {}
+        self._attempts = Attempts()
+        self._known: dict[tuple[str, str], None] = {}
+        self._allowances: dict[str, _Allowance] = {}
 
-    def admit(self, request: web.Request) -> None:
-        """Let a request in; Problem 401 or 403 if it may not."""
+    def admit(self, request: web.Request) -> Rights:
+        """Let a request in and say what it may; Problem 401, 403 or 429 if it may nothing."""
         header = request.headers.get("Authorization", "")
         if header:
             scheme, _, token = header.partition(" ")
-            if scheme.lower() == "bearer" and self.knows(token.strip()):
-                return
-            raise _unauthorized("the token is wrong; use the one in the aggregator's token file")
-        if self.has_session(request):
-            if request.method in ("GET", "HEAD"):
-                return
+            rights = self.try_token(request, token.strip() if scheme.lower() == "bearer" else "")
+            if rights is None:
+                raise _unauthorized("the token is wrong, revoked or too old; virtward token create makes one")
+            return rights
+        rights = self.session_rights(request)
+        if rights is None:
+            raise _unauthorized("a token is needed: Authorization: Bearer TOKEN")
+        if request.method not in ("GET", "HEAD"):
             raise Problem(HTTPStatus.FORBIDDEN, "a page's session may only read; send the token as a bearer to write")
-        raise _unauthorized("a token is needed: Authorization: Bearer TOKEN")
+        return rights
 
-    def knows(self, token: str) -> bool:
-        """Tell whether this is the admin token."""
-        if not token or len(token) > TOKEN_CHARACTERS_MAX:
-            return False
-        digest = sha256(token.encode(errors="surrogateescape")).hexdigest()
-        return hmac.compare_digest(digest.encode(), self._fleet.token_sha256.encode())
+    def try_token(self, request: web.Request, token: str) -> Rights | None:
+        """Return what a token may, None if it is wrong. Problem 429 once an address has shown too many wrong ones.
 
-    def has_session(self, request: web.Request) -> bool:
-        """Tell whether a request carries a session that stands."""
-        end = self._sessions.get(request.cookies.get(COOKIE, ""))
-        return end is not None and monotonic() < end
+        A token that has come in from there before still does: somebody's guesses must not lock its owner out.
+        """
+        address, now = str(request.remote), monotonic()
+        digest = secret_digest(token) if 0 < len(token) <= TOKEN_CHARACTERS_MAX else ""
+        locked_s = self._attempts.locked_s(address, now)
+        if locked_s and (address, digest) not in self._known:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"too many wrong tokens came from {address}; try again in {locked_s:.0f} s",
+                headers={"Retry-After": f"{locked_s:.0f}"},
+            )
+        rights = self._rights(digest)
+        if rights is None:
+            self._attempts.failed(address, now)
+            return None
+        if (address, digest) not in self._known:
+            while len(self._known) >= KNOWN_MAX:
+                del self._known[next(iter(self._known))]
+            self._known[address, digest] = None
+        return rights
 
-    def open_session(self, request: web.Request, response: web.Response) -> None:
+    def take_write(self, rights: Rights) -> None:
+        """Count a write; Problem 429 if its token writes too fast."""
+        now = monotonic()
+        held = self._allowances.setdefault(rights.who, _Allowance(WRITES_AT_ONCE_MAX, now))
+        held.left = min(WRITES_AT_ONCE_MAX, held.left + (now - held.at) * WRITES_A_SECOND_MAX)
+        held.at = now
+        if held.left < 1:
+            raise Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"{rights.who} writes more than {WRITES_A_SECOND_MAX:g} times a second; try again in a moment",
+                headers={"Retry-After": "1"},
+            )
+        held.left -= 1
+
+    def _rights(self, digest: str) -> Rights | None:
+        if same_digest(digest, self._fleet.token_sha256):
+            return Rights(ADMIN, ApiRole.ADMIN, (), digest)
+        now = self._fleet.now()
+        for name, token in self._fleet.state.tokens.items():
+            if same_digest(digest, token.token_sha256) and now < token.until:
+                return Rights(name, token.role, read_selector(token.selector), digest)
+        return None
+
+    def session_rights(self, request: web.Request) -> Rights | None:
+        """Return what the session may that a request carries, None if none stands."""
+        session = self._sessions.get(request.cookies.get(COOKIE, ""))
+        return self._rights(session.digest) if session is not None and monotonic() < session.end else None
+
+    def open_session(self, request: web.Request, response: web.Response, rights: Rights) -> None:
         """Give the browser a session."""
         now = monotonic()
-        self._sessions = {name: end for name, end in self._sessions.items() if end > now}
+        self._sessions = {name: session for name, session in self._sessions.items() if session.end > now}
         while len(self._sessions) >= SESSIONS_MAX:
             del self._sessions[next(iter(self._sessions))]
         name = secrets.token_urlsafe(32)
-        self._sessions[name] = now + SESSION_S_MAX
+        self._sessions[name] = _Session(now + SESSION_S_MAX, rights.digest)
         response.set_cookie(
             COOKIE, name, max_age=int(SESSION_S_MAX), httponly=True, samesite="Strict", secure=request.secure, path="/"
         )

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from aggregator.api.bodies import PlainObject, as_object, read_documents
 from aggregator.api.problems import bad_request
+from aggregator.api.rights import Rights
 from aggregator.api.watch import Hub
 from aggregator.fleet_access import FleetAccess
 
@@ -29,8 +30,13 @@ class Call:
     request: web.Request
     names: dict[str, str]
     raw: bytes = b""
-    who: str = "admin"
+    rights: Rights
     _documents: list[object] | None = field(default=None, repr=False)
+
+    @property
+    def who(self) -> str:
+        """Who asks."""
+        return self.rights.who
 
     @property
     def name(self) -> str:
@@ -81,6 +87,11 @@ class Call:
         """Return the object of a verb's body; no body is an empty one."""
         found = await self.documents()
         return as_object(found[0], "the body") if found else {}
+
+
+def is_dry(request: web.Request) -> bool:
+    """Tell whether a request says that nothing shall be changed."""
+    return request.query.get("dryRun", "") in _TRUE
 
 
 def only(options: PlainObject, *allowed: str) -> None:

@@ -38,7 +38,7 @@ class Keys:
         self._kept: dict[str, Kept] = {}
 
     async def once(
-        self, request: web.Request, raw: bytes, do: Callable[[], Awaitable[web.StreamResponse]]
+        self, who: str, request: web.Request, raw: bytes, do: Callable[[], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Return the answer of `do`, or the earlier one for the same key.
 
@@ -49,6 +49,7 @@ class Keys:
             return await do()
         if len(key) > KEY_CHARACTERS_MAX:
             raise bad_request(f"Idempotency-Key is longer than {KEY_CHARACTERS_MAX} characters")
+        key = f"{who} {key}"  # nobody is given another's answer
         fingerprint = _fingerprint(request, raw)
         kept = self._kept.get(key)
         if kept is not None and monotonic() - kept.at < KEEP_S_MAX:

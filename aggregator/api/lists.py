@@ -94,7 +94,7 @@ def one(state: State, collection: str, name: str) -> Plain:
 async def get_list(call: Call) -> web.StreamResponse:
     """Answer a collection, or a watch of it."""
     collection = COLLECTIONS[call.request.path.rsplit("/", 1)[-1]]
-    selector = read_selector(call.query("labelSelector"))
+    selector = read_selector(call.query("labelSelector")) + call.rights.scope
     if call.flag("watch"):
         return await watch(call, collection.name, selector)
     call.hub.touch()
@@ -106,7 +106,10 @@ async def get_list(call: Call) -> web.StreamResponse:
 async def get_one(call: Call) -> web.StreamResponse:
     """Answer one object."""
     collection = call.request.path.strip("/").split("/")[2]
-    return answer(one(call.fleet.state, collection, call.name))
+    value = one(call.fleet.state, collection, call.name)
+    if not selects(call.rights.scope, labels_of(value)):
+        raise not_found(COLLECTIONS[collection].word, call.name)
+    return answer(value)
 
 
 async def watch(call: Call, collection: str, selector: Selector) -> web.StreamResponse:

@@ -19,6 +19,7 @@ from aggregator.api.lists import one
 from aggregator.api.nodes import make_node
 from aggregator.api.objects_in import check_version, merged, read_as
 from aggregator.api.problems import Problem, bad_request, conflict, refused
+from aggregator.api.rights import check_fact
 from aggregator.api.router import Route
 from aggregator.api.vm_state import living_vm, vm_record
 from aggregator.api.writes import Make, commit
@@ -144,6 +145,8 @@ async def apply(call: Call) -> web.StreamResponse:
     for kind, name, make in planned.makes:
         existed = name in (before.nodes if kind == "Node" else before.vms)
         fact = make(before, call.fleet.now())  # every refusal before the first write
+        if fact is not None:
+            check_fact(call.rights, before, fact)
         result = "unchanged" if fact is None else "configured" if existed else "created"
         results.append({"kind": kind, "name": name, "result": result})
     if not call.dry_run:

@@ -14,6 +14,7 @@ import msgspec
 
 from aggregator.api.calls import Call
 from aggregator.api.problems import conflict
+from aggregator.api.rights import check_fact
 from aggregator.core.events import Event
 from aggregator.core.fold import fold
 from aggregator.core.state import State
@@ -33,6 +34,7 @@ async def commit(call: Call, make: Make) -> tuple[State, bool]:
 
     With dryRun the state is a copy that shows what would be. Problem if it is refused.
     """
+    make = _permitted(call, make)
     for _ in range(TRIES_MAX):
         now = call.fleet.now()
         fact = make(call.fleet.state, now)
@@ -46,6 +48,18 @@ async def commit(call: Call, make: Make) -> tuple[State, bool]:
             continue
         return call.fleet.state, True
     raise conflict("the object changes faster than it can be written; try again")
+
+
+def _permitted(call: Call, make: Make) -> Make:
+    """Look at each fact before it counts: whoever writes may write this."""
+
+    def permitted(state: State, now: float) -> Event | None:
+        fact = make(state, now)
+        if fact is not None:
+            check_fact(call.rights, state, fact)
+        return fact
+
+    return permitted
 
 
 def _same(make: Make, fact: Event, now: float) -> Callable[[State], None]:
@@ -69,6 +83,7 @@ def preview(state: State, fact: Event) -> State:
         drains={name: copy.copy(record) for name, record in state.drains.items()},
         foreign={name: dict(reports) for name, reports in state.foreign.items()},
         counters=dict(state.counters),
+        tokens=dict(state.tokens),
         incidents={},
         history=[],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import field
 
 from aggregator.core.objects import NodeSpec, VmSpec
-from aggregator.core.words import Event, PowerAnswer, VmVerb
+from aggregator.core.words import ApiRole, Event, PowerAnswer, VmVerb
 from fleet.messages import OrderInHand, ProbeResult
 from fleet.model import (
     Definition,
@@ -261,6 +261,24 @@ class NodeRevoked(Event, frozen=True, kw_only=True):
     """A person ends all that a node's agent could show: certificates, token, session. VMs on it run on."""
 
     name: str
+    who: str = ""
+
+
+class ApiTokenIssued(Event, frozen=True, kw_only=True):
+    """A person's or program's token: its SHA-256, what it may, on which VMs (all, where selector is empty)."""
+
+    token: str
+    token_sha256: str
+    role: ApiRole
+    selector: str
+    until: float
+    who: str = ""
+
+
+class ApiTokenRevoked(Event, frozen=True, kw_only=True):
+    """A token ends before its time."""
+
+    token: str
     who: str = ""
 
 

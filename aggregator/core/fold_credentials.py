@@ -1,4 +1,4 @@
-"""What is held of the nodes' credentials: join tokens, enrolments, revocations. Pure."""
+"""What is held of credentials: nodes' join tokens and enrolments, people's tokens, revocations. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from aggregator.core import events as ev
 from aggregator.core.events import Event
-from aggregator.core.state import Credentials, NodeRecord, State
+from aggregator.core.state import ApiToken, Credentials, NodeRecord, State
 
 
 def _join_token_issued(state: State, event: ev.JoinTokenIssued) -> None:
@@ -32,8 +32,18 @@ def _node_revoked(state: State, event: ev.NodeRevoked) -> None:
     node.version = node.fact = state.position
 
 
+def _api_token_issued(state: State, event: ev.ApiTokenIssued) -> None:
+    state.tokens[event.token] = ApiToken(event.token_sha256, event.role, event.selector, event.until, event.who)
+
+
+def _api_token_revoked(state: State, event: ev.ApiTokenRevoked) -> None:
+    state.tokens.pop(event.token, None)
+
+
 HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.JoinTokenIssued: _join_token_issued,
     ev.NodeJoined: _node_joined,
     ev.NodeRevoked: _node_revoked,
+    ev.ApiTokenIssued: _api_token_issued,
+    ev.ApiTokenRevoked: _api_token_revoked,
 }

@@ -19,6 +19,7 @@ from aggregator.core.state_storage import *  # noqa: F403
 from aggregator.core.state_storage import StorageLoss
 from aggregator.core.state_vm import *  # noqa: F403
 from aggregator.core.state_vm import DrainRecord, Leftover, MigrationRecord, OrderRecord, VmRecord
+from aggregator.core.words import ApiRole
 from fleet.model import Leadership, VmReport
 
 HISTORY_MAX = 2000
@@ -66,6 +67,16 @@ class Disarming(Struct, frozen=True):
     until: float
     who: str
     selector: str = ""
+
+
+class ApiToken(Struct, frozen=True):
+    """A token of the API; its secret only as SHA-256."""
+
+    token_sha256: str
+    role: ApiRole
+    selector: str
+    until: float
+    who: str
 
 
 class PastTenure(Struct, frozen=True):
@@ -125,6 +136,7 @@ class State(Struct, dict=True):
     breach: str = ""  # the invariant last broken by a decision, which was not carried out, and how
     breaches: int = 0
     breach_incident: str = ""
+    tokens: dict[str, ApiToken] = field(default_factory=dict)  # of the API, by name
     disarmed: dict[str, Disarming] = field(default_factory=dict)  # by scope (arming.scope_key)
     armed_at: float = 0.0  # when a disarming ended last: every silence counts from then
     off_orders: list[float] = field(default_factory=list)

@@ -10,6 +10,14 @@ from enum import StrEnum
 from msgspec import Struct
 
 
+class ApiRole(StrEnum):
+    """What a person's token is for: to look, to run the fleet, to change who and what belongs to it."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
 class NodeState(StrEnum):
     """Where a node stands; the table of steps is in nodes.py."""
 

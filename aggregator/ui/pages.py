@@ -63,7 +63,7 @@ class Pages:
 
     async def page(self, call: Call) -> web.StreamResponse:
         """Answer the fleet, or the form for the token."""
-        if not self._door.has_session(call.request):
+        if self._door.session_rights(call.request) is None:
             return _html(_login_form(""))
         return _html(_document(self._sections(call)))
 
@@ -72,12 +72,15 @@ class Pages:
         refuse_foreign_origin(call.request)
         form = parse_qs(call.raw[:FORM_BYTES_MAX].decode(errors="replace"))
         token = form.get("token", [""])[0]
-        if not self._door.knows(token.strip()):
+        rights = self._door.try_token(call.request, token.strip())
+        if rights is None:
+            return _html(_login_form("That token is wrong, revoked or too old."), HTTPStatus.FORBIDDEN)
+        if rights.scope:
             return _html(
-                _login_form("That token is wrong. It is in the aggregator's token file."), HTTPStatus.FORBIDDEN
+                _login_form("That token is limited to some VMs, and this page shows all."), HTTPStatus.FORBIDDEN
             )
         response = web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": "/"})
-        self._door.open_session(call.request, response)
+        self._door.open_session(call.request, response, rights)
         return response
 
     async def logout(self, call: Call) -> web.StreamResponse:
@@ -162,6 +165,6 @@ def _login_form(problem: str) -> str:
         f'<form method="post" action="/login">{told}<label for="token">Token</label>'
         '<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>'
         "<button>Sign in</button></form>\n"
-        '<p class="quiet">The admin token of this aggregator, the one that <code>virtward</code> uses.</p>'
+        '<p class="quiet">A token of this aggregator, like the one that <code>virtward</code> uses.</p>'
         "</main>\n</body>\n</html>\n"
     )
