@@ -11,10 +11,13 @@ from pathlib import Path
 import uvloop
 
 from aggregator.check import look_around
+from aggregator.core.moments import rfc3339
 from aggregator.fault_point import VARIABLE, FaultPoint
 from aggregator.log_bridge import bridge_libraries
 from aggregator.service import run_aggregator
 from aggregator.settings import Settings, read_settings
+from aggregator.store.backup import back_up, put_back
+from aggregator.store.protocol import StoreError
 from fleet.config import ConfigError
 from fleet.environment import report
 from fleet.service import EXIT_FAILURE, EXIT_OK, Service, complain, configure_log, run_service
@@ -33,7 +36,16 @@ def main() -> int:
         choices=("all", "config"),
         help="check the configuration and what it needs of this machine, or the configuration alone; start nothing",
     )
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("backup", "restore"),
+        help="backup FILE copies the journal, also while the aggregator runs; restore FILE puts a copy back",
+    )
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="of backup and restore")
     arguments = parser.parse_args()
+    if (arguments.action is None) != (arguments.file is None) or (arguments.action and arguments.check):
+        parser.error("backup and restore take one FILE, and nothing else beside --config")
     try:
         settings = read_settings(arguments.config)
         fault_point = FaultPoint(os.environ.get(VARIABLE, ""))
@@ -43,7 +55,29 @@ def main() -> int:
     if arguments.check:
         print(f"ok: {arguments.config}: aggregator {settings.name} is configured well")
         return EXIT_OK if arguments.check == "config" else report(look_around(settings))
+    if arguments.action:
+        return _copy(arguments.action, settings.state_dir, arguments.file)
     return _leave(_run(settings, fault_point))
+
+
+def _copy(action: str, state_dir: Path, file: Path) -> int:
+    """Back the journal up or put one back, and say what it holds."""
+    try:
+        if action == "backup":
+            found = back_up(state_dir, file)
+            print(f"{file}: the journal up to position {found.position}, {rfc3339(found.at)}")
+            return EXIT_OK
+        found, kept = put_back(state_dir, file)
+    except StoreError as error:
+        complain(PROGRAM, error)
+        return EXIT_FAILURE
+    print(f"{state_dir}: the journal up to position {found.position}, {rfc3339(found.at)}, is in place")
+    if kept is not None:
+        print(f"{kept}: the journal that was there before")
+    print(
+        "The next start only listens until every member has spoken or is proven off; virtward status names the missing."
+    )
+    return EXIT_OK
 
 
 def _run(settings: Settings, fault_point: FaultPoint) -> int:
