@@ -4,7 +4,7 @@ KEEP ?=
 ARGS ?=
 PYTEST := .venv/bin/python -m pytest --numprocesses=2 --dist=loadgroup
 
-.PHONY: help setup setup-browser demo test test-all check bench bare-root-test clean
+.PHONY: help setup setup-browser setup-rollout demo test test-all check bench package bare-root-test rollout-test clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,15 @@ bench: setup ## each benchmark once, at a modest size (ONLY=name for one)
 bare-root-test: ## the README's commands on a fresh Debian, in a container that is thrown away
 	@scripts/bare_root.sh $(ARGS)
 
+package: setup ## wheel, sdist, bill of materials and wheelhouse, in dist/ (ARGS="3.11 3.13" for several Pythons)
+	@scripts/package.sh $(ARGS)
+
+setup-rollout: setup ## what the roll-out test needs besides: mmdebstrap, systemd-nspawn, Ansible
+	@scripts/setup.sh rollout
+
+rollout-test: setup-rollout ## the Ansible roles on real booted machines, from nothing to a fleet and away again
+	@ANSIBLE_BIN=.ansible-venv/bin .venv/bin/python -m tests.rollout.story
+
 clean: ## remove .venv and all that tools left behind here; not the system packages
-	@rm -rf .venv .tools build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .tools .ansible-venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,3 +17,4 @@ compile() { # $1: output; the rest: inputs and switches
 compile requirements.lock --all-extras "$@" pyproject.toml
 compile scripts/tools.lock "$@" scripts/tools.in
 compile scripts/browser.lock "$@" -c requirements.lock scripts/browser.in
+compile scripts/rollout.lock "$@" scripts/rollout.in

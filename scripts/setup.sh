@@ -4,6 +4,7 @@
 # Usage: scripts/setup.sh               everything that make demo and make test need
 #        scripts/setup.sh packages FILE only the system packages that FILE names, one a line
 #        scripts/setup.sh browser       the above, and what the tests of the page need besides
+#        scripts/setup.sh rollout       the first, and what the roll-out test needs besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -168,6 +169,14 @@ ensure_browser() {
         fail "uv could not install the packages of scripts/browser.lock; check the network"
 }
 
+# Ansible in an environment of its own: its packages are for the controller and never for a host.
+ensure_rollout() {
+    ensure_packages scripts/packages-rollout.txt
+    [ -x .ansible-venv/bin/python ] || .tools/bin/uv venv -q --python "$PYTHON" .ansible-venv
+    .tools/bin/uv pip sync -q --python .ansible-venv/bin/python --require-hashes scripts/rollout.lock ||
+        fail "uv could not install the packages of scripts/rollout.lock; check the network"
+}
+
 # One at a time in this folder: make test in two terminals must not install twice at once.
 exec 9<scripts/setup.sh
 flock 9
@@ -175,6 +184,7 @@ case "${1:-base}" in
     base) ensure_base ;;
     packages) ensure_packages "${2:?scripts/setup.sh packages needs the file that lists them}" ;;
     browser) ensure_base && ensure_browser ;;
-    *) fail "unknown word $1: only packages FILE and browser are understood" ;;
+    rollout) ensure_base && ensure_rollout ;;
+    *) fail "unknown word $1: only packages FILE, browser and rollout are understood" ;;
 esac
 say "ready"

@@ -1,0 +1,252 @@
+"""The machines as a fleet: what stands beside them, how they are asked, and how a playbook is played on them.
+
+Knows ssh, ansible-playbook and the command virtward; expects nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+from lab.guest_build import tiny
+from lab.qmp import Monitor
+from tests.rollout.keys import give_certificates, make_authority
+from tests.rollout.machines import CONTROLLER, MachineError, Site, run, wait_until
+from tests.rollout.outlet import PROGRAM
+
+ROOT = Path(__file__).parents[2]
+WORK = Path("/var/tmp/virtward-rollout-test")
+HOSTS = ("h1", "h2", "h3")
+VMS = {"web-1": "6f0e3f6a-0000-4000-8000-000000000001", "web-2": "6f0e3f6a-0000-4000-8000-000000000002"}
+GUEST = "/var/lib/libvirt/tiny.elf"
+NBD_PORT = 10809
+PLAYBOOK_S_MAX = 1200.0
+DISK_BYTES = 1 << 20
+
+
+class Story:
+    """The site and what is asked of it."""
+
+    def __init__(self, ansible: Path) -> None:
+        self.site = Site(WORK, ("a1", *HOSTS))
+        self.ansible = ansible
+        self.begun = time.monotonic()
+        self.key = WORK / "key"
+        self.storage: subprocess.Popen[bytes] | None = None
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self.begun:6.1f} s  {text}", flush=True)
+
+    # --- building
+
+    def build(self) -> None:
+        """Machines that know nothing of virtward, and what stands beside them."""
+        self.site.make_base()
+        WORK.mkdir(parents=True)
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)])
+        make_authority(WORK / "pki")
+        self.site.make_network()
+        for name in self.site.machines:
+            self.site.boot(name, partial(self._prepare, name))
+        for name in self.site.machines:
+            wait_until(partial(self.answers, name), 60, f"sshd of {name}")
+        self._start_storage()
+        collections = WORK / "collections/ansible_collections/virtward"
+        collections.mkdir(parents=True)
+        (collections / "fleet").symlink_to(ROOT / "ansible")
+
+    def _prepare(self, name: str, root: Path) -> None:
+        keys = root / "root/.ssh"
+        keys.mkdir(mode=0o700, exist_ok=True)
+        (keys / "authorized_keys").write_text(self.key.with_suffix(".pub").read_text())
+        if name == "a1":
+            program = root / "usr/sbin/fence_outlet"
+            program.write_text(PROGRAM)
+            program.chmod(0o755)
+            return
+        give_certificates(WORK / "pki", self.site.machines[name], root)
+        (root / GUEST[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tiny(), root / GUEST[1:])
+        (root / GUEST[1:]).chmod(0o644)
+
+    def _start_storage(self) -> None:
+        socket = WORK / "storage.sock"
+        self.storage = subprocess.Popen(
+            self.site.at_controller(
+                [
+                    "qemu-storage-daemon",
+                    "--chardev",
+                    f"socket,id=m,path={socket},server=on,wait=off",
+                    "--monitor",
+                    "chardev=m",
+                    "--nbd-server",
+                    f"addr.type=inet,addr.host={CONTROLLER},addr.port={NBD_PORT},max-connections=0",
+                ]
+            )
+        )
+        wait_until(socket.exists, 10, "the start of the storage daemon")
+        for name in VMS:
+            disk = WORK / f"{name}.raw"
+            with disk.open("xb") as file:
+                os.ftruncate(file.fileno(), DISK_BYTES)
+            with Monitor(socket, 5.0) as monitor:
+                node: dict[str, object] = {
+                    "driver": "raw",
+                    "node-name": name,
+                    "file": {"driver": "file", "filename": str(disk)},
+                }
+                monitor.ask("blockdev-add", node)
+                export: dict[str, object] = {
+                    "type": "nbd",
+                    "id": name,
+                    "node-name": name,
+                    "name": name,
+                    "writable": True,
+                }
+                monitor.ask("block-export-add", export)
+
+    # --- asking
+
+    def ssh(self, name: str, command: str, *, check: bool = True) -> str:
+        """Run a command on a machine and return its output; with check=False the reason why not."""
+        options = [
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "ConnectTimeout=5",
+        ]
+        words = ["ssh", "-i", str(self.key), *options, f"root@{self.site.machines[name].address}", command]
+        done = subprocess.run(self.site.at_controller(words), capture_output=True, text=True, check=False, timeout=120)
+        if done.returncode != 0 and check:
+            raise MachineError(
+                f"{name}: {command}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-600:]}"
+            )
+        return done.stdout if done.returncode == 0 else done.stdout + done.stderr
+
+    def answers(self, name: str) -> bool:
+        return self.ssh(name, "true", check=False) == ""
+
+    def objects(self, kind: str) -> dict[str, dict[str, object]]:
+        """Return the fleet's objects of a kind by name."""
+        items = json.loads(self.ssh("a1", f"virtward get {kind} -o json"))["items"]
+        return {item["metadata"]["name"]: item for item in items}
+
+    def status(self, kind: str, name: str, key: str) -> object:
+        found = self.objects(kind).get(name, {}).get("status", {})
+        return found.get(key) if isinstance(found, dict) else None
+
+    def runs(self, vm: str) -> bool:
+        return self.status("vms", vm, "phase") == "Running"
+
+    def count(self, vm: str) -> tuple[int, int]:
+        """Return what the guest wrote last on its disk: the nonce of its boot and its count."""
+        with (WORK / f"{vm}.raw").open("rb") as disk:
+            _, low, high, count = struct.unpack("<IIII", disk.read(16))
+        return high << 32 | low, count
+
+    def counts_on(self, vm: str) -> bool:
+        before = self.count(vm)[1]
+        try:
+            wait_until(lambda: self.count(vm)[1] > before + 5, 20, "")
+        except MachineError:
+            return False
+        return True
+
+    def inventory(self, wheelhouse: Path) -> Path:
+        """Write the inventory and return its path."""
+        common = {
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(self.key),
+            "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "virtward_common_wheelhouse": str(wheelhouse),
+            "virtward_common_package_cache_valid_time": 30 * 86400,
+            "virtward_agent_aggregators": [f"ws://{self.site.machines['a1'].address}:8421"],
+        }
+        hosts = {}
+        for name in HOSTS:
+            fencing = {"agent": "fence_outlet", "params": {"plug": name}, "identity": "Operator", "timeout": "10s"}
+            hosts[name] = {
+                "ansible_host": self.site.machines[name].address,
+                "virtward_agent_control_address": self.site.machines[name].address,
+                "virtward_agent_zone": f"z{name[1:]}",
+                "virtward_agent_libvirt_settings": {"host_uuid_source": "machine-id"},
+                # A machine inside a machine: no cgroups to give away, no AppArmor, no namespaces in namespaces.
+                "virtward_agent_qemu_settings": {"cgroup_controllers": [], "security_driver": "none", "namespaces": []},
+                "virtward_agent_fencing": [fencing],
+            }
+        aggregator = {
+            "ansible_host": self.site.machines["a1"].address,
+            "virtward_aggregator_config": {"unseenAtLeast": "5s", "readinessEvery": "5s"},
+        }
+        groups = {"virtward_aggregators": {"hosts": {"a1": aggregator}}, "virtward_hosts": {"hosts": hosts}}
+        path = WORK / "inventory.json"
+        path.write_text(json.dumps({"all": {"vars": common, "children": groups}}, indent=1))
+        return path
+
+    def play(self, name: str, wheelhouse: Path, *more: str) -> dict[str, int]:
+        """Run a playbook; return how many tasks changed something, by machine."""
+        environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(WORK / "collections"),
+            "ANSIBLE_HOST_KEY_CHECKING": "0",
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(WORK / "cp"),
+            "ANSIBLE_LOCAL_TEMP": str(WORK / "ansible"),
+        }
+        words = [
+            str(self.ansible / "ansible-playbook"),
+            "-i",
+            str(self.inventory(wheelhouse)),
+            f"virtward.fleet.{name}",
+            *more,
+        ]
+        done = subprocess.run(
+            self.site.at_controller(words),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PLAYBOOK_S_MAX,
+        )
+        (WORK.parent / f"virtward-rollout-{name}.log").write_text(done.stdout + done.stderr)
+        if done.returncode != 0:
+            failed = re.findall(
+                r"^(?:fatal|\[ERROR\]).*(?:\n(?!TASK|PLAY).*){0,6}", done.stdout + done.stderr, re.MULTILINE
+            )
+            raise MachineError(f"playbook {name} failed: {' '.join(failed)[:1500] or done.stderr[-500:]}")
+        return {
+            host: int(changed)
+            for host, changed in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", done.stdout, re.MULTILINE)
+        }
+
+
+def manifest(vm: str, host: str) -> dict[str, object]:
+    """A VM that counts on its disk, which lies on the controller."""
+    xml = f"""<domain type='qemu'><name>{vm}</name><uuid>{VMS[vm]}</uuid><memory unit='MiB'>16</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='pc'>hvm</type><kernel>{GUEST}</kernel><cmdline>tick=100 dirty=0</cmdline></os>
+<features><acpi/></features><on_poweroff>destroy</on_poweroff><on_crash>destroy</on_crash><devices>
+<disk type='network' device='disk'><driver name='qemu' type='raw'/>
+<source protocol='nbd' name='{vm}'><host name='{CONTROLLER}' port='{NBD_PORT}'/></source>
+<target dev='hda' bus='ide'/></disk>
+<controller type='usb' model='none'/><serial type='pty'/><memballoon model='none'/></devices></domain>"""
+    term = {"matchExpressions": [{"key": "virtward/hostname", "operator": "In", "values": [host]}]}
+    prefer = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": term}]}
+    return {
+        "apiVersion": "virtward/v1",
+        "kind": "VirtualMachine",
+        "metadata": {"name": vm},
+        "spec": {"runStrategy": "Always", "affinity": {"nodeAffinity": prefer}, "domainXML": xml},
+    }
