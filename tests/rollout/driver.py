@@ -172,7 +172,7 @@ class Story:
             "ansible_python_interpreter": "/usr/bin/python3",
             "virtward_common_wheelhouse": str(wheelhouse),
             "virtward_common_package_cache_valid_time": 30 * 86400,
-            "virtward_agent_aggregators": [f"ws://{self.site.machines['a1'].address}:8421"],
+            "virtward_agent_aggregators": [f"wss://{self.site.machines['a1'].address}:8421"],
         }
         hosts = {}
         for name in HOSTS:

@@ -88,6 +88,29 @@ def upgrade(story: Story, wheelhouse: Path) -> None:
     story.say(f"every agent says {versions['h1']}, the VMs ran on, no incident")
 
 
+def rotate(story: Story, wheelhouse: Path) -> None:
+    """Every agent joins anew, with another key: nobody notices."""
+    shown = {host: story.ssh(host, "sha256sum /var/lib/virtward-agent/identity/joined.pem") for host in HOSTS}
+    story.play("rotate_certificates", wheelhouse)
+    for host in HOSTS:
+        now = story.ssh(host, "sha256sum /var/lib/virtward-agent/identity/joined.pem")
+        expect(now != shown[host], f"{host} still shows the certificate that was revoked")
+    expect(all(story.counts_on(vm) for vm in VMS), "a VM stands still after the certificates were rotated")
+    expect(not story.objects("incidents"), "the rotation of certificates opened an incident")
+    story.say("certificates rotated: every agent shows another one, the VMs ran on, no incident")
+
+
+def drain(story: Story) -> None:
+    """Empty a host live, over libvirt's TLS, and open it again."""
+    vm = next(iter(VMS))
+    host, nonce = str(story.status("vms", vm, "node")), story.count(vm)[0]
+    story.ssh("a1", f"virtward drain {host} --wait")
+    expect(story.status("vms", vm, "node") != host, f"{vm} has not left {host}")
+    expect(story.counts_on(vm) and story.count(vm)[0] == nonce, f"{vm} was not moved live")
+    story.ssh("a1", f"virtward uncordon {host}")
+    story.say(f"{host} drained: {vm} moved live to {story.status('vms', vm, 'node')}")
+
+
 def lose_a_machine(story: Story) -> str:
     """Kill the host of the first VM; return its name once the VM counts elsewhere."""
     vm = next(iter(VMS))
@@ -152,6 +175,8 @@ def main() -> int:
         roll_out(story, first)
         run_vms(story)
         upgrade(story, second)
+        rotate(story, second)
+        drain(story)
         lost = lose_a_machine(story)
         uninstall(story, second, lost)
     except MachineError as error:

@@ -95,7 +95,7 @@ def test_secrets_are_not_shown() -> None:
         if secret.search(str(task)) or "['/opt/virtward/bin/virtward', 'node', 'token'" in str(task):
             found += 1
             assert task.get("no_log") is True, f"{where}: {task['name']}"
-    assert found == 4
+    assert found == 6
 
 
 def test_units_are_the_ones_that_ship() -> None:
