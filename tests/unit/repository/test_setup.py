@@ -20,7 +20,7 @@ def test_a_second_set_up_has_nothing_to_do() -> None:
 def test_an_unknown_word_is_refused() -> None:
     done = run_setup("everything")
     assert done.returncode == 1
-    assert done.stderr == "setup: unknown word everything: only packages FILE and browser are understood\n"
+    assert done.stderr == "setup: unknown word everything: only packages FILE, browser and rollout are understood\n"
 
 
 def test_a_missing_list_of_packages_is_refused_by_name(tmp_path: Path) -> None:
