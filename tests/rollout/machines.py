@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct
@@ -256,11 +257,20 @@ class Site:
         alive = [machine.init] if machine.init and Path(f"/proc/{machine.init}").exists() else []
         return alive + ([machine.nspawn.pid] if machine.nspawn is not None and machine.nspawn.poll() is None else [])
 
+    def _in_cgroups(self, machine: Machine) -> list[int]:
+        """Return everything that lives in the machine's cgroups, also after a crash of whoever began it."""
+        files = [file for group in self._cgroups(machine) for file in group.rglob("cgroup.procs")]
+        return sorted({int(pid) for file in files for pid in file.read_text(encoding="ascii").split() if pid != "0"})
+
+    def _is_empty(self, machine: Machine) -> bool:
+        return not self._in_cgroups(machine)
+
     def down(self) -> None:
         """Remove everything that was made; says nothing of what was not there."""
         for name, machine in self.machines.items():
-            for pid in self._processes(machine):
+            for pid in self._processes(machine) + self._in_cgroups(machine):
                 subprocess.run(["kill", "-KILL", str(pid)], capture_output=True, check=False)
+            wait_until(partial(self._is_empty, machine), 30, f"the end of {name}")
             if machine.nspawn is not None:
                 machine.nspawn.wait(30)
             root = str(self.work / name / "root")
