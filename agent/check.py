@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from agent.config import AgentConfig
 from agent.host import parse_bmc
-from agent.libvirt_driver import Connection, LibvirtDownError, start_event_thread
+from agent.libvirt_driver import Connection
+from agent.libvirt_pool import LibvirtDownError, start_event_thread
 from agent.peer import split_listen
 from fleet.environment import (
     Finding,
@@ -74,8 +75,7 @@ class _Look(Struct, frozen=True):
 def _ask_libvirt(uri: str) -> _Look:
     connection = Connection(uri)
     facts = connection.host_facts("")
-    names = sorted(domain.name() for domain in connection.get().listAllDomains() if domain.autostart())
-    return _Look(facts.libvirt_version, facts.host_uuid, tuple(names))
+    return _Look(facts.libvirt_version, facts.host_uuid, connection.autostarted())
 
 
 def _answer(asked: Future[_Look], uri: str) -> None:

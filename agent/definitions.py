@@ -17,7 +17,8 @@ from msgspec import Struct, structs
 from agent.hypervisor import Facts
 from agent.inotify import DirectoryWatch
 from agent.keeper_types import DefinitionRead
-from agent.libvirt_driver import Connection, LibvirtDownError
+from agent.libvirt_driver import Connection
+from agent.libvirt_pool import LibvirtDownError
 from agent.places import Places
 from agent.sysfs import identified, read_devices
 from agent.workers import CrowdedError, StuckError, Workers

@@ -1,4 +1,4 @@
-"""The only file of the agent that imports libvirt: blocking calls and the event thread.
+"""What the agent asks of libvirt, and has it do: blocking calls.
 
 Everything here blocks and may block for ever; agent.watcher calls it in threads that can be
 abandoned (agent.workers). libvirt's own event loop runs in a thread of its own (libvirtaio together
@@ -8,7 +8,6 @@ with threads loses events). Domains are called domains here and nowhere else.
 from __future__ import annotations
 
 import functools
-import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,12 +33,12 @@ from agent.deeds import (
     Undefine,
 )
 from agent.hypervisor import HypervisorFacts, Result
+from agent.libvirt_pool import LibvirtDownError, Pool, is_alive, open_connection
 from agent.offers import bounded, read_capabilities, read_domain_capabilities, read_features, read_host_cpu
 from agent.sysfs import with_stock
 from fleet.domain_xml import DomainXmlError, parse_domain, parse_tree
 from fleet.model import HostOffers
 
-KEEPALIVE_S, KEEPALIVE_COUNT = 1, 3  # a frozen libvirtd is an error after 4 s
 MIB = 1024 * 1024
 CPUS_MAX = 256  # different CPUs that are remembered
 MARK_PREFIX, MARK_URI = "virtward", "urn:virtward:1"  # agent/hooks/qemu.d/virtward looks for the prefix
@@ -84,10 +83,6 @@ class Job(Struct, frozen=True):
     rate_bytes_per_s: int
 
 
-class LibvirtDownError(Exception):
-    """No connection to libvirtd could be opened; nothing was begun."""
-
-
 class LibvirtEvent(Struct, frozen=True):
     """A hint that a domain changed. stopped_detail: for the event STOPPED, else None."""
 
@@ -96,31 +91,6 @@ class LibvirtEvent(Struct, frozen=True):
     stopped_detail: int | None = None
     started: bool = False
     defined: bool = False  # defined or undefined
-
-
-_event_thread_lock = threading.Lock()
-_event_thread: threading.Thread | None = None
-
-
-def _ignore_error(_context: object, _error: object) -> None:
-    """libvirt prints errors to stderr unless told otherwise; ours come as exceptions."""
-
-
-def start_event_thread() -> None:
-    """Run libvirt's event loop in a thread, once per process, before the first connection."""
-    global _event_thread  # noqa: PLW0603 - libvirt's event loop is one per process
-    with _event_thread_lock:
-        if _event_thread is not None:
-            return
-        libvirt.registerErrorHandler(_ignore_error, None)
-        libvirt.virEventRegisterDefaultImpl()
-        _event_thread = threading.Thread(target=_run_events, name="libvirt-events", daemon=True)
-        _event_thread.start()
-
-
-def _run_events() -> None:
-    while True:
-        libvirt.virEventRunDefaultImpl()
 
 
 @contextmanager
@@ -133,42 +103,26 @@ def _down_when_it_fails() -> Iterator[None]:
 
 
 class Connection:
-    """One connection to libvirtd for one purpose; opened when first used, reopened when it died."""
+    """What is asked of one libvirtd for one purpose; each call over a connection of its own (agent.libvirt_pool)."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._conn: Any = None
+        self._pool = Pool(uri)
+        self.listening: Any = None  # the connection that gets the events, and nothing else
         self._cpus: dict[str, tuple[str, ...] | None] = {}  # a CPU as libvirt writes it → its features
-        self._lock = threading.Lock()
 
-    def get(self) -> Any:  # noqa: ANN401 - libvirt-python ships no types
-        """Return the open libvirt connection. Raises LibvirtDownError."""
-        with self._lock:
-            try:
-                if self._conn is not None and self._conn.isAlive():
-                    return self._conn
-                self._conn = libvirt.open(self.uri)
-                self._conn.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
-            except libvirt.libvirtError as error:
-                self._conn = None
-                raise LibvirtDownError(f"libvirt at {self.uri} does not answer: {error}") from None
-            return self._conn
-
-    def is_alive(self) -> bool:
-        """Say whether the connection stands, without asking libvirtd."""
-        try:
-            return self._conn is not None and bool(self._conn.isAlive())
-        except libvirt.libvirtError:
-            return False
-
-    def forget(self) -> None:
-        """Drop a connection that is stuck; it is closed when its last call returns."""
-        self._conn = None
+    def is_listening(self) -> bool:
+        """Say whether the connection that gets the events stands, without asking libvirtd."""
+        conn = self.listening
+        return conn is not None and is_alive(conn)
 
     @_down_when_it_fails()
-    def listen(self, lost: Callable[[], None], changed: Callable[[LibvirtEvent], None]) -> None:
-        """Register for events and for the end of the connection; both are called in the event thread."""
-        conn = self.get()
+    def listen(self, lost: Callable[[], None], changed: Callable[[LibvirtEvent], None]) -> Any:  # noqa: ANN401
+        """Return a new connection that gets events, and tells of its end; both are called in the event thread.
+
+        Whoever waited for it keeps it in `listening`: one that comes too late is dropped, and closed with that.
+        """
+        conn = open_connection(self.uri)
         conn.registerCloseCallback(lambda *_: lost(), None)
 
         def lifecycle(_conn: object, domain: Any, event: int, detail: int, _opaque: object) -> None:  # noqa: ANN401
@@ -183,36 +137,45 @@ class Connection:
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, any_other, None)
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, any_other, None)
+        return conn
 
     # --- reading; nothing here waits for a QEMU
 
     @_down_when_it_fails()
     def host_facts(self, node: str) -> HypervisorFacts:
         """Return the host's uuid as libvirtd is configured, versions, and what this node has for domains."""
-        conn = self.get()
-        capabilities = ET.fromstring(conn.getCapabilities())  # noqa: S314 - our own libvirtd
-        uuid = capabilities.findtext("host/uuid") or ""
-        offers = with_stock(self._offers(conn, read_capabilities(capabilities)), node)
-        return HypervisorFacts(uuid, _version(conn.getLibVersion()), _version(conn.getVersion()), True, offers=offers)
+        with self._pool.borrow() as conn:
+            capabilities = ET.fromstring(conn.getCapabilities())  # noqa: S314 - our own libvirtd
+            uuid = capabilities.findtext("host/uuid") or ""
+            offers = with_stock(self._offers(conn, read_capabilities(capabilities)), node)
+            versions = _version(conn.getLibVersion()), _version(conn.getVersion())
+        return HypervisorFacts(uuid, *versions, ready=True, offers=offers)
 
     @_down_when_it_fails()
     def list_domains(self) -> list[RawDomain]:
         """Return all domains with their state: two calls, neither waits for a QEMU."""
-        conn = self.get()
-        defined = {d.UUIDString() for d in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)}
         found = []
-        for domain, stats in conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0):
-            uuid = domain.UUIDString()
-            state, reason = stats.get("state.state", 0), stats.get("state.reason", 0)
-            found.append(RawDomain(uuid, domain.name(), state, reason, uuid in defined))
+        with self._pool.borrow() as conn:
+            defined = {d.UUIDString() for d in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)}
+            for domain, stats in conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0):
+                uuid = domain.UUIDString()
+                state, reason = stats.get("state.state", 0), stats.get("state.reason", 0)
+                found.append(RawDomain(uuid, domain.name(), state, reason, uuid in defined))
         return found
+
+    @_down_when_it_fails()
+    def autostarted(self) -> tuple[str, ...]:
+        """Return the names of the domains that libvirt starts with the host."""
+        with self._pool.borrow() as conn:
+            return tuple(sorted(domain.name() for domain in conn.listAllDomains() if domain.autostart()))
 
     def look_at(self, uuid: str) -> RawDomain | None:
         """Return one domain, None if libvirt does not know it."""
         try:
-            domain = self.get().lookupByUUIDString(uuid)
-            state, reason = domain.state()
-            return RawDomain(uuid, domain.name(), state, reason, bool(domain.isPersistent()))
+            with self._pool.borrow() as conn:
+                domain = conn.lookupByUUIDString(uuid)
+                state, reason = domain.state()
+                return RawDomain(uuid, domain.name(), state, reason, bool(domain.isPersistent()))
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
@@ -221,7 +184,8 @@ class Connection:
     def read_definition(self, uuid: str) -> str | None:
         """Return the persistent XML with its secrets (another node starts the VM from it), None if unknown."""
         try:
-            return str(self.get().lookupByUUIDString(uuid).XMLDesc(XML_FLAGS))
+            with self._pool.borrow() as conn:
+                return str(conn.lookupByUUIDString(uuid).XMLDesc(XML_FLAGS))
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
@@ -230,15 +194,13 @@ class Connection:
     def read_guest_cpu(self, uuid: str) -> tuple[str, ...]:
         """Return every feature of the CPU a running guest was given; empty if it does not run or cannot be told."""
         try:
-            conn = self.get()
-            domain = conn.lookupByUUIDString(uuid)
-            if not domain.isActive():
-                return ()
-            root = parse_tree(domain.XMLDesc(0))
-            cpu, kind = root.find("cpu"), root.find("os/type")
-            if cpu is None or kind is None:
-                return ()
-            return self._features(conn, cpu, kind.get("arch", ""), root.get("type", "")) or ()
+            with self._pool.borrow() as conn:
+                domain = conn.lookupByUUIDString(uuid)
+                root = parse_tree(domain.XMLDesc(0)) if domain.isActive() else ET.Element("domain")
+                cpu, kind = root.find("cpu"), root.find("os/type")
+                if cpu is None or kind is None:
+                    return ()
+                return self._features(conn, cpu, kind.get("arch", ""), root.get("type", "")) or ()
         except (libvirt.libvirtError, DomainXmlError):
             return ()
 
@@ -277,7 +239,8 @@ class Connection:
     def migration_progress(self, uuid: str) -> Job | None:
         """Return how far the VM's job is, None without one. Asks QEMU: may block."""
         try:
-            stats = self.get().lookupByUUIDString(uuid).jobStats()
+            with self._pool.borrow() as conn:
+                stats = conn.lookupByUUIDString(uuid).jobStats()
         except (libvirt.libvirtError, LibvirtDownError):
             return None
         if stats.get("type", 0) not in (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED):
@@ -291,15 +254,18 @@ class Connection:
     def do(self, uuid: str, deed: AnyDeed) -> Result:
         """Do one deed; every failure is a Result."""
         try:
-            conn = self.get()
+            with self._pool.borrow() as conn:
+                return self._attempt(conn, uuid, deed)
         except LibvirtDownError as error:
             return Result(ok=False, code="LIBVIRT_DOWN", message=str(error))
+
+    def _attempt(self, conn: Any, uuid: str, deed: AnyDeed) -> Result:  # noqa: ANN401
         try:
             return self._do(conn, uuid, deed)
-        except (DomainXmlError, LibvirtDownError) as error:
+        except DomainXmlError as error:
             return Result(ok=False, code="XML_REFUSED", message=str(error))
         except libvirt.libvirtError as error:
-            if not self.is_alive():
+            if not is_alive(conn):
                 return Result(ok=False, code=CODE_UNKNOWN, message=f"libvirtd was lost meanwhile: {error}")
             return _failure(error)
 
@@ -336,7 +302,8 @@ class Connection:
         """Let libvirt turn the XML into a QEMU command line, which needs all of it to be right."""
         try:
             parse_domain(xml)
-            self.get().domainXMLToNative("qemu-argv", xml, 0)
+            with self._pool.borrow() as conn:
+                conn.domainXMLToNative("qemu-argv", xml, 0)
         except DomainXmlError as error:
             return Result(ok=False, code="XML_REFUSED", message=str(error))
         except LibvirtDownError as error:

@@ -26,7 +26,8 @@ from agent.definitions import Definitions
 from agent.hypervisor import Facts, HypervisorFacts, Result
 from agent.keeper_types import DomainChanged, DomainsListed, MigrationMoved, PidGone
 from agent.leftovers import Leftovers
-from agent.libvirt_driver import Connection, LibvirtDownError, LibvirtEvent, RawDomain, start_event_thread
+from agent.libvirt_driver import Connection, LibvirtEvent, RawDomain
+from agent.libvirt_pool import LibvirtDownError, start_event_thread
 from agent.places import Places
 from agent.workers import CrowdedError, StuckError, Workers
 from fleet.clock import Clock
@@ -121,11 +122,11 @@ class LibvirtHypervisor:
                 loop.call_soon_threadsafe(self._hinted, event)
 
             try:
-                await self._looking.run(lambda: self._watch.listen(connection_lost, changed), CONNECT_TIMEOUT_S)
+                listen = partial(self._watch.listen, connection_lost, changed)
+                self._watch.listening = await self._looking.run(listen, CONNECT_TIMEOUT_S)
                 self._host = await self._looking.run(self._host_facts, CONNECT_TIMEOUT_S)
             except FAILURES as error:
                 self._down(str(error))
-                self._watch.forget()
                 await asyncio.sleep(RECONNECT_EVERY_S)
                 continue
             self._down_reason = ""
@@ -191,7 +192,7 @@ class LibvirtHypervisor:
 
     def _list(self) -> list[RawDomain]:
         """List domains only over the connection that gets the events: a fresh one means that some were missed."""
-        if not self._watch.is_alive():
+        if not self._watch.is_listening():
             raise LibvirtDownError("there is no connection to libvirtd")
         return self._watch.list_domains()
 

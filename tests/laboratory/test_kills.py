@@ -183,3 +183,24 @@ def test_libvirtd_and_aggregator_die_and_come_back_without_a_guest_noticing(scen
     fences = [e for e in documents(fleet.client.get("/api/v1/events"), "items") if text(e, "kind") == "NodeFencing"]
     assert fences == []
     assert fleet.faults() == []
+
+
+@pytest.mark.timeout(180)
+def test_a_frozen_libvirtd_is_told_and_its_going_on_ends_no_agent(scene: SceneMaker) -> None:
+    """Calls that hung all return at once when it goes on; the agent beats all the time, and no guest is touched."""
+    fleet = scene("v1")
+    fleet.apply("v1", host="h1")
+    agent = fleet.laboratory.host("h1").pid_of("agent")
+    fleet.send("libvirtd@h1", "STOP")
+    frozen_at = time.time()
+    fleet.wait(lambda: fleet.condition("h1", "LibvirtReady").startswith("False"), "the condition to be False")
+    fleet.wait(lambda: time.time() > frozen_at + 14, "calls of every kind to hang")
+    assert fleet.node_state("h1") == "Up"
+    assert fleet.phase("v1") in ("Running", "Unknown")
+    fleet.send("libvirtd@h1", "CONT")
+    fleet.wait(lambda: fleet.condition("h1", "LibvirtReady").startswith("True"), "the condition to be True again")
+    fleet.wait(lambda: settled(fleet), "all to be settled")
+    assert fleet.laboratory.host("h1").pid_of("agent") == agent
+    assert fleet.unbroken("v1")
+    assert "NodeSuspect" not in fleet.kinds(frozen_at)
+    assert fleet.faults() == []
