@@ -32,6 +32,7 @@ from aggregator.core.identity import identity_refused
 from aggregator.core.state import State
 from aggregator.core.welcome import answer_hello
 from aggregator.definition_checks import DefinitionChecks, Send
+from aggregator.plausible import fault_of
 from fleet import messages as msg
 from fleet.messages import FRAME_BYTES_MAX, FromAgent, Hello, Refusal
 from fleet.model import Leadership, SessionKey, VmReport
@@ -133,7 +134,7 @@ class Intake:
             finally:
                 self._strangers -= 1
             while True:
-                self._take(session, await connection.receive(SILENCE_S_MAX if session.stands else FULL_STATE_S_MAX))
+                self._take(session, await _receive(connection, SILENCE_S_MAX if session.stands else FULL_STATE_S_MAX))
         except ConnectionEndedError as error:
             ended = error
         except BadFrameError as error:
@@ -154,7 +155,7 @@ class Intake:
         if caller.claim is not None:
             nonce = secrets.token_hex(NONCE_CHARACTERS // 2)
             await connection.challenge(nonce, seal_of(caller.claim, nonce, caller.token_sha256, at_agent=False))
-        hello = await connection.receive(HELLO_S_MAX)
+        hello = await _receive(connection, HELLO_S_MAX)
         if not isinstance(hello, Hello):
             raise BadFrameError("no-hello", f"the first frame must be a Hello, not a {type(hello).__name__}")
         if not self._desk.leading:
@@ -172,7 +173,7 @@ class Intake:
         session.enrolment = caller.enrolment
         self._replace(session)
         connection.send(answer)
-        first = await connection.receive(self._desk.state.config.lease if caller.via else FULL_STATE_S_MAX)
+        first = await _receive(connection, self._desk.state.config.lease if caller.via else FULL_STATE_S_MAX)
         if not isinstance(first, msg.FullState):
             raise BadFrameError("no-state", f"after the welcome a FullState must come, not a {type(first).__name__}")
         self._open(session, hello, first, caller.via)
@@ -357,6 +358,14 @@ class Intake:
         nodes = self._desk.state.nodes
         up = [name for name in sorted(self._sessions) if name in nodes and nodes[name].state == "Up"]
         return [(name, connection.send) for name in up if (connection := self.standing(name)) is not None]
+
+
+async def _receive(connection: Connection, seconds_max: float) -> FromAgent:
+    """Return the next message that can be meant. BadFrameError, ConnectionEndedError."""
+    message = await connection.receive(seconds_max)
+    if fault := fault_of(message):
+        raise BadFrameError("absurd", f"this cannot be meant: {fault}")
+    return message
 
 
 def _bounded(vms: tuple[VmReport, ...]) -> tuple[VmReport, ...]:

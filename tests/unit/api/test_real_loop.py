@@ -18,7 +18,7 @@ from tests.unit.api.conftest import Api
 from tests.unit.api.manifests import a_node, a_vm, domain_xml
 from tests.unit.api.test_watch import until, watching
 from tests.unit.api.world import TOKEN
-from tests.unit.shell.conftest import settings_of
+from tests.unit.shell.identity_world import settings_of
 
 
 async def opened(state_dir: Path) -> tuple[Fleet, web.AppRunner, str]:

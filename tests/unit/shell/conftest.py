@@ -10,8 +10,8 @@ from aiohttp import web
 
 from aggregator.fault_point import FaultPoint
 from aggregator.fleet import Fleet, open_fleet
-from aggregator.settings import Endpoint, Settings
 from tests.unit.shell.agent_speaker import AgentSpeaker
+from tests.unit.shell.identity_world import World, settings_of
 
 Opener = Callable[..., Awaitable["Running"]]
 
@@ -47,21 +47,6 @@ class Running:
             await self.runner.cleanup()
 
 
-def settings_of(state_dir: Path, **config: object) -> Settings:
-    return Settings(
-        name="a1",
-        api=Endpoint("127.0.0.1", 0),
-        agents=Endpoint("127.0.0.1", 0),
-        state_dir=state_dir,
-        fence_agents_dir=state_dir,
-        machine_id="",
-        log_level="info",
-        token_sha256="0" * 64,
-        config=config,
-        agents_tls=False,
-    )
-
-
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
     """Open aggregators over one store, one after the other; the last ones are closed afterwards."""
@@ -78,3 +63,12 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
     yield open_one
     for one in running:
         await one.close()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """An aggregator whose agents have certificates."""
+    one = World(tmp_path)
+    await one.start()
+    yield one
+    await one.close()

@@ -24,7 +24,7 @@ from aggregator.core.events import JoinTokenIssued, NodeApplied, NodeState
 from aggregator.core.objects import NodeSpec
 from aggregator.fault_point import FaultPoint
 from aggregator.fleet import Fleet, open_fleet
-from aggregator.settings import Endpoint
+from aggregator.settings import Endpoint, Settings
 from fleet.clock import SystemClock
 from fleet.identity import (
     JOIN_PATH,
@@ -41,7 +41,6 @@ from fleet.service import Service
 from fleet.tls import client_context
 from tests.unit.fake_hypervisor import FakeHypervisor
 from tests.unit.shell.agent_speaker import PATIENCE_S, AgentSpeaker
-from tests.unit.shell.conftest import settings_of
 
 CLOCK = SystemClock()
 
@@ -56,6 +55,21 @@ async def until(truth: Callable[[], bool]) -> None:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def settings_of(state_dir: Path, **config: object) -> Settings:
+    return Settings(
+        name="a1",
+        api=Endpoint("127.0.0.1", 0),
+        agents=Endpoint("127.0.0.1", 0),
+        state_dir=state_dir,
+        fence_agents_dir=state_dir,
+        machine_id="",
+        log_level="info",
+        token_sha256="0" * 64,
+        config=config,
+        agents_tls=False,
+    )
 
 
 class Shown:

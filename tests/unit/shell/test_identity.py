@@ -7,7 +7,6 @@ import json
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
 
@@ -36,15 +35,6 @@ from fleet.messages import BeatAnswer, Refusal
 from fleet.tls import client_context, stranger_context
 from tests.unit.shell.agent_speaker import PATIENCE_S
 from tests.unit.shell.identity_world import Agent, Shown, World, until
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    one = World(tmp_path)
-    await one.start()
-    yield one
-    await one.close()
-
 
 # --- joining and renewing
 
