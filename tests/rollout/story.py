@@ -61,17 +61,21 @@ def fenceable(story: Story, host: str) -> bool:
     return isinstance(conditions, list) and any(c["type"] == "Fenceable" and c["status"] == "True" for c in conditions)
 
 
-def run_vms(story: Story) -> None:
+def run_vms(story: Story, wheelhouse: Path) -> None:
     """Two VMs run and count."""
     for host in HOSTS:
         wait_until(partial(fenceable, story, host), 60, f"the first answer of the outlet of {host}")
-    for vm, host in zip(VMS, HOSTS, strict=False):
-        place = WORK / f"{vm}.json"
-        place.write_text(json.dumps(manifest(vm, host)))
-        story.ssh("a1", f"cat >/tmp/{vm}.json <<'END'\n{place.read_text()}\nEND\nvirtward apply -f /tmp/{vm}.json")
-        wait_until(partial(story.runs, vm), 120, f"the start of {vm}")
-        expect(story.counts_on(vm), f"{vm} runs and does not count")
+    wanted = WORK / "vms.json"
+    wanted.write_text(json.dumps({"vms": [manifest(vm, host) for vm, host in zip(VMS, HOSTS, strict=False)]}))
+    for changes in (1, 0):
+        changed = story.play("vms", wheelhouse, "-e", f"@{wanted}", playbook=Path(__file__).with_name("vms.yml"))
+        expect(changed == {"a1": changes}, f"the module vm changed {changed}, not {changes}")
+    for vm in VMS:
+        expect(story.runs(vm) and story.counts_on(vm), f"{vm} does not run or does not count")
         story.say(f"{vm} counts on {story.status('vms', vm, 'node')}")
+    live = story.live_inventory()
+    expect(live.get("virtward_hosts") == {"hosts": list(HOSTS)}, f"the live inventory has other hosts: {live}")
+    expect(live.get("state_Up") == {"hosts": list(HOSTS)}, "the live inventory does not group by state")
 
 
 def upgrade(story: Story, wheelhouse: Path) -> None:
@@ -173,7 +177,7 @@ def main() -> int:
         outlet = Outlet(story.site)
         story.say(f"{len(story.site.machines)} machines are booted, with nothing of virtward or libvirt on them")
         roll_out(story, first)
-        run_vms(story)
+        run_vms(story, first)
         upgrade(story, second)
         rotate(story, second)
         drain(story)
