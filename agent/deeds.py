@@ -78,7 +78,15 @@ class Migrate(Deed, frozen=True):
     peer_uri: str
     migration_address: str
     bandwidth_bytes_per_s: int = 0
-    downtime_ms_max: int = 300
+    downtime_ms: int = 300  # to begin with
+    auto_converge: bool = False
+    parallel_connections: int = 0
+
+
+class SetDowntime(Deed, frozen=True):
+    """Let the migration under way pause the guest for so long at its end."""
+
+    downtime_ms: int
 
 
 class AbortJob(Deed, frozen=True):
@@ -93,7 +101,19 @@ class Undefine(Deed, frozen=True):
     """
 
 
-AnyDeed = Define | Create | AskShutdown | Destroy | DestroyIncoming | Suspend | Resume | Migrate | AbortJob | Undefine
+AnyDeed = (
+    Define
+    | Create
+    | AskShutdown
+    | Destroy
+    | DestroyIncoming
+    | Suspend
+    | Resume
+    | Migrate
+    | SetDowntime
+    | AbortJob
+    | Undefine
+)
 
 # Codes of a failed call that the keeper treats specially; all others are the driver's own words.
 CODE_NOT_FOUND = "NOT_FOUND"  # the hypervisor knows no such VM

@@ -272,15 +272,15 @@ class Keeper:
 
     def _moved(self, fact: MigrationMoved) -> None:
         order = self._desk.in_hand(fact.uuid, MigrateVm)
+        downtime_ms = self._works.moved(fact)
         last_s = self._progress_s.get(fact.uuid, float("-inf"))
         if order is None or self._desk.now < last_s + PROGRESS_EVERY_S:
             return
         self._progress_s = {fact.uuid: self._desk.now} | {
             uuid: at_s for uuid, at_s in self._progress_s.items() if uuid != fact.uuid and at_s > self._desk.now - 60
         }
-        self._conversation.send(
-            MigrationProgress(fact.uuid, order.order_id, fact.percent, fact.remaining_bytes, fact.rate_bytes_per_s)
-        )
+        far = {name: value for name, value in structs.asdict(fact).items() if name != "uuid"}
+        self._conversation.send(MigrationProgress(fact.uuid, order.order_id, **far, downtime_ms=downtime_ms))
 
     # --- probes
 

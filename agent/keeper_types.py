@@ -36,6 +36,7 @@ from agent.deeds import (
     DestroyIncoming,
     Migrate,
     Resume,
+    SetDowntime,
     Suspend,
     Undefine,
     VmObservation,
@@ -136,6 +137,7 @@ __all__ = [
     "RunBegan",
     "Send",
     "SessionOpened",
+    "SetDowntime",
     "Stopping",
     "Suspend",
     "TellPeer",
@@ -220,6 +222,10 @@ class MigrationMoved(Struct, frozen=True):
     percent: float
     remaining_bytes: int = 0
     rate_bytes_per_s: int = 0
+    total_bytes: int = 0
+    dirty_bytes_per_s: int = 0
+    iteration: int = 0
+    throttle_percent: int = 0
 
 
 class PeerNoticeReceived(Struct, frozen=True):

@@ -29,27 +29,21 @@ from agent.deeds import (
     DestroyIncoming,
     Migrate,
     Resume,
+    SetDowntime,
     Suspend,
     Undefine,
 )
 from agent.hypervisor import HypervisorFacts, Result
+from agent.libvirt_moves import Job, job_of, move
 from agent.libvirt_pool import LibvirtDownError, Pool, is_alive, open_connection
 from agent.offers import bounded, read_capabilities, read_domain_capabilities, read_features, read_host_cpu
 from agent.sysfs import with_stock
 from fleet.domain_xml import DomainXmlError, parse_domain, parse_tree
 from fleet.model import HostOffers
 
-MIB = 1024 * 1024
 CPUS_MAX = 256  # different CPUs that are remembered
 MARK_PREFIX, MARK_URI = "virtward", "urn:virtward:1"  # agent/hooks/qemu.d/virtward looks for the prefix
 ERROR_NAMES = {v: k.removeprefix("VIR_ERR_") for k, v in vars(libvirt).items() if k.startswith("VIR_ERR_")}
-MIGRATE_FLAGS = (
-    libvirt.VIR_MIGRATE_LIVE
-    | libvirt.VIR_MIGRATE_PEER2PEER
-    | libvirt.VIR_MIGRATE_PAUSED  # the target runs by order only: libvirt's own hand-over can run a VM twice
-    | libvirt.VIR_MIGRATE_PERSIST_DEST
-    | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
-)
 KEEP_STATE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -73,14 +67,6 @@ class RawDomain(Struct, frozen=True):
     @property
     def active(self) -> bool:
         return self.state not in (words.SHUTOFF, words.NOSTATE)
-
-
-class Job(Struct, frozen=True):
-    """How far a migration is."""
-
-    percent: float
-    remaining_bytes: int
-    rate_bytes_per_s: int
 
 
 class LibvirtEvent(Struct, frozen=True):
@@ -240,14 +226,9 @@ class Connection:
         """Return how far the VM's job is, None without one. Asks QEMU: may block."""
         try:
             with self._pool.borrow() as conn:
-                stats = conn.lookupByUUIDString(uuid).jobStats()
+                return job_of(conn.lookupByUUIDString(uuid))
         except (libvirt.libvirtError, LibvirtDownError):
             return None
-        if stats.get("type", 0) not in (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED):
-            return None
-        total, left = stats.get("data_total", 0), stats.get("data_remaining", 0)
-        percent = 100.0 * (total - left) / total if total else 0.0
-        return Job(percent, left, stats.get("memory_bps", 0))
 
     # --- deeds
 
@@ -290,12 +271,10 @@ class Connection:
             case Resume():
                 domain.resume()
                 _keep(conn, domain)
-            case AbortJob():
-                domain.abortJob()
             case Undefine():
                 domain.undefineFlags(KEEP_STATE_FLAGS)
-            case Migrate():
-                _migrate(domain, deed)
+            case Migrate() | SetDowntime() | AbortJob():
+                move(domain, deed)
         return Result(ok=True)
 
     def check_xml(self, xml: str) -> Result:
@@ -336,19 +315,6 @@ def _keep(conn: Any, domain: Any) -> None:  # noqa: ANN401
         return
     kept = conn.defineXML(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
     kept.setAutostart(0)
-
-
-def _migrate(domain: Any, deed: Migrate) -> None:  # noqa: ANN401
-    if deed.downtime_ms_max > 0:
-        domain.migrateSetMaxDowntime(deed.downtime_ms_max)
-    parameters: dict[str, object] = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{_bracketed(deed.migration_address)}"}
-    if deed.bandwidth_bytes_per_s > 0:
-        parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = max(1, deed.bandwidth_bytes_per_s // MIB)
-    domain.migrateToURI3(deed.peer_uri, parameters, MIGRATE_FLAGS)
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def _or_none(ask: Callable[[], _Answer]) -> _Answer | None:

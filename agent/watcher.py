@@ -387,7 +387,7 @@ class LibvirtHypervisor:
             except FAILURES:
                 return
             if job is not None:
-                self._facts(MigrationMoved(uuid, job.percent, job.remaining_bytes, job.rate_bytes_per_s))
+                self._facts(MigrationMoved(uuid, **structs.asdict(job)))
 
 
 async def _happens_within(event: asyncio.Event, seconds: float) -> bool:

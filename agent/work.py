@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from agent.arrivals import Arrivals
 from agent.conversation import Conversation
+from agent.course import Course
 from agent.desk import Desk, order_kind
 from agent.keeper_types import AnyDeed, OrderEnded
 from agent.tells import Tells
@@ -50,6 +51,7 @@ class Work(Struct):
     call_id: int = 0  # of the call in flight, 0: none
     code: str = ""
     message: str = ""
+    course: Course | None = None  # of a migration
 
 
 class Bench:

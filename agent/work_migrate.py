@@ -8,7 +8,8 @@ has not decided yet, GONE that it was handed over although the reply was lost.
 
 from __future__ import annotations
 
-from agent.keeper_types import AbortJob, CallReturned, Migrate
+from agent.course import Course
+from agent.keeper_types import AbortJob, CallReturned, Migrate, MigrationMoved, SetDowntime
 from agent.records import Standing
 from agent.work import Bench, Step, Work
 from fleet.messages import MigrateVm, ReleasedNotice
@@ -16,6 +17,7 @@ from fleet.model import EndReason, QemuState
 
 ABORT_AGAIN_S = 30.0
 CALL_SLACK_S = 90.0  # the call outlives the migration's own time-out by libvirt's keepalive and the abort
+GIVEN_UP = ("TIMED_OUT", "NO_PROGRESS")  # we aborted it, so libvirt's own words say nothing new
 ALIVE = (QemuState.RUNNING, QemuState.PAUSED)
 
 
@@ -24,7 +26,15 @@ def begin(bench: Bench, work: Work, body: MigrateVm) -> None:
     work.step = Step.MOVING
     work.since_s = bench.desk.now
     work.due_s = bench.desk.now + body.timeout_s
-    deed = Migrate(body.peer_uri, body.migration_address, body.bandwidth_bytes_per_s, body.downtime_ms_max)
+    work.course = Course(bench.desk.now, body.downtime_ms_max)
+    deed = Migrate(
+        body.peer_uri,
+        body.migration_address,
+        body.bandwidth_bytes_per_s,
+        work.course.downtime_ms,
+        body.auto_converge,
+        body.parallel_connections,
+    )
     bench.call(work, deed, body.timeout_s + CALL_SLACK_S)
 
 
@@ -38,10 +48,36 @@ def returned(bench: Bench, work: Work, fact: CallReturned) -> None:
     """Take the end of the migrate call (the abort's own return says nothing)."""
     if fact.ok:
         work.code, work.message = "RESULT_UNKNOWN", "libvirt called the migration complete and the VM is still here"
-    elif work.code != "TIMED_OUT":
+    elif work.code not in GIVEN_UP:
         work.code, work.message = fact.code or "MIGRATION_FAILED", fact.message
     if work.step is not Step.ENDED:
         bench.look(work, Step.LOOKING)
+
+
+def moved(bench: Bench, work: Work, fact: MigrationMoved) -> int:
+    """Take in how far it is: allow a longer pause, or give up; return the pause allowed by now, in ms."""
+    body, course, desk = work.order.body, work.course, bench.desk
+    if course is None or not isinstance(body, MigrateVm) or work.step is not Step.MOVING:
+        return 0
+    if course.moved(desk.now, fact):
+        desk.note("migration stalls", fact.uuid, f"a pause of {course.downtime_ms} ms is allowed now")
+        desk.call(fact.uuid, SetDowntime(course.downtime_ms))
+    if work.code not in GIVEN_UP and course.stands_still_s(desk.now) >= body.progress_timeout_s:
+        work.code, work.message = "NO_PROGRESS", f"no progress for {body.progress_timeout_s:g} s{_why(work)}"
+        _abort(bench, work)
+    return course.downtime_ms
+
+
+def _why(work: Work) -> str:
+    return f": {why}" if work.course is not None and (why := work.course.words()) else ""
+
+
+def _abort(bench: Bench, work: Work) -> None:
+    """Abort the job; the call may hang like any other, so it is made anew until the job is seen to have ended."""
+    desk, uuid = bench.desk, work.order.uuid
+    desk.note("migration aborted", uuid, work.message, warning=True)
+    desk.call(uuid, AbortJob(), timeout_s=ABORT_AGAIN_S)
+    work.due_s = desk.now + ABORT_AGAIN_S
 
 
 def advance(bench: Bench, work: Work) -> None:
@@ -54,10 +90,9 @@ def advance(bench: Bench, work: Work) -> None:
         _gone(bench, work, body)
     elif work.step is Step.MOVING:
         if desk.now >= work.due_s:
-            work.code, work.message = "TIMED_OUT", f"not complete after {body.timeout_s:g} s"
-            desk.note("migration aborted", uuid, work.message, warning=True)
-            desk.call(uuid, AbortJob())
-            work.due_s = desk.now + ABORT_AGAIN_S
+            if work.code not in GIVEN_UP:
+                work.code, work.message = "TIMED_OUT", f"not complete after {body.timeout_s:g} s{_why(work)}"
+            _abort(bench, work)
         desk.wake_at(work.due_s)
     elif work.step is Step.LOOKING:
         seen = desk.inventory.seen.get(uuid)

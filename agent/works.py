@@ -14,6 +14,7 @@ from agent.keeper_types import (
     AbortJob,
     CallReturned,
     Migrate,
+    MigrationMoved,
     OrderBegun,
     Resume,
     Suspend,
@@ -153,6 +154,13 @@ class Works:
         else:
             self.bench.failed(work, fact.code or "FAILED", fact.message)
         self.advance(call.uuid)
+
+    def moved(self, fact: MigrationMoved) -> int:
+        """Drive the migration that the fact is about; return the pause it may make by now, in ms, 0 without one."""
+        for work in self._works.values():
+            if work.order.uuid == fact.uuid and isinstance(work.order.body, MigrateVm):
+                return work_migrate.moved(self.bench, work, fact)
+        return 0
 
     def advance(self, uuid: str) -> None:
         """Advance everything in hand for one VM."""

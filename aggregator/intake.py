@@ -311,9 +311,7 @@ class Intake:
                 )
             case msg.MigrationProgress():
                 self._offer(
-                    MigrationProgressed(
-                        at=now, node=node, uuid=message.uuid, order_id=message.order_id, percent=message.percent
-                    )
+                    MigrationProgressed(at=now, node=node, uuid=message.uuid, order_id=message.order_id, far=message)
                 )
             case msg.ProbeReport():
                 self._check_session(session, message.session)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
-from cli.document import Document, age, documents, look, mapping, name_of, number, strings, text
+from cli.document import Document, age, documents, look, mapping, name_of, number, show, strings, text
 
 Cell = Callable[[Document, datetime], str]
 
@@ -103,6 +103,11 @@ def _vm_reason(vm: Document, _now: datetime) -> str:
     return text(vm, "status.reason", "-")
 
 
+def _settings(policy: Document, _now: datetime) -> str:
+    own = {name: value for name, value in mapping(policy, "spec").items() if name != "selectors"}
+    return show(own) or "-"
+
+
 def _progress(document: Document, _now: datetime) -> str:
     done, total = number(document, "status.done"), number(document, "status.total")
     return f"{done:.0f}/{total:.0f}"
@@ -161,8 +166,15 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("FROM", _plain("status.source")),
         Column("TO", _plain("status.target")),
         Column("PHASE", _plain("status.phase")),
+        Column("PROGRESS", _plain("status.progress")),
         Column("SINCE", _age("status.since")),
         Column("REASON", _plain("status.reason")),
+    ),
+    "migrationpolicies": (
+        Column("NAME", _name),
+        Column("VMS WITH", _plain("spec.selectors.virtualMachineInstanceSelector", "(all)")),
+        Column("SETTINGS", _settings),
+        Column("LABELS", _labels, wide=True),
     ),
     "drains": (
         Column("NODE", _name),

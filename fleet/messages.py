@@ -107,13 +107,23 @@ class OrderReport(Message, frozen=True):
 
 
 class MigrationProgress(Message, frozen=True):
-    """Progress of a live migration, at most once a second."""
+    """Progress of a live migration, at most once a second.
+
+    rate_bytes_per_s: what gets through; dirty_bytes_per_s: what the guest writes meanwhile.
+    iteration: the pass over memory; throttle_percent: by how much auto-converge slows the guest down.
+    downtime_ms: the pause that is allowed at the end, by now.
+    """
 
     uuid: str
     order_id: str
     percent: float
     remaining_bytes: int = 0
     rate_bytes_per_s: int = 0
+    total_bytes: int = 0
+    dirty_bytes_per_s: int = 0
+    iteration: int = 0
+    throttle_percent: int = 0
+    downtime_ms: int = 0
 
 
 class ProbeResult(Struct, frozen=True):

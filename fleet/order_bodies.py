@@ -73,7 +73,8 @@ class MigrateVm(Struct, frozen=True, tag_field="k", tag="migrate"):
     """Source's part: peer-to-peer, VIR_MIGRATE_PAUSED, PERSIST_DEST and UNDEFINE_SOURCE.
 
     When its QEMU's pidfd is readable it persists Released, then tells the target's agent
-    (peer_agent, with handover_secret) and the aggregator.
+    (peer_agent, with handover_secret) and the aggregator. It aborts what is not complete after
+    timeout_s, or has made no progress for progress_timeout_s; downtime_ms_max is reached in steps.
     """
 
     migration: str
@@ -87,6 +88,9 @@ class MigrateVm(Struct, frozen=True, tag_field="k", tag="migrate"):
     bandwidth_bytes_per_s: int = 0
     downtime_ms_max: int = 300
     timeout_s: float = 600.0
+    progress_timeout_s: float = 150.0
+    auto_converge: bool = False
+    parallel_connections: int = 0
 
 
 class ResumeVm(Struct, frozen=True, tag_field="k", tag="resume"):

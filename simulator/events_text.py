@@ -176,7 +176,9 @@ def _fence(item: Item) -> AnyFault:
 
 def _guest(item: Item) -> AnyFault:
     item.only("guest", "does")
-    return GuestDoes(at=item.at, vm=item.vm("guest"), does=item.word("does", ("crash", "poweroff", "hang")))
+    return GuestDoes(
+        at=item.at, vm=item.vm("guest"), does=item.word("does", ("crash", "poweroff", "hang", "write", "rest"))
+    )
 
 
 def _virsh(item: Item) -> AnyFault:

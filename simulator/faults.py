@@ -80,7 +80,7 @@ class FenceOutcome(Fault, frozen=True, kw_only=True):
 
 
 class GuestDoes(Fault, frozen=True, kw_only=True):
-    """does: crash | poweroff | hang."""
+    """does: crash | poweroff | hang | write (its memory, faster than any link takes it) | rest."""
 
     vm: str
     does: str

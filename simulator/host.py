@@ -243,7 +243,10 @@ class Host:
             self._later(qemu, self.random.uniform(0.4, 3.0))
 
     def guest_does(self, qemu: Qemu, what: str) -> None:
-        """crash | poweroff | hang."""
+        """crash | poweroff | hang | write | rest."""
+        if what in ("write", "rest"):
+            qemu.writes = what == "write"
+            return
         if what == "hang":
             qemu.hung = True
         elif not qemu.frozen:

@@ -26,6 +26,7 @@ from agent.keeper_types import (
     DestroyIncoming,
     Migrate,
     Resume,
+    SetDowntime,
     Suspend,
     Undefine,
     VmObservation,
@@ -184,6 +185,8 @@ class Hypervisor(Process):
                 self.later(draw(0.05, 0.1), lambda: self._migrate(call, deed))
             case AbortJob():
                 self.later(draw(0.02, 0.3), lambda: self._abort(call))
+            case SetDowntime():
+                self.later(draw(0.005, 0.03), lambda: self.finish(call, DONE))
             case Destroy() | DestroyIncoming():
                 qemu = self.host.qemus.get(call.uuid)
                 slow = qemu is not None and (qemu.frozen or qemu.stays)
@@ -244,6 +247,7 @@ class Hypervisor(Process):
             return self._fail(call, CODE_INVALID, "domain is not running")
         target = self.host.world.hosts.get(deed.peer_uri.removeprefix("sim://"))
         job = MigrationJob(self.host, target, qemu, lambda result: self.finish(call, result))
+        job.auto_converges = deed.auto_converge
         self.outgoing[call.uuid] = job
         job.start()
         return None

@@ -219,8 +219,8 @@ class Intake:
                     vm=message.vm,
                 )
                 fact(report)
-            case MigrationProgress(uuid=uuid, order_id=order_id, percent=percent):
-                fact(ev.MigrationProgressed(at=at, node=node, uuid=uuid, order_id=order_id, percent=percent))
+            case MigrationProgress(uuid=uuid, order_id=order_id):
+                fact(ev.MigrationProgressed(at=at, node=node, uuid=uuid, order_id=order_id, far=message))
             case ProbeReport(probe_id=probe_id, target=target, results=results):
                 fact(ev.ProbeAnswered(at=at, prober=node, probe_id=probe_id, target=target, results=results))
             case Goodbye():

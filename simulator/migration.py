@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from agent.keeper_types import MigrationMoved
 from agent.wall import Way
 from fleet.model import EndReason, Plane, QemuState
 from simulator.results import DONE, Result
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 STALL_S_MAX = 30.0
 REPLY_LOST_S = 25.0
 LOOK_S = 0.5
+RATE_BYTES_PER_S = 100 * 1024 * 1024
 
 
 class Phase(StrEnum):
@@ -43,7 +45,8 @@ class MigrationJob:
         self._reply = reply
         self._left_s = source.random.uniform(0.6, 2.5)
         self._stalled_s = 0.0
-        self._answered_since: float | None = None
+        self._passes = 0
+        self.auto_converges = False
 
     def start(self) -> None:
         self._next(self.source.random.uniform(0.15, 0.4), self._connect)
@@ -114,7 +117,10 @@ class MigrationJob:
         if self.qemu.frozen or copy.frozen or not self.source.reaches(target, Plane.MIGRATION):
             return self._stall(self._transfer, "no progress")
         self._stalled_s = 0.0
-        self._left_s -= LOOK_S
+        if self.qemu.writes:
+            self._pass_again()
+        else:
+            self._left_s -= LOOK_S
         if self._left_s > 0:
             return self._next(min(LOOK_S, self._left_s), self._transfer)
         truth = self.source.world.truth
@@ -124,6 +130,25 @@ class MigrationJob:
         self.source.agent.domain_event(self.qemu.uuid)
         target.agent.domain_event(self.qemu.uuid)
         return self._next(self.source.random.uniform(0.05, 0.2), self._finish)
+
+    def _pass_again(self) -> None:
+        """Tell of one more pass over a guest that writes as fast as the link takes it, slowed down where it may be."""
+        self._passes += 1
+        throttled = min(99, 10 * (self._passes // 2)) if self.auto_converges else 0
+        self._left_s -= LOOK_S * throttled / 100
+        left = int(self._left_s * RATE_BYTES_PER_S)
+        self.source.agent.give(
+            MigrationMoved(
+                uuid=self.qemu.uuid,
+                percent=0.0,
+                remaining_bytes=left,
+                rate_bytes_per_s=RATE_BYTES_PER_S,
+                total_bytes=left,
+                dirty_bytes_per_s=RATE_BYTES_PER_S * (100 - throttled) // 100,
+                iteration=self._passes,
+                throttle_percent=throttled,
+            )
+        )
 
     def _finish(self) -> None:
         """Ask the target to finish; end the source only when its answer is here."""

@@ -15,7 +15,20 @@ CPUS_MAY_RUN = (QemuState.RUNNING,)
 class Qemu:
     """One QEMU process. `process` names it; two processes never share a name."""
 
-    __slots__ = ("frozen", "host", "hung", "io_error", "killed", "process", "reason", "state", "stays", "uuid", "vm")
+    __slots__ = (
+        "frozen",
+        "host",
+        "hung",
+        "io_error",
+        "killed",
+        "process",
+        "reason",
+        "state",
+        "stays",
+        "uuid",
+        "vm",
+        "writes",
+    )
 
     def __init__(self, uuid: str, vm: str, host: str, process: str, state: QemuState) -> None:
         self.uuid = uuid
@@ -28,6 +41,7 @@ class Qemu:
         self.io_error = False
         self.stays = False  # it hangs in the kernel: SIGKILL ends it only when its storage is back
         self.killed = False  # and was sent to it
+        self.writes = False  # its memory, faster than any link takes it
         self.reason = ""
 
 

@@ -15,7 +15,7 @@ from aggregator.core.arming import scope_key, scope_words
 from aggregator.core.events import Event, VmVerb
 from aggregator.core.fencing import why_no_fence
 from aggregator.core.manifest import check_object
-from aggregator.core.objects import NodeSpec, Taint, TaintEffect, VirtualMachine, VmSpec
+from aggregator.core.objects import MigrationPolicy, NodeSpec, Taint, TaintEffect, VirtualMachine, VmSpec
 from aggregator.core.policy import decode_config_value, read_config, write_config
 from aggregator.core.selector import read_selector
 from aggregator.core.state import NodeRecord, State, VmRecord
@@ -241,8 +241,12 @@ def _delete(ask: Ask) -> list[Event]:
 def _apply(ask: Ask) -> list[Event]:
     raw = ask.get("manifest")
     written = check_object(raw, complete=False)  # type: ignore[arg-type]
+    if isinstance(written, MigrationPolicy):
+        labels = written.metadata.labels
+        applied = ev.MigrationPolicyApplied(at=ask.at, policy=written.metadata.name, spec=written.spec, labels=labels)
+        return [structs.replace(applied, who=WHO)]
     if not isinstance(written, VirtualMachine):
-        raise RefusedError("a story applies VirtualMachines only; use taint, label and cordon for nodes")
+        raise RefusedError("a story applies no nodes; use taint, label and cordon for them")
     name, spec = written.metadata.name, written.spec
     requests = spec.resources.requests if spec.resources else {}
     cpu_m, memory = parse_cpu_m(requests.get("cpu", "1")), parse_bytes(requests.get("memory", "1Gi"))

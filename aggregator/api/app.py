@@ -14,7 +14,20 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 
-from aggregator.api import arming, cluster, fencing, history, lists, moves, nodes, tokens, vm_verbs, vms, whatif
+from aggregator.api import (
+    arming,
+    cluster,
+    fencing,
+    history,
+    lists,
+    moves,
+    nodes,
+    policies,
+    tokens,
+    vm_verbs,
+    vms,
+    whatif,
+)
 from aggregator.api.audit import Audit
 from aggregator.api.auth import Door
 from aggregator.api.bodies import BODY_BYTES_MAX
@@ -39,6 +52,7 @@ API_ROUTES: tuple[Route, ...] = (
     *vms.ROUTES,
     *vm_verbs.ROUTES,
     *moves.ROUTES,
+    *policies.ROUTES,
     *fencing.ROUTES,
     *arming.ROUTES,
     *history.ROUTES,

@@ -17,9 +17,10 @@ from aggregator.api.problems import Problem, bad_request, not_found
 from aggregator.api.router import Route
 from aggregator.api.selector import read_selector
 from aggregator.api.watch import Render, frame, kind_of, labels_of
+from aggregator.core.manifest import plain_object
 from aggregator.core.selector import Selector, selects
 from aggregator.core.state import State
-from aggregator.core.views import Plain, drain_view, incident_view, migration_view, plain
+from aggregator.core.views import Plain, drain_view, incident_view, migration_view, plain, policy_view
 from aggregator.core.views_node import node_view, plain_node
 from aggregator.core.views_vm import plain_vm, vm_view
 
@@ -60,6 +61,11 @@ def _migration(state: State, name: str) -> Plain | None:
     return plain(migration_view(record)) if record else None
 
 
+def _policy(state: State, name: str) -> Plain | None:
+    record = state.migration_policies.get(name)
+    return {**plain_object(policy_view(record))} if record else None
+
+
 def _drain(state: State, name: str) -> Plain | None:
     record = state.drains.get(name)
     return plain(drain_view(state, record)) if record else None
@@ -76,6 +82,13 @@ COLLECTIONS = {
         Collection("nodes", "node", "Node", _node, lambda state: sorted(state.nodes)),
         Collection("vms", "VM", "VirtualMachine", _vm, lambda state: sorted(state.vms)),
         Collection("migrations", "migration", "Migration", _migration, lambda state: list(state.migrations)),
+        Collection(
+            "migrationpolicies",
+            "migration policy",
+            "MigrationPolicy",
+            _policy,
+            lambda state: sorted(state.migration_policies),
+        ),
         Collection("drains", "drain", "Drain", _drain, lambda state: sorted(state.drains)),
         Collection("incidents", "incident", "Incident", _incident, lambda state: list(state.incidents)),
     )

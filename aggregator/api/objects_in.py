@@ -12,10 +12,10 @@ import msgspec
 from aggregator.api.bodies import PlainObject
 from aggregator.api.problems import bad_request, conflict, refused
 from aggregator.core.manifest import ManifestError, check_object
-from aggregator.core.objects import Metadata, Node, VirtualMachine
+from aggregator.core.objects import Metadata, MigrationPolicy, Node, VirtualMachine
 from aggregator.core.yaml_text import Plain
 
-Written = TypeVar("Written", VirtualMachine, Node)
+Written = TypeVar("Written", VirtualMachine, Node, MigrationPolicy)
 
 
 def read_as(kind: type[Written], document: PlainObject, name: str = "") -> Written:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from aggregator.api.calls import Call, answer
 from aggregator.api.router import WRITES, Route
 from aggregator.core.explain import Explanation
-from aggregator.core.objects import Node, VirtualMachine
+from aggregator.core.objects import MigrationPolicy, Node, VirtualMachine
 from aggregator.core.policy import ClusterConfig, write_config
 from aggregator.core.views import Drain, EventView, Incident, Migration
 from aggregator.core.whatif import Readiness, WhatIf
@@ -133,7 +133,7 @@ class Problem(Struct):
 
 
 _TYPES = (
-    VirtualMachine, Node, Migration, Drain, Incident, EventView, Explanation, VerbOrder, MigrateOrder,
+    VirtualMachine, Node, MigrationPolicy, Migration, Drain, Incident, EventView, Explanation, VerbOrder, MigrateOrder,
     DrainOrder, Uncordon, TaintOrder, FenceOrder, GoneOrder, DisarmOrder, ArmOrder, Apply, Applied,
     Token, List, Problem, WhatIf, Readiness,
 )  # fmt: skip

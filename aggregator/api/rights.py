@@ -29,7 +29,11 @@ _ADMINS_ROUTES = frozenset(
         ("POST", "/api/v1/nodes/{name}:approve"),
         ("POST", "/api/v1/nodes/{name}:revoke"),
         ("POST", "/api/v1/nodes/{name}:token"),
+        ("DELETE", "/api/v1/migrationpolicies/{name}"),
+        ("PATCH", "/api/v1/migrationpolicies/{name}"),
+        ("POST", "/api/v1/migrationpolicies"),
         ("PUT", "/api/v1/config"),
+        ("PUT", "/api/v1/migrationpolicies/{name}"),
     }
 )
 _ADMINS_FACTS = (
@@ -37,6 +41,8 @@ _ADMINS_FACTS = (
     ev.ApiTokenRevoked,
     ev.ConfigChanged,
     ev.JoinTokenIssued,
+    ev.MigrationPolicyApplied,
+    ev.MigrationPolicyDeleted,
     ev.NodeApproved,
     ev.NodeDeleted,
     ev.NodeRevoked,

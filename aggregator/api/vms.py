@@ -18,14 +18,15 @@ from aggregator.api.definition import Edge, read_edge, size_of
 from aggregator.api.lists import one
 from aggregator.api.nodes import make_node
 from aggregator.api.objects_in import check_version, merged, read_as
+from aggregator.api.policies import make_policy
 from aggregator.api.problems import Problem, bad_request, conflict, refused
 from aggregator.api.rights import check_fact
 from aggregator.api.router import Route
 from aggregator.api.vm_state import living_vm, vm_record
 from aggregator.api.writes import Make, commit
 from aggregator.core.events import Event, VmApplied, VmDeleteRequested
-from aggregator.core.manifest import ManifestError, check_documents
-from aggregator.core.objects import Node, VirtualMachine
+from aggregator.core.manifest import ManifestError, WrittenObject, check_documents
+from aggregator.core.objects import MigrationPolicy, Node, VirtualMachine
 from aggregator.core.state import State
 from aggregator.core.yaml_text import Plain
 
@@ -96,12 +97,17 @@ def _newer_writers(state: State, edge: Edge, checked_at: int, coming: frozenset[
                     raise conflict(clash(edge.name, own[disk.identity], other.name))
 
 
-async def plan(call: Call, written: Sequence[VirtualMachine | Node], *, strict: bool) -> Plan:
+async def plan(call: Call, written: Sequence[WrittenObject], *, strict: bool) -> Plan:
     """Check everything that came in; Problem 422 with every fault if there is any."""
     state = call.fleet.state
     position = state.position
     edges = [edge_of(state, vm) for vm in written if isinstance(vm, VirtualMachine)]
     found = compare(state, edges, [node.metadata.name for node in written if isinstance(node, Node)])
+    found.warnings.extend(
+        f"MigrationPolicy {item.metadata.name}: spec.allowPostCopy is kept, but nothing acts on it yet; leave it out"
+        for item in written
+        if isinstance(item, MigrationPolicy) and item.spec.allow_post_copy
+    )
     if not found.errors:
         changed = [edge for edge in edges if _is_new(state, edge)]
         _join(found, await ask_libvirt(call.fleet, changed) if changed else Findings())
@@ -111,13 +117,15 @@ async def plan(call: Call, written: Sequence[VirtualMachine | Node], *, strict: 
         raise refused(faults[0] + more, faults if more else ())
     coming = frozenset(edge.name for edge in edges)
     by_name = {edge.name: edge for edge in edges}
-    makes = [
-        (item.kind, item.metadata.name, make_node(item, call.who))
-        if isinstance(item, Node)
-        else (item.kind, item.metadata.name, make_vm(by_name[item.metadata.name], position, call.who, coming))
-        for item in written
-    ]
-    return Plan(makes, found.warnings)
+
+    def make_of(item: WrittenObject) -> Make:
+        if isinstance(item, Node):
+            return make_node(item, call.who)
+        if isinstance(item, MigrationPolicy):
+            return make_policy(item, call.who)
+        return make_vm(by_name[item.metadata.name], position, call.who, coming)
+
+    return Plan([(item.kind, item.metadata.name, make_of(item)) for item in written], found.warnings)
 
 
 def _is_new(state: State, edge: Edge) -> bool:

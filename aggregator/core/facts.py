@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import field
 
-from aggregator.core.objects import NodeSpec, VmSpec
+from aggregator.core.objects import MigrationPolicySpec, NodeSpec, VmSpec
 from aggregator.core.words import ApiRole, Event, PowerAnswer, VmVerb
-from fleet.messages import OrderInHand, ProbeResult
+from fleet.messages import MigrationProgress, OrderInHand, ProbeResult
 from fleet.model import (
     Definition,
     Disk,
@@ -132,7 +132,7 @@ class MigrationProgressed(Event, frozen=True, kw_only=True):
     node: str
     uuid: str
     order_id: str
-    percent: float
+    far: MigrationProgress
 
 
 class ProbeAnswered(Event, frozen=True, kw_only=True):
@@ -345,6 +345,22 @@ class DrainCancelled(Event, frozen=True, kw_only=True):
     """The drain stops where it is; migrations in flight go on to their end. Uncordon is this too."""
 
     node: str
+    who: str = ""
+
+
+class MigrationPolicyApplied(Event, frozen=True, kw_only=True):
+    """A MigrationPolicy was created or replaced; already checked at the edge."""
+
+    policy: str
+    spec: MigrationPolicySpec
+    labels: dict[str, str] = field(default_factory=dict)
+    who: str = ""
+
+
+class MigrationPolicyDeleted(Event, frozen=True, kw_only=True):
+    """A MigrationPolicy is no more; migrations under way go on as they began."""
+
+    policy: str
     who: str = ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from aggregator.core import events as ev
 from aggregator.core.events import Event, MigrationPhase
 from aggregator.core.fold_nodes import number_of, set_taints
-from aggregator.core.state import Binding, DrainRecord, MigrationRecord, State
+from aggregator.core.state import Binding, DrainRecord, MigrationPolicyRecord, MigrationRecord, State
 
 PRIORITY_USER = 50
 MIGRATIONS_KEPT_MAX = 500
@@ -92,7 +92,8 @@ def _migration_cancel_requested(state: State, event: ev.MigrationCancelRequested
 def _migration_progressed(state: State, event: ev.MigrationProgressed) -> None:
     for migration in state.migrations.values():
         if migration.migrate_order == event.order_id and migration.phase not in ENDED:
-            migration.percent = event.percent
+            migration.percent = event.far.percent
+            migration.far = event.far
 
 
 def _drain_requested(state: State, event: ev.DrainRequested) -> None:
@@ -133,12 +134,29 @@ def _drain_changed(state: State, event: ev.DrainChanged) -> None:
         drain.ended = event.at
 
 
+def _policy_applied(state: State, event: ev.MigrationPolicyApplied) -> None:
+    known = state.migration_policies.get(event.policy)
+    state.migration_policies[event.policy] = MigrationPolicyRecord(
+        name=event.policy,
+        spec=event.spec,
+        labels=event.labels,
+        created=known.created if known else event.at,
+        version=state.position,
+    )
+
+
+def _policy_deleted(state: State, event: ev.MigrationPolicyDeleted) -> None:
+    state.migration_policies.pop(event.policy, None)
+
+
 HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.MigrationQueued: _migration_queued,
     ev.MigrationRequested: _migration_requested,
     ev.MigrationChanged: _migration_changed,
     ev.MigrationCancelRequested: _migration_cancel_requested,
     ev.MigrationProgressed: _migration_progressed,
+    ev.MigrationPolicyApplied: _policy_applied,
+    ev.MigrationPolicyDeleted: _policy_deleted,
     ev.DrainRequested: _drain_requested,
     ev.DrainCancelled: _drain_cancelled,
     ev.DrainChanged: _drain_changed,

@@ -97,6 +97,8 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.BrakeChanged: lambda e: ("closed: " if e.closed else "open: ") + ", ".join(e.nodes),
     ev.IncidentNoted: lambda e: e.text,
     ev.IncidentOpened: lambda e: e.title,
+    ev.MigrationPolicyApplied: lambda e: f"policy {e.policy}",
+    ev.MigrationPolicyDeleted: lambda e: f"policy {e.policy}",
     ev.MigrationQueued: lambda e: f"{e.migration} from {e.source}",
     ev.MigrationChanged: lambda e: f"{e.migration} {e.phase}" + (f" to {e.target}" if e.target else ""),
     ev.DrainChanged: lambda e: (

@@ -13,18 +13,30 @@ import msgspec
 
 from aggregator.core.domain_form import DomainForm, domain_xml
 from aggregator.core.manifest_kubevirt import refuse_kubevirt
-from aggregator.core.manifest_rules import check_node, check_vm
+from aggregator.core.manifest_rules import check_node, check_policy, check_vm
 from aggregator.core.manifest_walk import ManifestError, as_written, convert, not_one_of, shape, show
-from aggregator.core.objects import API_VERSION, Node, VirtualMachine
+from aggregator.core.objects import API_VERSION, MigrationPolicy, Node, VirtualMachine
 from aggregator.core.yaml_text import Plain, TextError, read_yaml, write_yaml
 
-__all__ = ["ManifestError", "check_documents", "check_object", "dump_yaml", "plain_object", "read_objects"]
+__all__ = [
+    "ManifestError",
+    "WrittenObject",
+    "check_documents",
+    "check_object",
+    "dump_yaml",
+    "plain_object",
+    "read_objects",
+]
 
 OBJECTS_MAX = 10_000
 
-WrittenObject: TypeAlias = VirtualMachine | Node
-_KINDS: dict[str, type[WrittenObject]] = {"VirtualMachine": VirtualMachine, "Node": Node}
-_LIST_KINDS = (None, "List", "VirtualMachineList", "NodeList")
+WrittenObject: TypeAlias = VirtualMachine | Node | MigrationPolicy
+_KINDS: dict[str, type[WrittenObject]] = {
+    "VirtualMachine": VirtualMachine,
+    "Node": Node,
+    "MigrationPolicy": MigrationPolicy,
+}
+_LIST_KINDS = (None, "List", "VirtualMachineList", "NodeList", "MigrationPolicyList")
 _MADE_BY_SYSTEM = ("Migration", "Incident", "Event", "Drain")
 
 
@@ -98,6 +110,8 @@ def check_object(raw: Plain, *, complete: bool = True) -> WrittenObject:
     try:
         if isinstance(written, Node):
             check_node(written)
+        elif isinstance(written, MigrationPolicy):
+            check_policy(written)
         else:
             check_vm(written)
             if complete:

@@ -15,6 +15,7 @@ from aggregator.core.manifest_walk import ManifestError, not_one_of, show, step
 from aggregator.core.objects import (
     Dependency,
     LabelSelector,
+    MigrationPolicy,
     MigrationSettings,
     Node,
     NodeSelectorTerm,
@@ -69,7 +70,7 @@ def check_vm(vm: VirtualMachine) -> None:
     if spec.boot_policy is not None:
         _one_of(spec.boot_policy, ("LastOwner",), "spec.bootPolicy")
     if spec.migration is not None:
-        _migration(spec.migration)
+        _migration(spec.migration, "spec.migration")
     for probe, path in ((spec.liveness_probe, "spec.livenessProbe"), (spec.readiness_probe, "spec.readinessProbe")):
         if probe is not None:
             _probe(probe, path)
@@ -96,6 +97,17 @@ def check_node(node: Node) -> None:
         for key in ("cpu", "memory"):
             if key in node.status.allocatable:
                 _quantity(node.status.allocatable[key], f"status.allocatable.{key}")
+
+
+def check_policy(policy: MigrationPolicy) -> None:
+    """Refuse a MigrationPolicy that says what it may not."""
+    name = policy.metadata.name
+    if not _NODE_NAME.fullmatch(name) or len(name) > NAME_LENGTH_MAX:
+        raise ManifestError("metadata.name", f"{show(name)} is no name; letters, digits, '-', '_' and '.'")
+    _labels(policy.metadata.labels, "metadata.labels")
+    selector = policy.spec.selectors.virtual_machine_instance_selector
+    _labels(selector, "spec.selectors.virtualMachineInstanceSelector")
+    _migration(policy.spec, "spec")
 
 
 def check_vm_name(name: str, path: str) -> None:
@@ -254,8 +266,7 @@ def _requests(spec: VmSpec) -> None:
         _quantity(quantity, path)
 
 
-def _migration(migration: MigrationSettings) -> None:
-    path = "spec.migration"
+def _migration(migration: MigrationSettings, path: str) -> None:
     if migration.bandwidth_per_migration is not None:
         _quantity(migration.bandwidth_per_migration, step(path, "bandwidthPerMigration"))
     for value, lowest, name in (

@@ -28,11 +28,11 @@ from aggregator.core.lookups import (
     takes_vms,
 )
 from aggregator.core.lost_storage import lost_under
+from aggregator.core.migration_drive import drive_of, has_bandwidth
 from aggregator.core.seats import choice_of, migration_targets
 from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
 from fleet.messages import CancelMigration, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
 from fleet.model import Plane, QemuState
-from fleet.units import parse_bytes
 
 STEPS: dict[MigrationPhase, tuple[MigrationPhase, ...]] = {
     MigrationPhase.QUEUED: (
@@ -62,8 +62,6 @@ IN_FLIGHT = (
     MigrationPhase.HANDING_OVER,
     MigrationPhase.DISCARDING,
 )
-TIMEOUT_S_MIN = 60.0
-GIB = 1024**3
 
 
 class IllegalMoveError(RuntimeError):
@@ -184,13 +182,20 @@ def _target(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> tuple[Nod
         rejected = {name: verdict.rejected.get(name, ())} if name else verdict.rejected
         reasons = "; ".join(f"{n}: {', '.join(r)}" for n, r in sorted(rejected.items()))
         return None, f"no node takes it ({reasons})", None
-    inbound = {n: sum(1 for m in flying if m.target == n) for n in verdict.feasible}
-    if inbound[name] >= limits.inbound_per_node_max:
-        free = [n for n in verdict.feasible if inbound[n] < limits.inbound_per_node_max]
+    free = [n for n in verdict.feasible if _has_way(state, vm, migration, n, flying)]
+    if name not in free:
         if migration.wanted_target or not free:
             return None, "", None
         name = free[0]
     return state.nodes[name], "", None if migration.wanted_target else choice_of(state, verdict, name)
+
+
+def _has_way(state: State, vm: VmRecord, migration: MigrationRecord, to: str, flying: list[MigrationRecord]) -> bool:
+    """Return whether the limits of both ends let the VM come to that node now."""
+    inbound = sum(1 for m in flying if m.target == to)
+    if inbound >= state.config.migration.inbound_per_node_max:
+        return False
+    return all(has_bandwidth(state, vm, end, flying) for end in (migration.source, to))
 
 
 def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: NodeRecord, choice: Choice | None) -> None:
@@ -252,13 +257,9 @@ def _permitted(state: State, vm: VmRecord, migration: MigrationRecord) -> bool:
 
 def _send(draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRecord, target: NodeRecord) -> None:
     facts = target.facts
-    limits = draft.state.config.migration
-    own = vm.spec.migration
     addresses = facts.addresses if facts is not None else {}
     port = facts.agent_port if facts is not None else 0
-    bandwidth = own.bandwidth_per_migration if own is not None else None
-    downtime = own.max_downtime_ms if own is not None else None
-    per_gib = own.completion_timeout_per_gib if own is not None else None
+    drive = drive_of(draft.state, vm)
     body = MigrateVm(
         migration=migration.name,
         run=vm.run,
@@ -270,12 +271,12 @@ def _send(draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRe
             f"{addresses[plane]}:{port}" for plane in (Plane.CONTROL, Plane.MIGRATION) if addresses.get(plane)
         ),
         handover_secret=handover_secret(draft.state, migration.name),
-        bandwidth_bytes_per_s=parse_bytes(limits.bandwidth_per_migration if bandwidth is None else bandwidth),
-        downtime_ms_max=limits.max_downtime_ms if downtime is None else downtime,
-        timeout_s=max(
-            TIMEOUT_S_MIN,
-            (limits.completion_timeout_per_gib if per_gib is None else per_gib) * vm.memory_bytes / GIB,
-        ),
+        bandwidth_bytes_per_s=drive.bandwidth_bytes_per_s,
+        downtime_ms_max=drive.downtime_ms_max,
+        timeout_s=drive.timeout_s,
+        progress_timeout_s=drive.progress_timeout_s,
+        auto_converge=drive.auto_converge,
+        parallel_connections=drive.parallel_connections,
     )
     draft.order(source, vm, body, epoch=vm.epoch, reason=f"{migration.name} to {target.name}")
 

@@ -154,6 +154,27 @@ class MigrationSettings(ApiStruct, frozen=True, kw_only=True):
     parallel_connections: int | None = None
 
 
+class MigrationSelectors(ApiStruct, frozen=True, kw_only=True):
+    """Which VMs a policy is for: those that carry all of these labels; none named: every VM."""
+
+    virtual_machine_instance_selector: dict[str, str] = {}
+
+
+class MigrationPolicySpec(MigrationSettings, frozen=True, kw_only=True):
+    """How the VMs that are selected are live-migrated, where they say nothing themselves."""
+
+    selectors: MigrationSelectors = MigrationSelectors()
+
+
+class MigrationPolicy(ApiStruct, frozen=True, kw_only=True):
+    """Settings for the live migrations of all VMs with some labels."""
+
+    api_version: str = field(default=API_VERSION)
+    kind: str = "MigrationPolicy"
+    metadata: Metadata
+    spec: MigrationPolicySpec = MigrationPolicySpec()
+
+
 class Probe(ApiStruct, frozen=True, kw_only=True):
     """A check of the guest; exactly one of the three ways."""
 

@@ -27,6 +27,8 @@ _CHANGES_NO_REST = frozenset(
         ev.BrakeChanged,
         ev.EvidenceSought,
         ev.IncidentNoted,
+        ev.MigrationPolicyApplied,
+        ev.MigrationPolicyDeleted,
         ev.MigrationProgressed,
         ev.OrderDropped,
         ev.ProbeAnswered,

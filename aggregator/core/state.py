@@ -18,7 +18,14 @@ from aggregator.core.state_node import NodeRecord
 from aggregator.core.state_storage import *  # noqa: F403
 from aggregator.core.state_storage import StorageLoss
 from aggregator.core.state_vm import *  # noqa: F403
-from aggregator.core.state_vm import DrainRecord, Leftover, MigrationRecord, OrderRecord, VmRecord
+from aggregator.core.state_vm import (
+    DrainRecord,
+    Leftover,
+    MigrationPolicyRecord,
+    MigrationRecord,
+    OrderRecord,
+    VmRecord,
+)
 from aggregator.core.words import ApiRole
 from fleet.model import Leadership, VmReport
 
@@ -115,6 +122,7 @@ class State(Struct, dict=True):
     leftovers: dict[str, Leftover] = field(default_factory=dict)  # "node uuid" -> a deleted VM it may still define
     orders: dict[str, OrderRecord] = field(default_factory=dict)
     migrations: dict[str, MigrationRecord] = field(default_factory=dict)
+    migration_policies: dict[str, MigrationPolicyRecord] = field(default_factory=dict)
     drains: dict[str, DrainRecord] = field(default_factory=dict)  # by node
     incidents: dict[str, IncidentRecord] = field(default_factory=dict)
     history: list[HistoryLine] = field(default_factory=list)

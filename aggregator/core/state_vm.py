@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from aggregator.core.choice import Choice
-from aggregator.core.objects import VmSpec
+from aggregator.core.objects import MigrationPolicySpec, VmSpec
 from aggregator.core.words import MigrationPhase, RunOutcome, VmPhase, VmVerb
-from fleet.messages import Order
+from fleet.messages import MigrationProgress, Order
 from fleet.model import Definition, Disk, EndReason, Isolation, OrderOutcome, SessionKey, VmReport
 
 
@@ -158,12 +158,23 @@ class MigrationRecord(Struct):
     handed_over: float = 0.0
     ended: float = 0.0
     percent: float = 0.0
+    far: MigrationProgress | None = None  # as its source said last; not journalled
     cancel_wanted: bool = False
     cancel_order: str = ""
     receive_order: str = ""
     migrate_order: str = ""
     copy_ran: bool = False  # its agent says that the copy's CPUs may have run
     choice: Choice | None = None
+
+
+class MigrationPolicyRecord(Struct, frozen=True):
+    """A MigrationPolicy. version: journal position of its last writing."""
+
+    name: str
+    spec: MigrationPolicySpec
+    labels: dict[str, str]
+    created: float
+    version: int
 
 
 class DrainRecord(Struct):

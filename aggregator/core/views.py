@@ -13,14 +13,17 @@ import msgspec
 from msgspec import Struct, field
 
 from aggregator.core.drain import eviction_method, no_target_words
+from aggregator.core.events import MigrationPhase
+from aggregator.core.migration_words import eta_s, progress_words
 from aggregator.core.moments import rfc3339
-from aggregator.core.objects import API_VERSION, ApiStruct, Metadata
+from aggregator.core.objects import API_VERSION, ApiStruct, Metadata, MigrationPolicy
 from aggregator.core.seats import place_moves, stays_in_maintenance
 from aggregator.core.state import (
     DrainRecord,
     HistoryLine,
     IncidentRecord,
     IncidentStep,
+    MigrationPolicyRecord,
     MigrationRecord,
     State,
     VmRecord,
@@ -39,12 +42,25 @@ class MigrationSpecView(ApiStruct, frozen=True, kw_only=True):
 
 
 class MigrationStatus(ApiStruct, frozen=True, kw_only=True):
-    """How far one attempt to move a VM is."""
+    """How far one attempt to move a VM is.
+
+    etaSeconds: null where it is not known, or does not end as it goes; downtimeMs: the pause allowed by now;
+    progress: all of it in a few words. They are there while the copying goes on.
+    """
 
     phase: str
     source: str
     target: str = ""
     percent: float = 0.0
+    remaining_bytes: int = 0
+    total_bytes: int = 0
+    bytes_per_second: int = 0
+    dirty_bytes_per_second: int = 0
+    iteration: int = 0
+    throttle_percent: int = 0
+    downtime_ms: int = 0
+    eta_seconds: float | None = None
+    progress: str = ""
     reason: str = ""
     priority: int = 0
     drain: str = ""
@@ -180,6 +196,8 @@ def plain(value: Migration | Drain | Incident) -> Plain:
 
 def migration_view(record: MigrationRecord) -> Migration:
     """Return one migration. resourceVersion is left to the list: a migration is never written."""
+    far = record.far if record.far is not None and record.phase is MigrationPhase.RUNNING else None
+    eta = eta_s(far) if far is not None else None
     return Migration(
         metadata=Metadata(name=record.name, creation_timestamp=rfc3339(record.created)),
         spec=MigrationSpecView(vm=record.vm, source=record.source, target=record.wanted_target or record.target),
@@ -188,6 +206,15 @@ def migration_view(record: MigrationRecord) -> Migration:
             source=record.source,
             target=record.target,
             percent=round(record.percent, 1),
+            remaining_bytes=far.remaining_bytes if far else 0,
+            total_bytes=far.total_bytes if far else 0,
+            bytes_per_second=far.rate_bytes_per_s if far else 0,
+            dirty_bytes_per_second=far.dirty_bytes_per_s if far else 0,
+            iteration=far.iteration if far else 0,
+            throttle_percent=far.throttle_percent if far else 0,
+            downtime_ms=far.downtime_ms if far else 0,
+            eta_seconds=None if eta is None else round(eta, 1),
+            progress=progress_words(far) if far else "",
             reason=record.reason,
             priority=record.priority,
             drain=record.drain,
@@ -196,6 +223,19 @@ def migration_view(record: MigrationRecord) -> Migration:
             handed_over=rfc3339(record.handed_over),
             ended=rfc3339(record.ended),
         ),
+    )
+
+
+def policy_view(record: MigrationPolicyRecord) -> MigrationPolicy:
+    """Return one MigrationPolicy as it was written."""
+    return MigrationPolicy(
+        metadata=Metadata(
+            name=record.name,
+            labels=record.labels,
+            resource_version=str(record.version),
+            creation_timestamp=rfc3339(record.created),
+        ),
+        spec=record.spec,
     )
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from aggregator.core.manifest import ManifestError, check_object
 from aggregator.core.manifest_walk import show, step
-from aggregator.core.objects import Node, VirtualMachine
+from aggregator.core.objects import MigrationPolicy, Node, VirtualMachine
 from aggregator.core.yaml_text import Plain
 from aggregator.placement.place import build_table, judge
 from aggregator.placement.table import Table
@@ -105,9 +105,12 @@ def _items(raw: dict[str, Plain], field: str) -> Iterator[tuple[str, Plain]]:
 
 def _object(item: Plain, path: str) -> Node | VirtualMachine:
     try:
-        return check_object(item, complete=False)
+        written = check_object(item, complete=False)
     except ManifestError as error:
         raise error.at(0, path) from None
+    if isinstance(written, MigrationPolicy):
+        raise ManifestError(f"{path}.kind", "a MigrationPolicy has no place in a scenario")
+    return written
 
 
 def _unique(field: str, named: list[tuple[str, _Named]]) -> list[_Named]:

@@ -12,6 +12,7 @@ from html import escape
 
 from aggregator.core.events import VmPhase
 from aggregator.core.fold_moves import ENDED
+from aggregator.core.migration_words import progress_words
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.objects import Node, Taint
 from aggregator.core.state import (
@@ -208,6 +209,8 @@ def _moves(state: State) -> str:
 
 def _move(record: MigrationRecord) -> list[str]:
     progress = f'<progress max="100" value="{record.percent:.0f}">{record.percent:.0f} %</progress>'
+    if record.far is not None:
+        progress += f'<br><span class="quiet">{escape(progress_words(record.far))}</span>'
     if record.phase in ENDED:
         progress = f"took {span(record.ended - record.created)}"
     return [

@@ -22,6 +22,7 @@ from cli.resources import KINDS, SINGULAR, read_targets
 if TYPE_CHECKING:
     from cli.session import Session
 
+WRITTEN = ("vms", "nodes", "migrationpolicies")
 _WORDS = {kind: SINGULAR[collection] for collection, kind in KINDS.items()}
 
 
@@ -76,12 +77,12 @@ def _warnings(answer: Document) -> Json:
 
 
 @click.command()
-@click.argument("objects", nargs=-1, metavar="vm|node NAME...", shell_complete=complete_objects)
+@click.argument("objects", nargs=-1, metavar="vm|node|migrationpolicy NAME...", shell_complete=complete_objects)
 @click.option("--force", is_flag=True, help="Also a VM that runs: it is stopped first.")
 @click.pass_obj
 def delete(session: Session, objects: tuple[str, ...], *, force: bool) -> None:
-    """Delete VMs or nodes from virtward's care. Never touches disks."""
-    collection, names = read_targets(objects, ("vms", "nodes"))
+    """Delete VMs, nodes or migration policies from virtward's care. Never touches disks."""
+    collection, names = read_targets(objects, WRITTEN)
     if not names:
         raise WrongUsage(f"say which {SINGULAR[collection]}")
     for name in names:
@@ -94,8 +95,8 @@ def delete(session: Session, objects: tuple[str, ...], *, force: bool) -> None:
 @click.argument("objects", nargs=-1, required=True, metavar="vm NAME", shell_complete=complete_objects)
 @click.pass_obj
 def edit(session: Session, objects: tuple[str, ...]) -> None:
-    """Change a VM or a node in your editor ($VISUAL or $EDITOR)."""
-    collection, names = read_targets(objects, ("vms", "nodes"))
+    """Change a VM, a node or a migration policy in your editor ($VISUAL or $EDITOR)."""
+    collection, names = read_targets(objects, WRITTEN)
     if len(names) != 1:
         raise WrongUsage("edit takes one name")
     found = session.client.get(path_of(collection, names[0]))

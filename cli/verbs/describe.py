@@ -187,8 +187,8 @@ def _ordered_by(migration: Document) -> str:
 
 
 def _percent(migration: Document) -> str:
-    percent = text(migration, "status.percent")
-    return f"{percent} %" if percent else ""
+    percent, words = text(migration, "status.percent"), text(migration, "status.progress")
+    return f"{percent} %" + (f", {words}" if words else "") if percent else ""
 
 
 def _drain(drain: Document, now: datetime) -> list[str]:

@@ -56,7 +56,9 @@ def migration_line(migration: Document) -> str:
     reason = text(migration, "status.reason")
     phase = text(migration, "status.phase", "Queued")
     way = (f" from {source}" if source else "") + (f" to {target}" if target else "")
+    words = text(migration, "status.progress")
     far = f", {percent:.0f} %" if percent and phase not in ENDED else ""
+    far += f": {words}" if words and phase not in ENDED else ""
     return f"{phase} {vm}{way}{far}" + (f" ({reason})" if reason else "")
 
 

@@ -9,7 +9,8 @@ import libvirt
 import pytest
 
 from agent import libvirt_words as words
-from agent.libvirt_driver import ERROR_NAMES, MIGRATE_FLAGS
+from agent.libvirt_driver import ERROR_NAMES
+from agent.libvirt_moves import MIGRATE_FLAGS
 from agent.proc import starter_is_dead
 from fleet.model import EndReason, QemuState
 

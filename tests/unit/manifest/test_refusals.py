@@ -95,8 +95,11 @@ def test_a_bad_node_spec_is_refused(spec: dict[str, Any], sentence: str) -> None
 
 OBJECTS: list[tuple[Any, str]] = [
     ("web-1", "'web-1' is no object; it is a mapping with apiVersion, kind, metadata and spec"),
-    ({"kind": "Pod"}, "kind: 'Pod' is not known; it must be one of VirtualMachine, Node"),
-    ({"apiVersion": "virtward/v1"}, "kind: it is required and missing; it must be one of VirtualMachine, Node"),
+    ({"kind": "Pod"}, "kind: 'Pod' is not known; it must be one of VirtualMachine, Node, MigrationPolicy"),
+    (
+        {"apiVersion": "virtward/v1"},
+        "kind: it is required and missing; it must be one of VirtualMachine, Node, MigrationPolicy",
+    ),
     ({"kind": "Node"}, "apiVersion: it is required and missing; write virtward/v1"),
     ({"kind": "Node", "apiVersion": "v1"}, "apiVersion: 'v1' is not known; write virtward/v1"),
     (
@@ -186,7 +189,10 @@ TEXTS = [
     ("[" * 100_000, "document 1: line 1, column 66: it is nested deeper than 64 levels"),
     ('{"kind": "Node",}x', "document 1: line 1, column 18: did not find expected <document start>"),
     ("kind: List\nitems: 5", "document 1: items: it must be a list of objects"),
-    ("items:\n- {kind: Pod}", "document 1: items[0].kind: 'Pod' is not known; it must be one of VirtualMachine, Node"),
+    (
+        "items:\n- {kind: Pod}",
+        "document 1: items[0].kind: 'Pod' is not known; it must be one of VirtualMachine, Node, MigrationPolicy",
+    ),
 ]
 
 
