@@ -24,6 +24,8 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     aggregators: wss:// URLs. token_file: of the join token, read when the node has no certificate that counts;
     it need not be there afterwards. With ws:// nothing is encrypted, and it holds the agent's lasting token.
+    migration_tls: guests migrate over TLS or not at all. pki_dir: where the certificates of libvirt and QEMU are laid
+    out and renewed, /etc/pki; empty: they are yours. pki_reload_command: has libvirtd read them again.
     """
 
     node: str
@@ -38,6 +40,9 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     libvirt_port: int = 16514
     ssh_port: int = 22
     peer_uri: str = "qemu+tls://{address}/system"
+    migration_tls: bool = False
+    pki_dir: str = ""
+    pki_reload_command: tuple[str, ...] = ()
     boot_id_file: str = "/proc/sys/kernel/random/boot_id"
     machine_id_file: str = "/etc/machine-id"
     bmc_identity_command: tuple[str, ...] = ()

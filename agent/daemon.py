@@ -21,6 +21,7 @@ from agent.access import Access, CertifiedAccess
 from agent.config import AgentConfig
 from agent.host import Identity, node_facts, read_bmc
 from agent.hypervisor import Hypervisor
+from agent.hypervisor_identity import HypervisorIdentity
 from agent.joining import Enrolment
 from agent.keeper import Keeper
 from agent.keeper_types import (
@@ -90,7 +91,11 @@ class Daemon:
         self._access = access = hands.access
         self._enrolment: Enrolment | None = None
         if isinstance(access, CertifiedAccess):
-            self._enrolment = Enrolment(config.node, access, secret_file(config.token_file))
+            hypervisor = None
+            if config.pki_dir:
+                addresses = tuple(dict.fromkeys(config.addresses.by_plane.values()))
+                hypervisor = HypervisorIdentity(access, Path(config.pki_dir), addresses, config.pki_reload_command)
+            self._enrolment = Enrolment(config.node, access, secret_file(config.token_file), hypervisor)
         self._link = Link(config.node, config.aggregators, access, self._put, self._enrolment)
         port = peer.split_listen(config.listen)[1]
         self._relay = RelayDoor(config.node, port, lambda: self._link.url, self._put, access)
@@ -114,6 +119,8 @@ class Daemon:
                 agent_start=secrets.token_hex(8),
                 facts=self._read_facts(),
                 ledger=self.ledger.state,
+                migration_tls=self.config.migration_tls,
+                migration_tls_by_name=bool(self.config.pki_dir),
             )
             state = self.ledger.state.value
             log.info("agent started", node=self.config.node, ledger=state, in_hand=len(memory.open))
@@ -123,6 +130,7 @@ class Daemon:
                 self._errand(self._open_to_peers())
             if self._enrolment is not None:
                 self._errand(self._enrolment.keep_renewing(self.config.aggregators))
+                self._errand(self._enrolment.keep_hypervisor(self.config.aggregators))
             await self.hypervisor.start(self._put)
             self._errand(self._keep_stepping(service, Keeper(settings, memory)))
             self._errand(self._keep_performing(memory))

@@ -73,7 +73,10 @@ class Resume(Deed, frozen=True):
 
 
 class Migrate(Deed, frozen=True):
-    """Peer-to-peer, live, PAUSED at the target, PERSIST_DEST, UNDEFINE_SOURCE."""
+    """Peer-to-peer, live, PAUSED at the target, PERSIST_DEST, UNDEFINE_SOURCE.
+
+    tls: over TLS or not at all. tls_name: what the target's certificate must bear; empty: its address.
+    """
 
     peer_uri: str
     migration_address: str
@@ -81,6 +84,8 @@ class Migrate(Deed, frozen=True):
     downtime_ms: int = 300  # to begin with
     auto_converge: bool = False
     parallel_connections: int = 0
+    tls: bool = False
+    tls_name: str = ""
 
 
 class SetDowntime(Deed, frozen=True):

@@ -11,7 +11,6 @@ import random
 import ssl
 import time
 from collections.abc import Coroutine
-from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
@@ -19,6 +18,8 @@ import msgspec
 import structlog
 
 from agent.access import CertifiedAccess
+from agent.asking import ask
+from agent.hypervisor_identity import HypervisorIdentity
 from fleet.config import ConfigError, read_secret
 from fleet.identity import (
     AUTHORITY_PATH,
@@ -37,8 +38,7 @@ from fleet.identity import (
 )
 from fleet.tls import client_context, stranger_context
 
-ASK_S_MAX = 5.0
-ANSWER_BYTES_MAX = 64 * 1024
+NO_HYPERVISOR = "no certificate for libvirt and QEMU"
 RENEW_AGAIN_S_MIN, RENEW_AGAIN_S_MAX = 1.0, 60.0
 JITTER = 0.05  # of a certificate's life, so that nodes that joined together do not renew together
 
@@ -48,9 +48,11 @@ log = structlog.get_logger(part="identity")
 class Enrolment:
     """Gets and renews the certificate. node: the configured name, which the certificate must bear."""
 
-    def __init__(self, node: str, access: CertifiedAccess, token_file: Path) -> None:
-        self._node, self._access, self._token_file = node, access, token_file
-        self._told = ""
+    def __init__(
+        self, node: str, access: CertifiedAccess, token_file: Path, hypervisor: HypervisorIdentity | None = None
+    ) -> None:
+        self._node, self._access, self._token_file, self._hypervisor = node, access, token_file, hypervisor
+        self._told: dict[str, str] = {}  # about what → why there is none
         self._asking = asyncio.Lock()
 
     async def prepare(self, url: str, *, refused: bool) -> bool:
@@ -59,14 +61,20 @@ class Enrolment:
         url: of an aggregator. refused: the last connection was, so a new join token is looked for.
         """
         async with self._asking:
-            identity = self._access.identity
-            if identity is None or refused:
-                joined = await self._tell(self._join(url))
-                if joined or identity is None:
-                    return joined
-            if identity.until <= time.time():
-                return await self._tell(self._renew(url))
-            return True
+            ready = await self._see_to_it(url, refused=refused)
+            if ready and self._hypervisor is not None and not self._hypervisor.is_laid:
+                await self._tell(self._hypervisor.renew(url), NO_HYPERVISOR)  # without it the node is Up all the same
+            return ready
+
+    async def _see_to_it(self, url: str, *, refused: bool) -> bool:
+        identity = self._access.identity
+        if identity is None or refused:
+            joined = await self._tell(self._join(url))
+            if joined or identity is None:
+                return joined
+        if identity.until <= time.time():
+            return await self._tell(self._renew(url))
+        return True
 
     async def keep_renewing(self, urls: tuple[str, ...]) -> None:
         """Renew at half of each certificate's life, for ever; one that has ended is prepare's."""
@@ -86,7 +94,21 @@ class Enrolment:
                 turn += 1
                 await asyncio.sleep(min(max(RENEW_AGAIN_S_MIN, identity.life_s / 20), RENEW_AGAIN_S_MAX))
 
-    async def _tell(self, asking: Coroutine[None, None, None]) -> bool:
+    async def keep_hypervisor(self, urls: tuple[str, ...]) -> None:
+        """Renew the certificates of libvirt and QEMU at half of their life, for ever."""
+        hypervisor, turn = self._hypervisor, 0
+        if hypervisor is None:
+            return
+        while True:
+            await asyncio.sleep(hypervisor.pause_s())
+            if not hypervisor.is_due or self._access.identity is None:
+                continue
+            async with self._asking:
+                renewed = await self._tell(hypervisor.renew(urls[turn % len(urls)]), NO_HYPERVISOR)
+            if not renewed:
+                turn += 1
+
+    async def _tell(self, asking: Coroutine[None, None, None], about: str = "no certificate") -> bool:
         """Return whether it went well; why not is told once, not at each try."""
         try:
             await asking
@@ -95,11 +117,11 @@ class Enrolment:
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
             said = f"no aggregator gives a certificate: {str(error) or 'no answer'}"
         else:
-            self._told = ""
+            self._told.pop(about, None)
             return True
-        if said != self._told:
-            self._told = said
-            log.warning("no certificate", reason=said)
+        if said != self._told.get(about):
+            self._told[about] = said
+            log.warning(about, reason=said)
         return False
 
     async def _join(self, url: str) -> None:
@@ -110,13 +132,13 @@ class Enrolment:
                 f"{self._token_file}: this join token was used, and its certificate is refused now; "
                 f"virtward node token {self._node} makes another"
             )
-        authority = (await self._ask(url, AUTHORITY_PATH, None, stranger_context(), None)).decode("ascii", "replace")
+        authority = (await ask(url, AUTHORITY_PATH, None, stranger_context(), None)).decode("ascii", "replace")
         if _authority_digest(authority) != token.authority_sha256:
             raise IdentityError(f"{url}: who answers there is not the aggregator that the join token was made by")
         key = new_key()
         body = msgspec.json.encode(JoinRequest(token.text(), make_request(key)))
         context = client_context(authority, None)
-        issued = _issued(await self._ask(url, JOIN_PATH, body, context, Role.AGGREGATOR.server_name))
+        issued = _issued(await ask(url, JOIN_PATH, body, context, Role.AGGREGATOR.server_name))
         self._check_name(issued)
         await asyncio.to_thread(self._access.take_joined, key, issued, authority, spent)
         log.info("joined", node=self._node)
@@ -129,7 +151,7 @@ class Enrolment:
         else:
             key, context, ended = access.key(), access.bare(), access.certificate()
         body = msgspec.json.encode(RenewRequest(make_request(key), ended))
-        issued = _issued(await self._ask(url, RENEW_PATH, body, context, Role.AGGREGATOR.server_name))
+        issued = _issued(await ask(url, RENEW_PATH, body, context, Role.AGGREGATOR.server_name))
         self._check_name(issued)
         await asyncio.to_thread(access.take_renewed, key, issued)
         log.info("certificate renewed", node=self._node)
@@ -138,27 +160,6 @@ class Enrolment:
         named = identity_of(ssl.PEM_cert_to_DER_cert(issued.certificate))
         if (named.role, named.name) != (Role.AGENT, self._node):
             raise IdentityError(f"the token is for node {named.name}, and this one is configured as {self._node}")
-
-    async def _ask(
-        self, url: str, path: str, body: bytes | None, context: ssl.SSLContext, server_name: str | None
-    ) -> bytes:
-        whole = url.rstrip("/").replace("wss://", "https://", 1) + path
-        timeout = aiohttp.ClientTimeout(total=ASK_S_MAX)
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.request(
-                "GET" if body is None else "POST",
-                whole,
-                data=body,
-                ssl=context,
-                server_hostname=server_name,
-                allow_redirects=False,
-            ) as answer,
-        ):
-            raw = await answer.content.read(ANSWER_BYTES_MAX)
-            if answer.status != HTTPStatus.OK:
-                raise IdentityError(f"{url}: {raw.decode(errors='replace').strip()[:300] or answer.status}")
-            return raw
 
 
 def _issued(raw: bytes) -> Issued:

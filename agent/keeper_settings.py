@@ -34,3 +34,5 @@ class KeeperSettings(Struct, frozen=True):
     resume_again_after_s: float = 1.0
     probes_in_flight_max: int = 16
     frame_xml_bytes_max: int = 1024 * 1024
+    migration_tls: bool = False  # guests migrate over TLS or not at all
+    migration_tls_by_name: bool = False  # the target's certificate must bear its node's name

@@ -71,6 +71,10 @@ def _migrate(domain: Any, deed: Migrate) -> None:  # noqa: ANN401
     if deed.parallel_connections > 0:
         flags |= libvirt.VIR_MIGRATE_PARALLEL
         parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = deed.parallel_connections
+    if deed.tls:
+        flags |= libvirt.VIR_MIGRATE_TLS
+        if deed.tls_name:
+            parameters[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = deed.tls_name
     domain.migrateToURI3(deed.peer_uri, parameters, flags)
 
 

@@ -18,11 +18,16 @@ from fleet.model import EndReason, QemuState
 ABORT_AGAIN_S = 30.0
 CALL_SLACK_S = 90.0  # the call outlives the migration's own time-out by libvirt's keepalive and the abort
 GIVEN_UP = ("TIMED_OUT", "NO_PROGRESS")  # we aborted it, so libvirt's own words say nothing new
+ENCRYPTED = ("qemu+tls://", "qemu://", "qemu+ssh://")
 ALIVE = (QemuState.RUNNING, QemuState.PAUSED)
 
 
 def begin(bench: Bench, work: Work, body: MigrateVm) -> None:
-    """Begin the job."""
+    """Begin the job; over TLS or not at all, where that is set."""
+    settings = bench.desk.settings
+    if settings.migration_tls and not body.peer_uri.startswith(ENCRYPTED):
+        bench.failed(work, "NOT_ENCRYPTED", f"{body.target} names {body.peer_uri} for its libvirt, without TLS")
+        return
     work.step = Step.MOVING
     work.since_s = bench.desk.now
     work.due_s = bench.desk.now + body.timeout_s
@@ -34,6 +39,8 @@ def begin(bench: Bench, work: Work, body: MigrateVm) -> None:
         work.course.downtime_ms,
         body.auto_converge,
         body.parallel_connections,
+        tls=settings.migration_tls,
+        tls_name=body.target if settings.migration_tls_by_name else "",
     )
     bench.call(work, deed, body.timeout_s + CALL_SLACK_S)
 

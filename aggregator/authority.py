@@ -7,7 +7,6 @@ certificate is made here too, anew at each start and at half of its life.
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,21 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fleet.identity import (
-    CLOCK_SKEW_S,
-    Identity,
-    IdentityError,
-    Role,
-    identity_of,
-    key_text,
-    new_key,
-    read_key,
-    subject_names,
-)
-from fleet.service import ServiceError
+from aggregator.authority_files import open_authority, write_secret
+from aggregator.hypervisor_certificates import HypervisorCertificates
+from fleet.identity import CLOCK_SKEW_S, Identity, IdentityError, Role, identity_of, key_text, new_key, subject_names
 from fleet.tls import server_context
 
-AUTHORITY_YEARS = 10
 LIFE_S = 24 * 3600.0
 
 
@@ -43,21 +32,10 @@ class Authority:
         """Open the authority in a directory, or make it there. ServiceError if it cannot be used."""
         self._life_s, self._name = life_s, name
         self._own = directory / "aggregator.pem"
-        path = directory / "authority.pem"
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not path.exists():
-                _write(path, _new_authority())
-            text = path.read_bytes()
-        except OSError as error:
-            raise ServiceError(f"{path}: cannot be used: {error.strerror or error}") from None
-        try:
-            self._key = read_key(text)
-            self._certificate = x509.load_pem_x509_certificate(text)
-        except (IdentityError, ValueError) as error:
-            raise ServiceError(f"{path}: is no certificate authority: {error}; restore it from a backup") from None
+        self._key, self._certificate = open_authority(directory / "authority.pem", "virtward")
         self.text = self._certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
         self.sha256 = hashlib.sha256(self._certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
+        self.hypervisors = HypervisorCertificates(directory, life_s)
         self._context: ssl.SSLContext | None = None
 
     def sign(
@@ -98,50 +76,9 @@ class Authority:
         """Return the agents' listener's context with a fresh certificate in it; the same context each time."""
         key = new_key()
         certificate, named = self.sign(key.public_key(), Role.AGGREGATOR, self._name)
-        _write(self._own, key_text(key) + certificate.encode("ascii"))
+        write_secret(self._own, key_text(key) + certificate.encode("ascii"))
         if self._context is None:
             self._context = server_context(self.text, self._own, everybody=True)
         else:
             self._context.load_cert_chain(self._own)
         return self._context, named
-
-
-def _new_authority() -> bytes:
-    key, now = new_key(), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "virtward")])
-    uses = x509.KeyUsage(
-        digital_signature=False,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(seconds=CLOCK_SKEW_S))
-        .not_valid_after(now + timedelta(days=365 * AUTHORITY_YEARS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(uses, critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    return key_text(key) + certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Put a secret file in place whole, readable by its owner alone."""
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

@@ -23,6 +23,7 @@ from aggregator.authority import Authority
 from aggregator.core.events import Event, NodeJoined
 from aggregator.core.state import NodeRecord, State
 from aggregator.fleet_access import NotServingError
+from fleet.hypervisor_tls import HYPERVISOR_PATH, HypervisorIssued, HypervisorRequest
 from fleet.identity import (
     AUTHORITY_PATH,
     JOIN_PATH,
@@ -43,8 +44,8 @@ from fleet.tls import caller_of
 RENEW_AFTER_END_S_MAX = 30 * 24 * 3600.0
 BODY_S_MAX = 5.0
 RELAY_SECRET_BYTES, ENROLMENT_BYTES = 32, 16
-Kind = TypeVar("Kind", JoinRequest, RenewRequest)
-Handler = Callable[[web.Request, bytes], Awaitable[Issued]]
+Kind = TypeVar("Kind", JoinRequest, RenewRequest, HypervisorRequest)
+Handler = Callable[[web.Request, bytes], Awaitable[Issued | HypervisorIssued]]
 
 _log = structlog.get_logger("aggregator.joining")
 
@@ -74,10 +75,11 @@ class Joining:
         self._attempts = Attempts()
 
     def add_routes(self, app: web.Application) -> None:
-        """Add the three things that may be asked without a certificate."""
+        """Add what is asked outside of sessions; all but the last may be asked without a certificate."""
         app.router.add_get(AUTHORITY_PATH, self._show_authority)
         app.router.add_post(JOIN_PATH, self._answer(self._join))
         app.router.add_post(RENEW_PATH, self._answer(self._renew))
+        app.router.add_post(HYPERVISOR_PATH, self._answer(self._certify_hypervisor))
 
     async def _show_authority(self, _request: web.Request) -> web.Response:
         return web.Response(text=self._authority.text, content_type="application/x-pem-file")
@@ -146,6 +148,25 @@ class Joining:
         named = caller_of(request)
         if named is None:
             named = self._ended(asked.certificate, key_sha256)
+        self._check_counts(named)
+        certificate, _named = self._authority.sign(key, Role.AGENT, named.name, named.enrolment)
+        _log.info("certificate renewed", node=named.name, peer=request.remote)
+        return Issued(certificate)
+
+    async def _certify_hypervisor(self, request: web.Request, raw: bytes) -> HypervisorIssued:
+        """Sign for libvirt and QEMU of the host whose certificate is shown."""
+        asked = _read(raw, HypervisorRequest)
+        named = caller_of(request)
+        if named is None:
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "only a node that has joined gets certificates for its libvirt")
+        self._check_counts(named)
+        keys = {purpose: _request_of(text)[0] for purpose, text in asked.requests.items()}
+        issued = self._authority.hypervisors.issue(self._desk.state, named, keys, asked.addresses)
+        _log.info("hypervisor certified", node=named.name, peer=request.remote, left_out=issued.left_out)
+        return issued
+
+    def _check_counts(self, named: Identity) -> None:
+        """Raise _RefusedError if the certificates of this enrolment were revoked or replaced."""
         node = self._desk.state.nodes.get(named.name)
         known = node.credentials.enrolment if node is not None else ""
         if named.role is not Role.AGENT or not same_digest(known, named.enrolment):
@@ -154,9 +175,6 @@ class Joining:
                 f"the certificates of {named.name} were revoked or replaced; "
                 f"virtward node token {named.name} lets it join anew",
             )
-        certificate, _named = self._authority.sign(key, Role.AGENT, named.name, named.enrolment)
-        _log.info("certificate renewed", node=named.name, peer=request.remote)
-        return Issued(certificate)
 
     def _ended(self, certificate: str, key_sha256: str) -> Identity:
         """Return whom a certificate names that has ended, if who asks holds its key and it is not too old."""

@@ -30,8 +30,8 @@ SETTINGS = {"mode": "Act", "unseenAtLeast": "5s", "readinessEvery": "5s", "rescu
 BMC_IDENTITY_EVERY_S = 2.5  # half of readinessEvery, so that each check sees what the host says now
 
 
-def _toml(values: Mapping[str, str | float | list[str]]) -> str:
-    """Lines KEY = VALUE; a JSON string, number or list of strings is a TOML one too."""
+def _toml(values: Mapping[str, str | float | bool | list[str]]) -> str:
+    """Lines KEY = VALUE; a JSON string, number, truth or list of strings is a TOML one too."""
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
 
 
@@ -176,7 +176,7 @@ def node_manifest(layout: Layout, host: str, bmc: Bmc | None) -> dict[str, objec
 
 def write_agent_configuration(layout: Layout, host: Host, aggregators: list[Aggregator], *, has_bmc: bool) -> None:
     """Write the host's agent.toml."""
-    values: dict[str, str | float | list[str]] = {
+    values: dict[str, str | float | bool | list[str]] = {
         "node": host.name,
         "aggregators": [f"wss://{each.address}:{AGENTS_PORT}" for each in aggregators],
         "token_file": str(host.dir / "agent.token"),
@@ -187,7 +187,10 @@ def write_agent_configuration(layout: Layout, host: Host, aggregators: list[Aggr
         "control_address": layout.address(host.name, Plane.CONTROL),
         "migration_address": layout.address(host.name, Plane.MIGRATION),
         "libvirt_port": LIBVIRT_PORT,
-        "peer_uri": "qemu+tcp://{address}/system",
+        "peer_uri": "qemu+tls://{address}/system",
+        "migration_tls": True,
+        "pki_dir": "/etc/pki",
+        "pki_reload_command": ["virt-admin", "server-update-tls", "libvirtd"],
         "boot_id_file": str(host.dir / "boot_id"),
         "machine_id_file": str(host.dir / "machine_id"),
         "log_level": "info",

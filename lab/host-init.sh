@@ -4,6 +4,13 @@
 set -e
 D=$1
 mount -t sysfs sysfs /sys
+# /etc/pki need not be there on this machine, and must not be made there: over /etc lies a layer of the host's own.
+mount -t tmpfs -o mode=755 tmpfs /mnt
+mkdir /mnt/upper /mnt/work
+mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work /etc
+umount -l /mnt
+mkdir -p /etc/pki
+mount --bind "$D/etc-pki" /etc/pki
 mount --bind "$D/etc-libvirt" /etc/libvirt
 mount --bind "$D/etc-hosts" /etc/hosts
 mount --bind "$D/var-lib-libvirt" /var/lib/libvirt

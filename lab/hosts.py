@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab import libvirtd, namespaces, processes
+from lab import libvirtd, namespaces, pki, processes
 from lab.errors import LaboratoryError
 from lab.layout import HOST_PLANES, Layout, Plane
 from lab.planes import Planes
@@ -31,6 +31,7 @@ BOOT_TIMEOUT_S = 30.0
 _DIRECTORIES = (
     "etc-libvirt/qemu",  # as the package lays it; who watches it may come before the first define
     "etc-libvirt",
+    "etc-pki",
     "var-lib-libvirt",
     "cache-libvirt",
     "log-libvirt",
@@ -60,7 +61,9 @@ class Host:
         """Make the host's directories and configuration; what is there already stays. `identity`: its host uuid."""
         for directory in _DIRECTORIES:
             (self.dir / directory).mkdir(parents=True, exist_ok=True)
-        libvirtd.write_configuration(self._layout, self.name, self.dir / "etc-libvirt", identity)
+        libvirtd.write_configuration(self._layout, self.name, self.dir / "etc-libvirt", identity, hosts)
+        addresses = [self._layout.address(self.name, plane) for plane in (Plane.CONTROL, Plane.MIGRATION)]
+        pki.lay_out(self._layout.dir / "pki", self.dir / "etc-pki", self.name, addresses)
         libvirtd.install_hook(self.dir / "etc-libvirt", self.dir / "agent")
         lines = ["127.0.0.1 localhost", *(f"{self._layout.address(host, Plane.CONTROL)} {host}" for host in hosts)]
         self._write("etc-hosts", "\n".join(lines))
@@ -77,7 +80,7 @@ class Host:
         """Become another machine at the next power on; LaboratoryError while this one runs."""
         if self.init is not None:
             raise LaboratoryError(f"{self.name} runs; `virtward-lab power {self.name} off` before it is replaced")
-        libvirtd.write_configuration(self._layout, self.name, self.dir / "etc-libvirt", identity)
+        libvirtd.replace_host_uuid(self.dir / "etc-libvirt", identity)
         self._write("machine_id", identity.replace("-", ""))
 
     def _write(self, file: str, text: str) -> None:

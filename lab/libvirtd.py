@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.layout import CACHE_DIR, LIBVIRT_PORT, Layout, Plane
+from lab.pki import subject
 
 LIBVIRTD = "/usr/sbin/libvirtd"
 QEMU = "/usr/bin/qemu-system-x86_64"
 HOOK = Path(__file__).parents[1] / "agent" / "hooks" / "qemu.d" / "virtward"
 
+# Without the sanity check a host comes up that was off for longer than its certificate holds, and is given another one.
 LIBVIRTD_CONF = """\
 host_uuid = "{host_uuid}"
-listen_tls = 0
-listen_tcp = 1
-tcp_port = "{port}"
-auth_tcp = "none"
+listen_tls = 1
+listen_tcp = 0
+tls_port = "{port}"
+auth_tls = "none"
+tls_no_sanity_certificate = 1
+tls_allowed_dn_list = [{allowed}]
 auth_unix_rw = "none"
 auth_unix_ro = "none"
 unix_sock_rw_perms = "0700"
@@ -41,16 +47,26 @@ namespaces = []
 stdio_handler = "file"
 migration_address = "{migration}"
 migration_host = "{migration}"
+migrate_tls_x509_verify = 1
+migrate_tls_force = 1
 """
 
 
-def write_configuration(layout: Layout, host: str, directory: Path, host_uuid: str) -> None:
-    """Write libvirtd.conf and qemu.conf of a host."""
+def write_configuration(layout: Layout, host: str, directory: Path, host_uuid: str, hosts: Sequence[str]) -> None:
+    """Write libvirtd.conf and qemu.conf of a host. hosts: all, who may come in at the TLS port."""
     migration = layout.address(host, Plane.MIGRATION)
+    allowed = ", ".join(f'"{subject("libvirt", each)}"' for each in hosts)
     (directory / "libvirtd.conf").write_text(
-        LIBVIRTD_CONF.format(host_uuid=host_uuid, port=LIBVIRT_PORT), encoding="ascii"
+        LIBVIRTD_CONF.format(host_uuid=host_uuid, port=LIBVIRT_PORT, allowed=allowed), encoding="ascii"
     )
     (directory / "qemu.conf").write_text(QEMU_CONF.format(migration=migration), encoding="ascii")
+
+
+def replace_host_uuid(directory: Path, host_uuid: str) -> None:
+    """Let a host's libvirtd tell another host uuid when it starts next."""
+    file = directory / "libvirtd.conf"
+    text = re.sub("(?m)^host_uuid = .*$", f'host_uuid = "{host_uuid}"', file.read_text(encoding="ascii"))
+    file.write_text(text, encoding="ascii")
 
 
 def install_hook(directory: Path, state_dir: Path) -> None:

@@ -37,6 +37,7 @@ bench crash --crashes 20
 bench recovery --fault power --hosts 3 --vms 3 --rounds 3
 bench recovery --fault hang --hosts 3 --vms 3 --rounds 3
 bench migration --vms 3
+bench migration_tls --rounds 4
 bench simulation --nodes 3 --vms 6 --seeds 1..20
 bench simulation --nodes 16 --vms 160 --seeds 1..2
 

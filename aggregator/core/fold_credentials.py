@@ -8,6 +8,8 @@ from aggregator.core import events as ev
 from aggregator.core.events import Event
 from aggregator.core.state import ApiToken, Credentials, NodeRecord, State
 
+DENIED_S = 8 * 24 * 3600.0  # longer than a certificate can be set to live
+
 
 def _join_token_issued(state: State, event: ev.JoinTokenIssued) -> None:
     node = state.nodes.get(event.name)
@@ -18,8 +20,17 @@ def _join_token_issued(state: State, event: ev.JoinTokenIssued) -> None:
     node.version = node.fact = state.position
 
 
+def deny(state: State, node: NodeRecord, at: float) -> None:
+    """Remember an enrolment that counts no more for as long as a certificate of it may still hold."""
+    if node.credentials.enrolment:
+        state.denied[node.credentials.enrolment] = at
+    for enrolment in [each for each, since in state.denied.items() if since < at - DENIED_S]:
+        del state.denied[enrolment]
+
+
 def _node_joined(state: State, event: ev.NodeJoined) -> None:
     node = state.nodes[event.name]
+    deny(state, node, event.at)
     node.token_sha256 = event.relay_sha256
     node.credentials = Credentials(enrolment=event.enrolment)
     node.version = node.fact = state.position
@@ -27,6 +38,7 @@ def _node_joined(state: State, event: ev.NodeJoined) -> None:
 
 def _node_revoked(state: State, event: ev.NodeRevoked) -> None:
     node = state.nodes[event.name]
+    deny(state, node, event.at)
     node.token_sha256 = ""
     node.credentials = Credentials()
     node.version = node.fact = state.position

@@ -205,6 +205,8 @@ def _node_token_issued(state: State, event: ev.NodeTokenIssued) -> None:
 
 def _node_deleted(state: State, event: ev.NodeDeleted) -> None:
     node = state.nodes.pop(event.name, None)
+    if node is not None:
+        fold_credentials.deny(state, node, event.at)
     for name in (node.incident, node.impostor.incident if node.impostor else "") if node is not None else ():
         if name in state.incidents:
             state.incidents[name].closed, state.incidents[name].way_out = event.at, ""

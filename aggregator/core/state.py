@@ -145,6 +145,7 @@ class State(Struct, dict=True):
     breaches: int = 0
     breach_incident: str = ""
     tokens: dict[str, ApiToken] = field(default_factory=dict)  # of the API, by name
+    denied: dict[str, float] = field(default_factory=dict)  # enrolment that counts no more -> since when
     disarmed: dict[str, Disarming] = field(default_factory=dict)  # by scope (arming.scope_key)
     armed_at: float = 0.0  # when a disarming ended last: every silence counts from then
     off_orders: list[float] = field(default_factory=list)

@@ -56,7 +56,7 @@ def said(laboratory: Laboratory, name: str, beginning: str) -> list[GuestLine]:
 
 def peer_uri(laboratory: Laboratory, host: str) -> str:
     """How another host's libvirtd reaches this one."""
-    return f"qemu+tcp://{laboratory.layout.address(host, Plane.MIGRATION)}/system"
+    return f"qemu+tls://{laboratory.layout.address(host, Plane.MIGRATION)}/system"
 
 
 def in_host(laboratory: Laboratory, host: str, *command: str) -> subprocess.Popen[str]:

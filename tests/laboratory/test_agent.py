@@ -25,6 +25,7 @@ from fleet.messages import (
 )
 from fleet.model import EndReason, LedgerState, OrderOutcome, Plane, QemuState
 from lab.laboratory import Laboratory
+from lab.layout import LIBVIRT_PORT
 from lab.layout import Plane as LabPlane
 from tests.agent_bench import BenchAggregator, _send
 from tests.laboratory.agent_steps import a_guest, counting, kill, may_run, migrate, start_agent, stop_agent
@@ -212,7 +213,10 @@ async def test_a_probe_tells_a_living_host_from_a_frozen_daemon(laboratory: Labo
     addresses = []
     for plane in (Plane.CONTROL, Plane.MIGRATION):
         address = laboratory.layout.address("h2", LabPlane(plane.value))
-        addresses += [ProbeAddress(plane, "agent", address, 8422), ProbeAddress(plane, "libvirt", address, 16509)]
+        addresses += [
+            ProbeAddress(plane, "agent", address, 8422),
+            ProbeAddress(plane, "libvirt", address, LIBVIRT_PORT),
+        ]
     channel = bench.nodes["h1"].socket
     assert channel is not None
     await _send(channel, ProbeRequest("p1", "h2", tuple(addresses)))

@@ -12,7 +12,16 @@ from tests.laboratory.lab_steps import counts_on, define, peer_uri, said, start,
 def test_a_guest_counts_on_through_a_live_migration(laboratory: Laboratory) -> None:
     """Every count appears once and in order, on one host and then on the other, and no sample shows two running."""
     start(laboratory, "h1", "mover")
-    migrate = ["migrate", "--live", "--p2p", "--persistent", "--undefinesource", "mover", peer_uri(laboratory, "h2")]
+    migrate = [
+        "migrate",
+        "--live",
+        "--p2p",
+        "--tls",
+        "--persistent",
+        "--undefinesource",
+        "mover",
+        peer_uri(laboratory, "h2"),
+    ]
     laboratory.virsh("h1", *migrate)
     counts_on(laboratory, "mover")
     ticks = [line for line in laboratory.guest_log("mover") if line.tick is not None]
@@ -28,7 +37,7 @@ def test_a_guest_counts_on_through_a_live_migration(laboratory: Laboratory) -> N
 def test_a_paused_arrival_is_not_running(laboratory: Laboratory) -> None:
     """A target that waits for its resume is told apart from one that runs."""
     start(laboratory, "h1", "waiter")
-    migrate = ["migrate", "--live", "--p2p", "--persistent", "--undefinesource", "--suspend", "waiter"]
+    migrate = ["migrate", "--live", "--p2p", "--tls", "--persistent", "--undefinesource", "--suspend", "waiter"]
     laboratory.virsh("h1", *migrate, peer_uri(laboratory, "h3"))
     assert [(each.host, each.cpus) for each in laboratory.sample().vms["waiter"]] == [("h3", Cpus.PAUSED)]
     laboratory.virsh("h3", "resume", "waiter")
@@ -113,7 +122,16 @@ def test_the_linux_guest_counts_answers_its_agent_and_panics(laboratory: Laborat
     laboratory.virsh("h1", "start", "tux")
     wait_for(lambda: said(laboratory, "tux", "tick"), "the first tick of linux", 90.0)
     assert "return" in laboratory.virsh("h1", "qemu-agent-command", "tux", '{"execute": "guest-ping"}')
-    migrate = ["migrate", "--live", "--p2p", "--persistent", "--undefinesource", "tux", peer_uri(laboratory, "h2")]
+    migrate = [
+        "migrate",
+        "--live",
+        "--p2p",
+        "--tls",
+        "--persistent",
+        "--undefinesource",
+        "tux",
+        peer_uri(laboratory, "h2"),
+    ]
     laboratory.virsh("h1", *migrate)
     counts_on(laboratory, "tux")
     numbers = [line.tick for line in said(laboratory, "tux", "tick")]

@@ -76,7 +76,16 @@ def test_plain_libvirt_runs_a_vm_twice_when_the_reply_of_the_hand_over_is_lost(l
     laboratory.virsh("h1", "start", "trap")
     counts_on(laboratory, "trap")
     laboratory.slow("h1", "migration", COPY_MBIT)
-    words = ["migrate", "--live", "--p2p", "--persistent", "--undefinesource", "trap", peer_uri(laboratory, "h2")]
+    words = [
+        "migrate",
+        "--live",
+        "--p2p",
+        "--tls",
+        "--persistent",
+        "--undefinesource",
+        "trap",
+        peer_uri(laboratory, "h2"),
+    ]
     with migrating_by_virsh(laboratory, "h1", words):
         lose_the_targets_replies(laboratory, "trap")
         wait_for(lambda: twice(laboratory.sample()) == ["trap"], "libvirt to run it twice", 90)

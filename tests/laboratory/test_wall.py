@@ -19,7 +19,7 @@ from tests.laboratory.lab_steps import start as start_by_hand
 pytestmark = [pytest.mark.laboratory, pytest.mark.timeout(300)]
 
 REFUSED = "virtward: {name} is managed and"
-MOVE = ("migrate", "--live", "--p2p", "--persistent", "--undefinesource")
+MOVE = ("migrate", "--live", "--p2p", "--tls", "--persistent", "--undefinesource")
 
 
 async def by_hand(laboratory: Laboratory, host: str, *words: str) -> str:

@@ -49,8 +49,8 @@ M = TypeVar("M")
 class Node:
     """A keeper, the ledger that survives it, and everything it ever asked for."""
 
-    def __init__(self, name: str = "h1") -> None:
-        self.name = name
+    def __init__(self, name: str = "h1", *, migration_tls: bool = False) -> None:
+        self.name, self.migration_tls = name, migration_tls
         self.boot_id = "boot-1"
         self.now = 100.0
         self.records: list[AnyLedgerRecord] = []
@@ -72,6 +72,8 @@ class Node:
             agent_start=f"{self.name}-{self.starts}",
             facts=NodeFacts(machine_id="m", host_uuid="u"),
             ledger=self.ledger,
+            migration_tls=self.migration_tls,
+            migration_tls_by_name=self.migration_tls,
         )
         self.keeper = Keeper(settings, recall(self.records))
 

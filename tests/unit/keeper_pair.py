@@ -25,8 +25,8 @@ MIGRATE = MigrateVm("m1", 1, "h2", 2, "qemu+tls://10.0.1.2/system", "10.0.1.2", 
 NOTICE = ReleasedNotice(UUID, "m1", "h1", 1, 2, SECRET, LEADER)
 
 
-def a_source() -> Node:
-    node = Node("h1")
+def a_source(*, tls: bool = False) -> Node:
+    node = Node("h1", migration_tls=tls)
     node.connect()
     node.start()
     return node

@@ -43,6 +43,23 @@ def test_the_pid_of_the_finished_source_releases_it_and_tells_the_peer_before_th
     assert vm_reports(gone)[-1].end is EndReason.MIGRATED
 
 
+def test_with_tls_the_target_must_show_the_certificate_of_the_node_that_the_order_names() -> None:
+    deed = only_call(a_source(tls=True).order(MIGRATE)).deed
+    assert isinstance(deed, Migrate)
+    assert (deed.tls, deed.tls_name) == (True, MIGRATE.target)
+    plain = only_call(a_source().order(MIGRATE)).deed
+    assert isinstance(plain, Migrate)
+    assert (plain.tls, plain.tls_name) == (False, "")
+
+
+def test_with_tls_no_guest_leaves_for_a_target_that_names_an_open_port() -> None:
+    """The target says itself how its libvirt is reached, and may lie."""
+    source = a_source(tls=True)
+    told = source.order(structs.replace(MIGRATE, peer_uri="qemu+tcp://10.0.1.2/system"))
+    assert deeds(told) == []
+    assert (reports(told)[-1].outcome, reports(told)[-1].code) == ("Failed", "NOT_ENCRYPTED")
+
+
 def test_a_source_whose_end_is_not_clear_waits_for_libvirts_word() -> None:
     source = a_source()
     source.order(MIGRATE)

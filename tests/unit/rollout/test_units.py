@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.hypervisor_identity import LAYOUTS
 from fleet.config import CREDENTIAL, CREDENTIAL_SOURCE
+from fleet.hypervisor_tls import Purpose
 
 ROOT = Path(__file__).parents[3]
 UNITS = ROOT / "systemd"
@@ -50,6 +52,18 @@ def test_systemd_understands_every_line(tmp_path: Path, name: str) -> None:
     assert (told.returncode, told.stderr) == (0, "")
     unit.write_text(unit.read_text().replace("WatchdogSec=30s", "WatchdogSec=soon"))
     assert "Failed to parse sec value" in analyze("verify", "--man=no", str(unit), unit_path=tmp_path).stderr
+
+
+@needs_systemd
+def test_libvirts_certificates_are_read_again_when_the_last_of_them_is_renewed(tmp_path: Path) -> None:
+    """The unit watches the file that the agent puts in place last: before it the key would not fit."""
+    for end in ("path", "service"):
+        text = (UNITS / f"virtward-libvirt-tls.{end}").read_text()
+        (tmp_path / f"virtward-libvirt-tls.{end}").write_text(text.replace("/usr/bin/virt-admin", "/bin/true"))
+    told = analyze("verify", "--man=no", str(tmp_path / "virtward-libvirt-tls.path"), unit_path=tmp_path)
+    assert (told.returncode, told.stderr) == (0, "")
+    (watched,) = lines("virtward-libvirt-tls.path", "PathChanged")
+    assert watched == f"/etc/pki/{LAYOUTS[Purpose.LIBVIRT].certificates[-1]}"
 
 
 @pytest.mark.parametrize("name", ["agent", "aggregator"])

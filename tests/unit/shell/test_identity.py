@@ -148,7 +148,7 @@ async def test_an_agent_does_not_join_an_aggregator_that_its_token_does_not_name
         agent.token_file.write_text(await world.token("h1"))
         agent.token_file.chmod(0o600)
         agent.start()
-        await until(lambda: "not the aggregator" in agent.daemon._enrolment._told)  # type: ignore[union-attr]
+        await until(lambda: "not the aggregator" in str(agent.daemon._enrolment._told))  # type: ignore[union-attr]
         assert agent.access.identity is None
         assert world.fleet.state.nodes["h1"].credentials.join_sha256  # not spent: it was not shown
         await agent.stop()
