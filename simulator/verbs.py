@@ -98,6 +98,10 @@ def _drain(ask: Ask) -> list[Event]:
     node = ask.node()
     if ask.get("cancel"):
         return [ev.DrainCancelled(at=ask.at, node=node.name, who=WHO)]
+    if ask.get("pause") or ask.get("resume"):
+        if node.name not in ask.state.drains:
+            raise RefusedError(f"{node.name} is not being drained")
+        return [ev.DrainPaused(at=ask.at, node=node.name, paused=bool(ask.get("pause")), who=WHO)]
     deadline = ask.get("deadline", 0)
     deadline_s = parse_duration_s(deadline if isinstance(deadline, str | int | float) else str(deadline))
     force = bool(ask.get("force", False))
@@ -115,7 +119,7 @@ def _taint(ask: Ask) -> list[Event]:
     key, _, value = pair.partition("=")
     if not key or effect not in list(TaintEffect):
         raise RefusedError(f"{text!r} is no taint; write it like key=value:NoExecute or key-")
-    taint = Taint(key=key, value=value, effect=TaintEffect(effect))
+    taint = Taint(key=key, value=value, effect=TaintEffect(effect), time_added=f"{ask.at:.3f}")
     kept = tuple(t for t in node.spec.taints if (t.key, t.effect) != (key, effect))
     return [_write_node(node, ask.at, structs.replace(node.spec, taints=(*kept, taint)))]
 

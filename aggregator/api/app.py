@@ -17,6 +17,7 @@ from aiohttp import web
 from aggregator.api import (
     arming,
     cluster,
+    drains,
     fencing,
     history,
     lists,
@@ -52,6 +53,7 @@ API_ROUTES: tuple[Route, ...] = (
     *vms.ROUTES,
     *vm_verbs.ROUTES,
     *moves.ROUTES,
+    *drains.ROUTES,
     *policies.ROUTES,
     *fencing.ROUTES,
     *arming.ROUTES,

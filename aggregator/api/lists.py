@@ -20,7 +20,8 @@ from aggregator.api.watch import Render, frame, kind_of, labels_of
 from aggregator.core.manifest import plain_object
 from aggregator.core.selector import Selector, selects
 from aggregator.core.state import State
-from aggregator.core.views import Plain, drain_view, incident_view, migration_view, plain, policy_view
+from aggregator.core.views import Plain, incident_view, migration_view, plain, policy_view
+from aggregator.core.views_drain import drain_view, plain_drain
 from aggregator.core.views_node import node_view, plain_node
 from aggregator.core.views_vm import plain_vm, vm_view
 
@@ -68,7 +69,7 @@ def _policy(state: State, name: str) -> Plain | None:
 
 def _drain(state: State, name: str) -> Plain | None:
     record = state.drains.get(name)
-    return plain(drain_view(state, record)) if record else None
+    return plain_drain(drain_view(state, record)) if record else None
 
 
 def _incident(state: State, name: str) -> Plain | None:

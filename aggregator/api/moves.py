@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from aggregator.api.calls import Call, answer, only, truth, word
+from aggregator.api.calls import Call, answer, only, word
 from aggregator.api.lists import one
 from aggregator.api.nodes import node_record
-from aggregator.api.problems import bad_request, conflict, not_found
+from aggregator.api.problems import conflict, not_found
 from aggregator.api.router import Route
 from aggregator.api.vm_state import living_vm
 from aggregator.api.writes import commit
 from aggregator.core.events import (
-    DrainCancelled,
-    DrainRequested,
     Event,
     MigrationCancelRequested,
     MigrationRequested,
@@ -23,7 +21,6 @@ from aggregator.core.lookups import takes_vms
 from aggregator.core.migrate import why_not_migratable
 from aggregator.core.seats import migration_targets
 from aggregator.core.state import MigrationRecord, State, VmRecord
-from aggregator.core.views import plain, planned_drain
 from aggregator.core.views_node import not_ready
 
 DEADLINE_S_MAX = 30 * 86400.0
@@ -91,56 +88,7 @@ async def cancel_migration(call: Call) -> web.StreamResponse:
     return answer(one(state, "migrations", call.name))
 
 
-async def drain(call: Call) -> web.StreamResponse:
-    """Empty a node and keep it empty until uncordon; dryRun: only the plan."""
-    options = await call.options()
-    only(options, "dryRun", "deadlineSeconds", "force")
-    force = truth(options, "force")
-    deadline_s = _deadline(options.get("deadlineSeconds"), call.fleet.state)
-    record = node_record(call.fleet.state, call.name)
-    if truth(options, "dryRun") or call.dry_run:
-        return answer(plain(planned_drain(call.fleet.state, record.name, force=force, deadline_s=deadline_s)))
-
-    def make(state: State, now: float) -> Event | None:
-        node = node_record(state, call.name)
-        running = state.drains.get(call.name)
-        if node.drain and running is not None and running.state == "Running" and running.force == force:
-            return None
-        return DrainRequested(at=now, node=call.name, deadline_s=deadline_s, force=force, who=call.who)
-
-    state, _ = await commit(call, make)
-    return answer(one(state, "drains", call.name))
-
-
-def _deadline(value: object, state: State) -> float:
-    if value is None:
-        return float(state.config.eviction.deadline or 0.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= DEADLINE_S_MAX:
-        raise bad_request(f"deadlineSeconds must be a number from 0 to {DEADLINE_S_MAX:.0f}")
-    return float(value)
-
-
-async def cancel_drain(call: Call) -> web.StreamResponse:
-    """Stop a drain where it is; what has moved stays moved."""
-    only(await call.options())
-
-    def make(state: State, now: float) -> Event | None:
-        record = state.drains.get(call.name)
-        if record is None or call.name not in state.nodes:
-            raise not_found("drain", call.name)
-        if record.state != "Running":
-            raise conflict(
-                f"the drain of {call.name} has ended already ({record.state}); uncordon opens the node again"
-            )
-        return DrainCancelled(at=now, node=call.name, who=call.who)
-
-    state, _ = await commit(call, make)
-    return answer(one(state, "drains", call.name))
-
-
 ROUTES = [
     Route("POST", "/api/v1/vms/{name}:migrate", migrate, "move a running VM", "MigrateOrder", "Migration"),
     Route("POST", "/api/v1/migrations/{name}:cancel", cancel_migration, "call a migration off", "", "Migration"),
-    Route("POST", "/api/v1/nodes/{name}:drain", drain, "empty a node, or show the plan", "DrainOrder", "Drain"),
-    Route("POST", "/api/v1/drains/{name}:cancel", cancel_drain, "stop a drain where it is", "", "Drain"),
 ]

@@ -15,7 +15,8 @@ from aggregator.api.router import WRITES, Route
 from aggregator.core.explain import Explanation
 from aggregator.core.objects import MigrationPolicy, Node, VirtualMachine
 from aggregator.core.policy import ClusterConfig, write_config
-from aggregator.core.views import Drain, EventView, Incident, Migration
+from aggregator.core.views import EventView, Incident, Migration
+from aggregator.core.views_drain import Drain
 from aggregator.core.whatif import Readiness, WhatIf
 
 _OBJECT: dict[str, object] = {"type": "object"}
@@ -40,6 +41,15 @@ class MigrateOrder(_Order):
 class DrainOrder(_Order):
     """force: shut VMs down that cannot be moved live. dryRun: only the plan."""
 
+    dry_run: bool = False
+    deadline_seconds: float | None = None
+    force: bool = False
+
+
+class DrainsOrder(_Order):
+    """labelSelector: which nodes. The rest as in DrainOrder."""
+
+    label_selector: str
     dry_run: bool = False
     deadline_seconds: float | None = None
     force: bool = False
@@ -134,7 +144,7 @@ class Problem(Struct):
 
 _TYPES = (
     VirtualMachine, Node, MigrationPolicy, Migration, Drain, Incident, EventView, Explanation, VerbOrder, MigrateOrder,
-    DrainOrder, Uncordon, TaintOrder, FenceOrder, GoneOrder, DisarmOrder, ArmOrder, Apply, Applied,
+    DrainOrder, DrainsOrder, Uncordon, TaintOrder, FenceOrder, GoneOrder, DisarmOrder, ArmOrder, Apply, Applied,
     Token, List, Problem, WhatIf, Readiness,
 )  # fmt: skip
 

@@ -34,6 +34,7 @@ from aggregator.core.rest import refresh
 from aggregator.core.runs import decide_bindings, decide_doubts, decide_orders, decide_runs
 from aggregator.core.state import State
 from aggregator.core.storage_loss import decide_storage, decide_storage_recovery
+from aggregator.core.taint_eviction import decide_taint_evictions
 
 STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_arming,
@@ -61,6 +62,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_stops,
     decide_isolation,
     decide_drains,
+    decide_taint_evictions,
     decide_migrations,
     decide_flaps,
     decide_starts,
@@ -79,6 +81,7 @@ _DEEDS = (
     decide_stops,
     decide_isolation,
     decide_drains,
+    decide_taint_evictions,
     decide_migrations,
     decide_starts,
 )

@@ -46,6 +46,7 @@ class Derived(Struct, eq=False):
     brake_limit: int | None = None
     bound: dict[str, list[VmRecord]] | None = None  # by node
     open_migrations: list[MigrationRecord] | None = None
+    executing: list[NodeRecord] | None = None  # with a NoExecute taint
     seating: Seating | None = None
     unseated_all: bool = True  # who sits where is to be looked at for everybody; else for these:
     unseated_nodes: dict[str, None] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class Derived(Struct, eq=False):
     def note_node(self, name: str) -> None:
         """Forget what hangs on a node."""
         self.brake_limit = None
+        self.executing = None
         self.stale_nodes[name] = None
         self.unseated_nodes[name] = None
 
@@ -66,6 +68,7 @@ class Derived(Struct, eq=False):
     def note_all(self) -> None:
         """Forget everything."""
         self.brake_limit = None
+        self.executing = None
         self.bound = self.open_migrations = None
         self.unseated_all = True
         self.stale = True

@@ -1,52 +1,61 @@
 """Emptying a node: every VM on it moves, is evicted, or is named as what blocks the drain.
 
 The node's maintenance taint stands from the first moment and survives everything but uncordon.
-A drain is over when nothing is bound to its node. Pure.
+A drain is over when nothing is bound to its node. Drains of one job go one failure domain after
+another: the next one waits until the nodes of the one before are open again. Pure.
 """
 
 from __future__ import annotations
 
 from aggregator.core.arming import acts
 from aggregator.core.draft import Draft
-from aggregator.core.events import DrainChanged, MigrationPhase, MigrationQueued, RunOutcome, StopDecided
+from aggregator.core.events import DrainChanged, MigrationPhase, NodeState
+from aggregator.core.eviction import (
+    CHECK_AGAIN_S,
+    can_be_evicted,
+    eviction_method,
+    last_failure,
+    queue_moves,
+    shut_down,
+)
+from aggregator.core.fold_moves import DRAINS_OPEN
 from aggregator.core.lookups import binding_to, bound_to, can_order
-from aggregator.core.migrate import why_not_migratable
-from aggregator.core.seats import place_moves, stays_in_maintenance
+from aggregator.core.seats import stays_in_maintenance
 from aggregator.core.state import DrainRecord, NodeRecord, State, VmRecord
-from fleet.model import EvictionStrategy
-
-PRIORITY_EVICTION = 100
-CHECK_AGAIN_S = 2.0
-
-
-def eviction_of(state: State, vm: VmRecord) -> EvictionStrategy:
-    """Return the VM's eviction strategy, the cluster's where it has none."""
-    return vm.spec.eviction_strategy or EvictionStrategy(state.config.eviction_strategy)
-
-
-def eviction_method(state: State, vm: VmRecord) -> tuple[str, str]:
-    """Return (method, why) of how this VM would leave its node: migrate, shut down, or blocked."""
-    strategy = eviction_of(state, vm)
-    if strategy is EvictionStrategy.EXTERNAL:
-        return "blocked", "its eviction strategy is External: somebody else has to move it"
-    if strategy is EvictionStrategy.NONE:
-        return "shut down", "its eviction strategy is None"
-    problem = why_not_migratable(state, vm)
-    if not problem:
-        return "migrate", "it can be live-migrated"
-    if strategy is EvictionStrategy.LIVE_MIGRATE_IF_POSSIBLE:
-        return "shut down", f"it cannot be live-migrated: {problem}"
-    return "blocked", f"it cannot be live-migrated: {problem}"
 
 
 def decide_drains(draft: Draft) -> None:
-    """Move every running drain on."""
+    """Move every drain on that is not over."""
     if not acts(draft.state):
         return
     for drain in draft.state.drains.values():
         node = draft.state.nodes.get(drain.node)
-        if drain.state == "Running" and node is not None:
+        if drain.state not in DRAINS_OPEN or node is None:
+            continue
+        if drain.deadline and draft.due(drain.deadline):
+            _change(draft, drain, "Expired", drain.blocked, "its deadline has passed")
+        elif drain.state == "Running":
             _advance(draft, drain, node)
+        elif drain.state == "Waiting" and not why_waiting(draft.state, drain):
+            _change(draft, drain, "Running", {}, "its turn has come" if drain.domain else "")
+        if draft.transitions:
+            return
+
+
+def why_waiting(state: State, drain: DrainRecord) -> str:
+    """Return what a drain of a job waits for, empty when its turn has come."""
+    for other in state.drains.values():
+        node = state.nodes.get(other.node)
+        if other.job != drain.job or other.domain == drain.domain or node is None:
+            continue
+        if other.state in DRAINS_OPEN and other.state != "Waiting":
+            return f"{other.node} is still being emptied"
+        if node.drain and other.state != "Waiting":
+            return f"{other.node} is in maintenance; virtward uncordon {other.node} when it is done"
+        if other.state == "Waiting" and (other.since, other.turn) < (drain.since, drain.turn):
+            return f"{other.node} comes before it"
+    failing = sorted(n.name for n in state.nodes.values() if n.approved and n.state is not NodeState.UP and not n.drain)
+    return f"{', '.join(failing[:3])} {'is' if len(failing) == 1 else 'are'} not Up" if failing else ""
 
 
 def _advance(draft: Draft, drain: DrainRecord, node: NodeRecord) -> None:
@@ -56,19 +65,16 @@ def _advance(draft: Draft, drain: DrainRecord, node: NodeRecord) -> None:
         left = "what is left on it tolerates maintenance" if there else "nothing is left on it"
         _change(draft, drain, "Done", {}, left)
         return
-    if drain.deadline and draft.due(drain.deadline):
-        _change(draft, drain, "Expired", drain.blocked, "its deadline has passed")
-        return
     blocked: dict[str, str] = {}
     moving: list[VmRecord] = []
     for vm in vms:
-        if vm.owner == node.name and vm.run_open and not vm.migration and vm.stopping is None:
-            why = _evict(draft, drain, vm, moving)
+        if can_be_evicted(vm, node.name):
+            why = _evict(draft, drain, vm, moving, vms)
             if why:
                 blocked[vm.name] = why
         elif why := _stuck_copy(draft.state, vm):
             blocked[vm.name] = why
-    blocked |= _move(draft, drain, moving)
+    blocked |= queue_moves(draft, drain.node, moving, f"{drain.node} is drained", drain=drain.node)
     if blocked:
         draft.look_again(draft.now + CHECK_AGAIN_S)
     if blocked != drain.blocked:
@@ -102,51 +108,14 @@ def _change(draft: Draft, drain: DrainRecord, state: str, blocked: dict[str, str
     )
 
 
-def _evict(draft: Draft, drain: DrainRecord, vm: VmRecord, moving: list[VmRecord]) -> str:
+def _evict(draft: Draft, drain: DrainRecord, vm: VmRecord, moving: list[VmRecord], leaving: list[VmRecord]) -> str:
     """Decide how the VM leaves; return why it cannot now, or nothing. moving: takes the VMs that are to migrate."""
     method, why = eviction_method(draft.state, vm)
     if method == "blocked" and not drain.force:
         return why
     if method != "migrate":
-        draft.add(StopDecided(at=draft.now, vm=vm.name, outcome=RunOutcome.EVICTED, reason=why, cause=vm.fact))
-        return ""
+        return shut_down(draft, vm, why, leaving)
     if not draft.due(drain.retry_at.get(vm.name, 0.0)):
-        return _last_failure(draft.state, vm)
+        return last_failure(draft.state, vm)
     moving.append(vm)
     return ""
-
-
-def _move(draft: Draft, drain: DrainRecord, moving: list[VmRecord]) -> dict[str, str]:
-    """Queue the moves, targets chosen for all of them together; return why some have none."""
-    blocked: dict[str, str] = {}
-    for vm, verdict in zip(moving, place_moves(draft.state, moving, drain.node) if moving else (), strict=True):
-        if verdict.node is None:
-            blocked[vm.name] = no_target_words(verdict.rejected)
-            continue
-        draft.add(
-            MigrationQueued(
-                at=draft.now,
-                migration=draft.new_id("mig"),
-                vm=vm.name,
-                source=drain.node,
-                planned=verdict.node,
-                priority=PRIORITY_EVICTION,
-                drain=drain.node,
-                reason=f"{drain.node} is drained",
-                cause=vm.fact,
-            )
-        )
-    return blocked
-
-
-def no_target_words(rejected: dict[str, tuple[str, ...]]) -> str:
-    """Return why a VM cannot move, with the rules per node."""
-    reasons = "; ".join(f"{node}: {', '.join(rules)}" for node, rules in sorted(rejected.items()))
-    return f"no node takes it ({reasons})"
-
-
-def _last_failure(state: State, vm: VmRecord) -> str:
-    for migration in reversed(state.migrations.values()):
-        if migration.vm == vm.name:
-            return f"its last migration failed ({migration.reason}); it is tried again"
-    return "its last migration failed; it is tried again"

@@ -333,11 +333,25 @@ class Armed(Event, frozen=True, kw_only=True):
 
 
 class DrainRequested(Event, frozen=True, kw_only=True):
-    """A person empties a node. deadline_s: 0 means none."""
+    """A person empties a node. deadline_s: 0 means none.
+
+    job: of several drains that go one failure domain after another; domain: this node's; turn: its place among them.
+    """
 
     node: str
     deadline_s: float = 0
     force: bool = False
+    who: str = ""
+    job: str = ""
+    domain: str = ""
+    turn: int = 0
+
+
+class DrainPaused(Event, frozen=True, kw_only=True):
+    """A drain begins nothing more until it is resumed (paused: False); migrations in flight go on to their end."""
+
+    node: str
+    paused: bool
     who: str = ""
 
 

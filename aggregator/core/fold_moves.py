@@ -7,10 +7,12 @@ from collections.abc import Callable
 from aggregator.core import events as ev
 from aggregator.core.events import Event, MigrationPhase
 from aggregator.core.fold_nodes import number_of, set_taints
-from aggregator.core.state import Binding, DrainRecord, MigrationPolicyRecord, MigrationRecord, State
+from aggregator.core.state import Binding, DrainRecord, Eviction, MigrationPolicyRecord, MigrationRecord, State
 
 PRIORITY_USER = 50
 MIGRATIONS_KEPT_MAX = 500
+DOUBLINGS_MAX = 30
+DRAINS_OPEN = ("Waiting", "Running", "Paused")
 ENDED = (MigrationPhase.SUCCEEDED, MigrationPhase.FAILED, MigrationPhase.CANCELLED)
 
 
@@ -74,14 +76,32 @@ def _migration_changed(state: State, event: ev.MigrationChanged) -> None:
 
 
 def _tell_drain(state: State, migration: MigrationRecord, event: ev.MigrationChanged) -> None:
-    drain = state.drains.get(migration.drain)
-    if drain is None or event.phase is not MigrationPhase.FAILED:
+    """Count the failure for whoever wanted the move: it is tried again after a time that doubles."""
+    if event.phase is not MigrationPhase.FAILED:
         return
-    failures = drain.failures.get(event.vm, 0) + 1
-    drain.failures[event.vm] = failures
+    drain = state.drains.get(migration.drain)
+    vm = state.vms.get(event.vm)
+    if drain is not None:
+        failures = drain.failures[event.vm] = drain.failures.get(event.vm, 0) + 1
+        drain.retry_at[event.vm] = event.at + _retry_s(state, failures)
+    elif vm is not None and vm.eviction is not None and vm.eviction.node == migration.source:
+        vm.eviction.failures += 1
+        vm.eviction.retry_at = event.at + _retry_s(state, vm.eviction.failures)
+
+
+def _retry_s(state: State, failures: int) -> float:
     limits = state.config.migration
-    wait = min(float(limits.retry_max), limits.retry_from * 2.0 ** (failures - 1))
-    drain.retry_at[event.vm] = event.at + wait
+    return min(float(limits.retry_max), limits.retry_from * 2.0 ** min(failures - 1, DOUBLINGS_MAX))
+
+
+def _vm_eviction_changed(state: State, event: ev.VmEvictionChanged) -> None:
+    vm = state.vms[event.vm]
+    if event.over:
+        vm.eviction = None
+    elif vm.eviction is None:
+        vm.eviction = Eviction(event.node, event.at, event.reason, event.blocked)
+    else:
+        vm.eviction.blocked = event.blocked
 
 
 def _migration_cancel_requested(state: State, event: ev.MigrationCancelRequested) -> None:
@@ -97,18 +117,27 @@ def _migration_progressed(state: State, event: ev.MigrationProgressed) -> None:
 
 
 def _drain_requested(state: State, event: ev.DrainRequested) -> None:
-    node = state.nodes[event.node]
-    node.drain = event.node
-    node.fact = state.position
-    set_taints(node, event.at)
-    state.drains[event.node] = DrainRecord(
+    drain = state.drains[event.node] = DrainRecord(
         node=event.node,
         who=event.who,
         since=event.at,
         deadline=event.at + event.deadline_s if event.deadline_s else 0.0,
         force=event.force,
-        vms=tuple(vm.name for vm in state.vms.values() if any(b.node == event.node for b in vm.bindings)),
+        state="Waiting" if event.job else "Running",
+        job=event.job,
+        domain=event.domain,
+        turn=event.turn,
     )
+    if not event.job:
+        _begin_drain(state, drain, event.at)
+
+
+def _begin_drain(state: State, drain: DrainRecord, at: float) -> None:
+    node = state.nodes[drain.node]
+    node.drain = drain.node
+    node.fact = state.position
+    set_taints(node, at)
+    drain.vms = tuple(vm.name for vm in state.vms.values() if any(b.node == drain.node for b in vm.bindings))
 
 
 def _drain_cancelled(state: State, event: ev.DrainCancelled) -> None:
@@ -118,20 +147,33 @@ def _drain_cancelled(state: State, event: ev.DrainCancelled) -> None:
     set_taints(node, event.at)
     drain = state.drains.get(event.node)
     if drain is not None:
-        if drain.state == "Running":
+        if drain.state in DRAINS_OPEN:
             drain.state = "Cancelled"
         drain.ended = drain.ended or event.at
+    _call_off_queued(state, event.node)
+
+
+def _call_off_queued(state: State, node: str) -> None:
     for migration in state.migrations.values():
-        if migration.drain == event.node and migration.phase is MigrationPhase.QUEUED:
+        if migration.drain == node and migration.phase is MigrationPhase.QUEUED:
             migration.cancel_wanted = True
+
+
+def _drain_paused(state: State, event: ev.DrainPaused) -> None:
+    drain = state.drains[event.node]
+    if drain.state in ("Running", "Paused"):
+        drain.state = "Paused" if event.paused else "Running"
 
 
 def _drain_changed(state: State, event: ev.DrainChanged) -> None:
     drain = state.drains[event.node]
+    if drain.state == "Waiting" and event.state == "Running":
+        _begin_drain(state, drain, event.at)
     drain.state = event.state
     drain.blocked = event.blocked
-    if event.state != "Running":
+    if event.state not in DRAINS_OPEN:
         drain.ended = event.at
+        _call_off_queued(state, event.node)
 
 
 def _policy_applied(state: State, event: ev.MigrationPolicyApplied) -> None:
@@ -160,4 +202,6 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.DrainRequested: _drain_requested,
     ev.DrainCancelled: _drain_cancelled,
     ev.DrainChanged: _drain_changed,
+    ev.DrainPaused: _drain_paused,
+    ev.VmEvictionChanged: _vm_eviction_changed,
 }

@@ -101,6 +101,8 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.MigrationPolicyDeleted: lambda e: f"policy {e.policy}",
     ev.MigrationQueued: lambda e: f"{e.migration} from {e.source}",
     ev.MigrationChanged: lambda e: f"{e.migration} {e.phase}" + (f" to {e.target}" if e.target else ""),
+    ev.DrainPaused: lambda e: "paused" if e.paused else "resumed",
+    ev.VmEvictionChanged: lambda e: "over" if e.over else "it has to leave" if not e.blocked else "it cannot leave",
     ev.DrainChanged: lambda e: (
         e.state + ("; blocked: " + "; ".join(f"{v}: {w}" for v, w in e.blocked.items()) if e.blocked else "")
     ),

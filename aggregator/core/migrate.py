@@ -157,6 +157,9 @@ def _queued(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
         return
     if not can_order(source) or not acts(state) or open_orders(state, vm):
         return
+    drain = state.drains.get(migration.drain)
+    if drain is not None and drain.state == "Paused":
+        return
     if why := why_not_migratable(state, vm):
         _step(draft, migration, MigrationPhase.FAILED, why)
         return

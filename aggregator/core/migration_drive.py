@@ -77,3 +77,19 @@ def has_bandwidth(state: State, vm: VmRecord, node: str, flying: Sequence[Migrat
     if not link or not own or not others:
         return True
     return own + sum(drive_of(state, state.vms[m.vm]).bandwidth_bytes_per_s for m in others) <= link
+
+
+def move_eta_s(state: State, vm: VmRecord, source: str) -> float | None:
+    """Return how long a move of this VM off that node takes, in seconds; None where nothing is known of the link.
+
+    Its memory over what its migrations may take, what its node's link gives with as many at once as the limits
+    allow, or what went through last from there: the least of these that are known. What it writes meanwhile is
+    not in it.
+    """
+    record = state.nodes.get(source)
+    link = parse_bytes(record.spec.migration_bandwidth or 0) if record is not None else 0
+    at_once = max(1, min(state.config.migration.outbound_per_node_max, state.config.migration.cluster_max))
+    seen = [m.far.rate_bytes_per_s for m in state.migrations.values() if m.source == source and m.far is not None]
+    rates = [drive_of(state, vm).bandwidth_bytes_per_s, link // at_once, seen[-1] if seen else 0]
+    known = [rate for rate in rates if rate > 0]
+    return vm.memory_bytes / min(known) if known else None

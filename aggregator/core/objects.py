@@ -253,6 +253,8 @@ class VmStatus(ApiStruct, frozen=True, kw_only=True):
     since: str = ""
     bound: tuple[BindingView, ...] = ()
     migration: str | None = None
+    evacuation_node_name: str = ""  # the node it has to leave: drained, or tainted NoExecute
+    evacuation_reason: str = ""  # why it has not left yet
     rejected: dict[str, tuple[str, ...]] = {}  # node -> rules, while it cannot be placed
     conditions: tuple[ApiCondition, ...] = ()
 

@@ -46,6 +46,7 @@ _CHANGES_ITS_SUBJECT = frozenset(
         ev.DeviceDistrusted,
         ev.DrainCancelled,
         ev.DrainChanged,
+        ev.DrainPaused,
         ev.DrainRequested,
         ev.FenceAnswered,
         ev.FenceAsked,
@@ -79,6 +80,7 @@ _CHANGES_ITS_SUBJECT = frozenset(
         ev.StorageLost,
         ev.VmCommanded,
         ev.VmDeleteRequested,
+        ev.VmEvictionChanged,
         ev.VmGoneConfirmed,
         ev.VmHeld,
         ev.VmPhaseChanged,
@@ -136,7 +138,7 @@ def is_node_at_rest(node: NodeRecord) -> bool:
 
 def is_vm_at_rest(state: State, vm: VmRecord) -> bool:
     """Return whether nothing is to be decided about a VM, whatever the time is and whatever happens to others."""
-    if vm.deleting or vm.migration or vm.incident or vm.second_run is not None:
+    if vm.deleting or vm.migration or vm.incident or vm.eviction or vm.second_run is not None:
         return False
     if not vm.run_open:
         return _is_off(state, vm)

@@ -47,6 +47,17 @@ class SecondRun(Struct, frozen=True):
     over_at: float = 0.0
 
 
+class Eviction(Struct):
+    """A VM has to leave its node because of a taint. blocked: why it cannot; retry_at: of a migration that failed."""
+
+    node: str
+    since: float
+    reason: str
+    blocked: str = ""
+    retry_at: float = 0.0
+    failures: int = 0
+
+
 class VmRecord(Struct):
     """One VM: what is ordered, where it may be, how its runs went."""
 
@@ -106,6 +117,7 @@ class VmRecord(Struct):
     run_xml_version: int = 0  # of the XML the newest run was started from
     incident: str = ""  # about this VM alone
     isolation_told: Isolation = Isolation()  # what the run's owner was told to do without its lease
+    eviction: Eviction | None = None  # by a NoExecute taint
     second_run: SecondRun | None = None  # until a person stops or restarts it: its disk may be damaged
     fact: int = 0  # position of the last fact about it
 
@@ -185,7 +197,10 @@ class DrainRecord(Struct):
     since: float
     deadline: float = 0.0
     force: bool = False
-    state: str = "Running"  # Running | Done | Cancelled | Expired
+    state: str = "Running"  # Waiting | Running | Paused | Done | Cancelled | Expired
+    job: str = ""  # of drains that go one failure domain after another
+    domain: str = ""
+    turn: int = 0
     vms: tuple[str, ...] = ()  # on the node when it began
     blocked: dict[str, str] = {}
     retry_at: dict[str, float] = field(default_factory=dict)

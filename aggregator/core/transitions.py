@@ -325,8 +325,17 @@ class MigrationChanged(Transition, frozen=True, kw_only=True):
     choice: Choice | None = None
 
 
+class VmEvictionChanged(Transition, frozen=True, kw_only=True):
+    """A VM has to leave its node because of a NoExecute taint. blocked: why it cannot; over: no longer."""
+
+    vm: str
+    node: str
+    blocked: str = ""
+    over: bool = False
+
+
 class DrainChanged(Transition, frozen=True, kw_only=True):
-    """A drain's state or its list of blocked VMs changed. state: Running | Done | Cancelled | Expired."""
+    """A drain's state or its list of blocked VMs changed; the states are those of DrainRecord."""
 
     node: str
     state: str

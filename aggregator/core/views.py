@@ -1,34 +1,27 @@
-"""State to API objects: migrations, drains, incidents, events, and how any object is written out.
+"""State to API objects: migrations, incidents, events, and how any object is written out.
 
-Pure: builds what people read from what the core knows, and decides nothing. VMs and nodes have
-their own files (views_vm, views_node). Secrets leave here hidden.
+Pure: builds what people read from what the core knows, and decides nothing. VMs, nodes and drains have
+their own files (views_vm, views_node, views_drain). Secrets leave here hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import msgspec
 from msgspec import Struct, field
 
-from aggregator.core.drain import eviction_method, no_target_words
 from aggregator.core.events import MigrationPhase
 from aggregator.core.migration_words import eta_s, progress_words
 from aggregator.core.moments import rfc3339
 from aggregator.core.objects import API_VERSION, ApiStruct, Metadata, MigrationPolicy
-from aggregator.core.seats import place_moves, stays_in_maintenance
 from aggregator.core.state import (
-    DrainRecord,
     HistoryLine,
     IncidentRecord,
     IncidentStep,
     MigrationPolicyRecord,
     MigrationRecord,
-    State,
-    VmRecord,
 )
-from fleet.model import RunStrategy
 
 Plain = dict[str, object]
 
@@ -78,47 +71,6 @@ class Migration(ApiStruct, frozen=True, kw_only=True):
     metadata: Metadata
     spec: MigrationSpecView
     status: MigrationStatus
-
-
-class BlockedVm(ApiStruct, frozen=True, kw_only=True):
-    """A VM that keeps a drain from ending, and why."""
-
-    vm: str
-    reason: str
-
-
-class PlannedMove(ApiStruct, frozen=True, kw_only=True):
-    """What a drain does, or would do, to one VM. method: LiveMigrate | Restart | ShutDown | Stay.
-
-    to: where it would go now, if it migrates.
-    """
-
-    vm: str
-    method: str
-    to: str = ""
-    reason: str = ""
-
-
-class DrainStatus(ApiStruct, frozen=True, kw_only=True):
-    """How far the emptying of a node is."""
-
-    phase: str
-    done: int = 0
-    total: int = 0
-    blocked: tuple[BlockedVm, ...] = ()
-    plan: tuple[PlannedMove, ...] = ()
-    since: str = ""
-    deadline: str = ""
-    ended: str = ""
-
-
-class Drain(ApiStruct, frozen=True, kw_only=True):
-    """Emptying one node; its name is the node's."""
-
-    api_version: str = field(default=API_VERSION)
-    kind: str = "Drain"
-    metadata: Metadata
-    status: DrainStatus
 
 
 class IncidentSpec(ApiStruct, frozen=True, kw_only=True):
@@ -184,12 +136,11 @@ def every_field(value: Struct) -> Plain:
     return {shown: msgspec.to_builtins(getattr(value, name)) for name, shown in _names(type(value))}
 
 
-def plain(value: Migration | Drain | Incident) -> Plain:
+def plain(value: Migration | Incident) -> Plain:
     """Return the plain form of an object: the status in full, the rest without what says nothing."""
     shown: Plain = {"apiVersion": value.api_version, "kind": value.kind}
     shown["metadata"] = msgspec.to_builtins(value.metadata)
-    if not isinstance(value, Drain):
-        shown["spec"] = every_field(value.spec)
+    shown["spec"] = every_field(value.spec)
     shown["status"] = every_field(value.status)
     return shown
 
@@ -236,74 +187,6 @@ def policy_view(record: MigrationPolicyRecord) -> MigrationPolicy:
             creation_timestamp=rfc3339(record.created),
         ),
         spec=record.spec,
-    )
-
-
-def vms_on(state: State, node: str) -> Iterator[VmRecord]:
-    """Yield the VMs whose run is on a node, by name."""
-    for name in sorted(state.vms):
-        record = state.vms[name]
-        if record.run_open and record.owner == node:
-            yield record
-
-
-def drain_view(state: State, record: DrainRecord) -> Drain:
-    """Return one drain with its progress and what is left of its plan."""
-    left = {vm.name for vm in vms_on(state, record.node)}
-    return Drain(
-        metadata=Metadata(name=record.node, creation_timestamp=rfc3339(record.since)),
-        status=DrainStatus(
-            phase=record.state,
-            done=sum(name not in left for name in record.vms),
-            total=len(record.vms),
-            blocked=tuple(BlockedVm(vm=vm, reason=record.blocked[vm]) for vm in sorted(record.blocked)),
-            plan=drain_plan(state, record.node, force=record.force) if record.state == "Running" else (),
-            since=rfc3339(record.since),
-            deadline=rfc3339(record.deadline),
-            ended=rfc3339(record.ended),
-        ),
-    )
-
-
-def planned_drain(state: State, node: str, *, force: bool, deadline_s: float = 0.0) -> Drain:
-    """Return the drain that would begin now (dry run)."""
-    plan = drain_plan(state, node, force=force)
-    return Drain(
-        metadata=Metadata(name=node),
-        status=DrainStatus(
-            phase="Planned",
-            total=len(plan),
-            blocked=tuple(BlockedVm(vm=step.vm, reason=step.reason) for step in plan if step.method == "Stay"),
-            plan=tuple(step for step in plan if step.method != "Stay"),
-            deadline=rfc3339(state.now + deadline_s) if deadline_s else "",
-        ),
-    )
-
-
-def drain_plan(state: State, node: str, *, force: bool) -> tuple[PlannedMove, ...]:
-    """Return what a drain does to each VM on a node (product.md, eviction), and where those that migrate would go."""
-    records = [record for record in vms_on(state, node) if not stays_in_maintenance(record)]
-    steps = {record.name: _planned(state, record, force=force) for record in records}
-    moving = [record for record in records if steps[record.name].method == "LiveMigrate"]
-    for record, verdict in zip(moving, place_moves(state, moving, node) if moving else (), strict=True):
-        if verdict.node is not None:
-            steps[record.name] = msgspec.structs.replace(steps[record.name], to=verdict.node)
-        else:
-            why = no_target_words(verdict.rejected)
-            steps[record.name] = PlannedMove(vm=record.name, method="Stay", reason=why)
-    return tuple(steps.values())
-
-
-def _planned(state: State, record: VmRecord, *, force: bool) -> PlannedMove:
-    method, why = eviction_method(state, record)
-    if method == "migrate":
-        return PlannedMove(vm=record.name, method="LiveMigrate", reason=why)
-    if method == "blocked" and not force:
-        return PlannedMove(vm=record.name, method="Stay", reason=why)
-    if record.spec.run_strategy in (RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE):
-        return PlannedMove(vm=record.name, method="Restart", reason=f"{why}; shut down and started elsewhere")
-    return PlannedMove(
-        vm=record.name, method="ShutDown", reason=f"{why}; stays down with runStrategy {record.spec.run_strategy}"
     )
 
 

@@ -24,6 +24,7 @@ from aggregator.core.objects import (
     VmStatus,
 )
 from aggregator.core.phases import phase_of
+from aggregator.core.seats import stays_in_maintenance
 from aggregator.core.secrets import hide_xml
 from aggregator.core.state import NodeRecord, RungReadiness, State, VmRecord
 from aggregator.core.tolerating import tolerating_words
@@ -36,6 +37,7 @@ BACK_BY_ITSELF = (RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE)
 
 def vm_view(state: State, record: VmRecord) -> VirtualMachine:
     """Return the VirtualMachine object of a record."""
+    to_leave = _to_leave(state, record)
     return VirtualMachine(
         metadata=Metadata(
             name=record.name,
@@ -59,10 +61,24 @@ def vm_view(state: State, record: VmRecord) -> VirtualMachine:
                 BindingView(node=binding.node, boot_id=binding.boot_id, why=binding.why) for binding in record.bindings
             ),
             migration=record.migration or None,
+            evacuation_node_name=record.owner if to_leave is not None else "",
+            evacuation_reason=to_leave or "",
             rejected=record.rejected,
             conditions=conditions_of(state, record),
         ),
     )
+
+
+def _to_leave(state: State, record: VmRecord) -> str | None:
+    """Return why a VM has not left the node that it has to leave, empty while it is leaving; None: it may stay."""
+    if not record.run_open:
+        return None
+    if record.eviction is not None and record.eviction.node == record.owner:
+        return record.eviction.blocked
+    drain = state.drains.get(record.owner)
+    if drain is None or drain.state not in ("Running", "Paused") or stays_in_maintenance(record):
+        return None
+    return drain.blocked.get(record.name, "") or ("its drain is paused" if drain.state == "Paused" else "")
 
 
 def plain_vm(vm: VirtualMachine) -> Plain:

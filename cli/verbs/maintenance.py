@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.client import path_of
-from cli.document import Document, Json, documents, name_of, number, text
+from cli.document import Document, Json, documents, duration, name_of, number, text
 from cli.errors import Failure, WrongUsage
 from cli.options import node_argument, selector_option, timeout_option, wait_option
 from cli.progress import seconds_of, wait_for
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cli.session import Session
 
 ENDED = ("Done", "Cancelled", "Expired", "Failed")
+CHANGES = {"cancel": "cancelled", "pause": "paused", "resume": "resumed"}
 _KEY = r"(?:[A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?"
 _TAINT = re.compile(rf"^{_KEY}(=[A-Za-z0-9_.-]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$")
 _TAINT_OFF = re.compile(rf"^{_KEY}(:(NoSchedule|PreferNoSchedule|NoExecute))?-$")
@@ -52,7 +53,9 @@ def uncordon(session: Session, names: tuple[str, ...], *, bring_back: bool) -> N
 @click.option("--dry-run", is_flag=True, help="Show what would move, and what could not.")
 @click.option("--deadline", metavar="TIME", help="When to give up, for example 10m.")
 @click.option("--force", is_flag=True, help="Shut VMs down that cannot be moved live.")
-@click.option("--cancel", "cancelled", is_flag=True, help="Cancel the drain; what moved stays moved.")
+@click.option("--pause", "change", flag_value="pause", help="Begin nothing more until --resume.")
+@click.option("--resume", "change", flag_value="resume", help="Go on with a paused drain.")
+@click.option("--cancel", "change", flag_value="cancel", help="Cancel the drain; what moved stays moved.")
 @wait_option
 @timeout_option
 @click.pass_obj
@@ -64,26 +67,41 @@ def drain(  # noqa: PLR0913 (click hands every option over by name)
     dry_run: bool,
     deadline: str | None,
     force: bool,
-    cancelled: bool,
+    change: str | None,
     wait: bool,
     timeout: str,
 ) -> None:
-    """Move all VMs off nodes, live where possible, and keep the nodes free until uncordon."""
-    nodes = _nodes(names) or _selected(session, selector)
-    if cancelled:
-        for node in nodes:
-            session.client.post(path_of("drains", node, "cancel"))
-            click.echo(f"drain/{node}: cancelled")
+    """Move all VMs off nodes, live where possible, and keep the nodes free until uncordon.
+
+    With -l the nodes are emptied one failure domain (rack, else zone, else node) after another: the
+    next one begins when the nodes of the one before are uncordoned and all the others are Up.
+    """
+    if change:
+        for node in _nodes(names) or _selected(session, selector):
+            session.client.post(path_of("drains", node, change))
+            click.echo(f"drain/{node}: {CHANGES[change]}")
         return
     body: dict[str, Json] = {"dryRun": dry_run, "force": force}
     if deadline is not None:
         body["deadlineSeconds"] = seconds_of(deadline)
-    begun = {node: session.client.post(path_of("nodes", node, "drain"), body) for node in nodes}
+    begun = _begin(session, names, selector, body)
     for node, found in begun.items():
         click.echo("\n".join(plan_lines(node, found)) if dry_run else drain_line(node, found))
     if wait and not dry_run:
         for node, found in begun.items():
             _wait(session, node, drain_line(node, found), timeout)
+
+
+def _begin(
+    session: Session, names: tuple[str, ...], selector: str | None, body: dict[str, Json]
+) -> dict[str, Document]:
+    """Order the drains, or ask for their plans; by labels they go in turn."""
+    if names:
+        return {node: session.client.post(path_of("nodes", node, "drain"), body) for node in _nodes(names)}
+    if not selector:
+        raise WrongUsage("say which nodes: by name, or with -l by their labels")
+    answer = session.client.post(path_of("drains"), {**body, "labelSelector": selector})
+    return {name_of(found): found for found in documents(answer, "items")}
 
 
 def _wait(session: Session, node: str, shown: str, timeout: str) -> None:
@@ -104,8 +122,17 @@ def drain_line(node: str, found: Document) -> str:
     phase = text(found, "status.phase", "Running")
     done, total = number(found, "status.done"), number(found, "status.total")
     line = f"drain/{node}: {phase}, {done:.0f} of {total:.0f} VMs moved"
-    blocked = [f"{text(item, 'vm')}: {text(item, 'reason')}" for item in documents(found, "status.blocked")]
+    if waits := text(found, "status.waitsFor"):
+        return f"drain/{node}: {phase}: {waits}"
+    if (eta := number(found, "status.etaSeconds")) and phase not in ENDED:
+        line += f", about {duration(eta)} to go"
+    blocked = [_blocked(item) for item in documents(found, "status.blocked")]
     return line + (f"; blocked: {'; '.join(blocked)}" if blocked else "")
+
+
+def _blocked(item: Document) -> str:
+    way = text(item, "wayOut")
+    return f"{text(item, 'vm')}: {text(item, 'reason')}" + (f" (way out: {way})" if way else "")
 
 
 def plan_lines(node: str, found: Document) -> list[str]:
@@ -115,11 +142,19 @@ def plan_lines(node: str, found: Document) -> list[str]:
         what = text(step, "method") or text(step, "action", "move")
         target = text(step, "to") or text(step, "target")
         reason = text(step, "reason")
-        lines.append(
-            f"  {text(step, 'vm')}: {what}" + (f" to {target}" if target else "") + (f" ({reason})" if reason else "")
-        )
-    lines += [f"  {text(item, 'vm')}: stays, {text(item, 'reason')}" for item in documents(found, "status.blocked")]
-    return [f"drain/{node}: would move" if lines else f"drain/{node}: there is nothing to move", *lines]
+        eta, wave = number(step, "etaSeconds"), text(step, "wave")
+        when = f"wave {wave}" + (f", about {duration(eta)}" if eta else "") if target and wave else ""
+        why = "; ".join(part for part in (when, reason) if part)
+        where = f" to {target}" if target else ""
+        lines.append(f"  {text(step, 'vm')}: {what}{where}" + (f" ({why})" if why else ""))
+    for item in documents(found, "status.blocked"):
+        way = text(item, "wayOut")
+        stays = f"  {text(item, 'vm')}: stays, {text(item, 'reason')}"
+        lines.append(stays + (f" (way out: {way})" if way else ""))
+    if not lines:
+        return [f"drain/{node}: there is nothing to move"]
+    eta = number(found, "status.etaSeconds")
+    return [f"drain/{node}: would move" + (f", in about {duration(eta)}" if eta else ""), *lines]
 
 
 def _nodes(names: tuple[str, ...]) -> list[str]:

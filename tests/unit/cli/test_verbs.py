@@ -240,18 +240,26 @@ def test_drain_plans_orders_and_says_what_is_blocked(speaker: Speaker, virtward:
     assert "the drain of h1 ended Expired" in err
 
 
-def test_drain_by_selector_takes_every_node_that_matches(speaker: Speaker, virtward: Virtward) -> None:
-    nodes = [{"metadata": {"name": name}} for name in ("h1", "h2")]
-    speaker.says("GET", "/api/v1/nodes?labelSelector=rack%3Dr1", {"items": nodes})
-    for name in ("h1", "h2"):
-        speaker.says("POST", f"/api/v1/nodes/{name}:drain", {"status": {"phase": "Running"}})
-    assert virtward("drain", "-l", "rack=r1")[0] == 0
-    assert [heard.target for heard in speaker.heard if heard.method == "POST"] == [
-        "/api/v1/nodes/h1:drain",
-        "/api/v1/nodes/h2:drain",
+def test_drain_by_selector_goes_in_turn(speaker: Speaker, virtward: Virtward) -> None:
+    waits = "h1 is in maintenance; virtward uncordon h1 when it is done"
+    items = [
+        {"metadata": {"name": "h1"}, "status": {"phase": "Running", "done": 1, "total": 4, "etaSeconds": 90.0}},
+        {"metadata": {"name": "h2"}, "status": {"phase": "Waiting", "waitsFor": waits}},
     ]
-    speaker.says("GET", "/api/v1/nodes?labelSelector=rack%3Dr2", {"items": []})
-    assert virtward("drain", "-l", "rack=r2")[0] == 1
+    speaker.says("POST", "/api/v1/drains", {"items": items})
+    _, out, _ = virtward("drain", "-l", "rack=r1")
+    assert speaker.bodies("POST")[-1] == {"dryRun": False, "force": False, "labelSelector": "rack=r1"}
+    assert out.splitlines() == [
+        "drain/h1: Running, 1 of 4 VMs moved, about 90s to go",
+        f"drain/h2: Waiting: {waits}",
+    ]
+
+
+def test_a_drain_is_paused_resumed_and_cancelled(speaker: Speaker, virtward: Virtward) -> None:
+    for change, said in (("pause", "paused"), ("resume", "resumed"), ("cancel", "cancelled")):
+        speaker.says("POST", f"/api/v1/drains/h1:{change}")
+        _, out, _ = virtward("drain", "h1", f"--{change}")
+        assert out == f"drain/h1: {said}\n"
 
 
 def test_taints_and_labels_are_all_checked_before_the_first_is_sent(speaker: Speaker, virtward: Virtward) -> None:

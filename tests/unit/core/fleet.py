@@ -60,6 +60,7 @@ class Fleet:
         self.refuse: dict[str, OrderOutcome] = {}  # vm -> what becomes of its start orders
         self.highest: dict[str, Leadership] = {}  # what an agent has obeyed, where it tells it
         self.refuse_resume: OrderOutcome | None = None  # what becomes of every resume order
+        self.refuse_migrate: OrderOutcome | None = None  # what becomes of every order to migrate
         self.refuse_undefine: OrderOutcome | None = None  # what becomes of every order to undefine
         self.ledgers: dict[str, LedgerState] = {}  # of nodes whose ledger is not sound
         self.sessions: dict[str, int] = {}
@@ -279,6 +280,8 @@ class Fleet:
         return [self._told(node, order, outcome, report)]
 
     def _migrate(self, node: str, order: Order, body: msg.MigrateVm) -> list[Event]:
+        if self.refuse_migrate is not None:
+            return [self._told(node, order, self.refuse_migrate, self.qemus[node, order.uuid])]
         gone = VmReport(
             order.uuid,
             order.name,
