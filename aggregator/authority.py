@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aggregator.authority_files import open_authority, write_secret
 from aggregator.hypervisor_certificates import HypervisorCertificates
+from aggregator.leadership_proof import LeadershipProofs, proof_key
 from fleet.identity import CLOCK_SKEW_S, Identity, IdentityError, Role, identity_of, key_text, new_key, subject_names
 from fleet.tls import server_context
 
@@ -36,6 +37,7 @@ class Authority:
         self.text = self._certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
         self.sha256 = hashlib.sha256(self._certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
         self.hypervisors = HypervisorCertificates(directory, life_s)
+        self.proofs = LeadershipProofs([proof_key(_der(self._key))])
         self._context: ssl.SSLContext | None = None
 
     def sign(
@@ -82,3 +84,9 @@ class Authority:
         else:
             self._context.load_cert_chain(self._own)
         return self._context, named
+
+
+def _der(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from aggregator.core.actions import ACTION_AGE_S_MAX, SendOrder
 from aggregator.core.events import Event, OrderDropped
+from aggregator.leadership_proof import LeadershipProofs
 from fleet.codec import FROM_AGENT, FROM_AGGREGATOR, CodecError
 from fleet.messages import Challenge, FromAgent, FromAggregator
 from fleet.sealing import Seal, SealError
@@ -49,7 +50,10 @@ class _Frame(Struct):
 
 
 class Connection:
-    """Reads and writes one agent's frames. now: fleet time; report: takes facts that must not be lost."""
+    """Reads and writes one agent's frames. now: fleet time; report: takes facts that must not be lost.
+
+    proofs: prove the leaderships that are told; None where agents speak openly.
+    """
 
     def __init__(
         self,
@@ -57,8 +61,9 @@ class Connection:
         peer: str,
         now: Callable[[], float],
         report: Callable[[Event], None],
+        proofs: LeadershipProofs | None = None,
     ) -> None:
-        self.peer = peer
+        self.peer, self._proofs = peer, proofs
         self._seal: Seal | None = None  # of a relayed connection, once its challenge is out
         self.bytes_read = self.frames_read = 0
         self._socket, self._now, self._report = socket, now, report
@@ -87,7 +92,7 @@ class Connection:
         if not self.open:
             return False
         try:
-            data = FROM_AGGREGATOR.encode(message)
+            data = FROM_AGGREGATOR.encode(message if self._proofs is None else self._proofs.prove(message))
         except CodecError:
             return False  # larger than any frame: it cannot be said
         if len(self._out) >= FRAMES_WAITING_MAX or self._bytes_waiting + len(data) > BYTES_WAITING_MAX:

@@ -29,9 +29,11 @@ from aggregator.core.events import (
 )
 from aggregator.core.freshness import AnswersSent
 from aggregator.core.identity import identity_refused
+from aggregator.core.reconcile import is_behind
 from aggregator.core.state import State
 from aggregator.core.welcome import answer_hello
 from aggregator.definition_checks import DefinitionChecks, Send
+from aggregator.leadership_proof import LeadershipProofs
 from aggregator.plausible import fault_of
 from fleet import messages as msg
 from fleet.messages import FRAME_BYTES_MAX, FromAgent, Hello, Refusal
@@ -76,8 +78,9 @@ class _Session:
 class Intake:
     """The agents' door. sessions: node -> its one session."""
 
-    def __init__(self, desk: Desk, *, certificates: bool = False) -> None:
-        self._desk, self._certificates = desk, certificates
+    def __init__(self, desk: Desk, proofs: LeadershipProofs | None = None) -> None:
+        """proofs: of the leaderships that agents repeat; None where they speak openly, without certificates."""
+        self._desk, self._proofs, self._certificates = desk, proofs, proofs is not None
         self._sessions: dict[str, _Session] = {}
         self._strangers = 0
         self._serving: set[asyncio.Task[object]] = set()
@@ -116,7 +119,7 @@ class Intake:
             return web.Response(status=503, text="too many connections; try again\n")
         socket = web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX, compress=False, autoping=True)
         await socket.prepare(request)
-        connection = Connection(socket, str(request.remote), self._desk.now, self._desk.report)
+        connection = Connection(socket, str(request.remote), self._desk.now, self._desk.report, self._proofs)
         task = asyncio.current_task()
         if task is not None:
             self._serving.add(task)
@@ -208,6 +211,7 @@ class Intake:
         if self._sessions.get(session.node) is not session:
             raise ConnectionEndedError("replaced", "the agent opened a newer session")
         self._check_session(session, first.session)
+        believed = self._believed(hello)
         self._offer(
             SessionOpened(
                 at=self._desk.now(),
@@ -220,13 +224,29 @@ class Intake:
                 in_hand=first.in_hand,
                 complete=first.complete,
                 definitions=first.definitions,
-                highest=hello.highest,
+                highest=hello.highest if believed else None,
                 via=via,
+                disbelieved=None if believed else hello.highest,
             )
         )
         session.generation, session.stands = first.generation, True
         peer = session.connection.peer
         _log.info("agent stands", node=session.node, peer=peer, session=session.key.number, via=via)
+
+    def _believed(self, hello: Hello) -> bool:
+        """Whether what an agent says it obeyed may count where it is higher than all that is known here.
+
+        It must be what this fleet's aggregators told; or the agent has just been let in by a person, perhaps anew,
+        after the authority was lost by which that could be seen.
+        """
+        state, highest = self._desk.state, hello.highest
+        if self._proofs is None or highest is None or not is_behind(state, highest) or self._proofs.holds(highest):
+            return True
+        node = state.nodes[hello.node]
+        if node.session_since < node.credentials.joined_at:
+            return True
+        _log.warning("not believed", node=node.name, term=highest.term, position=highest.position)
+        return False
 
     def _leave(self, session: _Session | None, ended: ConnectionEndedError) -> None:
         if session is None or self._sessions.get(session.node) is not session:

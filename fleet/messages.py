@@ -39,7 +39,8 @@ class Hello(Message, frozen=True):
     """First frame of a connection: who speaks, and the promise of a new session.
 
     By sending it the agent states that all older sessions are closed and that nothing
-    ordered under them will begin. `highest` is the highest leadership it ever obeyed.
+    ordered under them will begin. `highest` is the highest leadership it ever obeyed, with its proof: one that
+    is higher than all that this aggregator knows counts only if it was told by an aggregator of this fleet.
     """
 
     protocol_min: int

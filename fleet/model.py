@@ -107,12 +107,14 @@ class SessionKey(Struct, frozen=True, order=True, array_like=True):
 class Leadership(Struct, frozen=True, array_like=True):
     """Who gives orders: the term of an aggregator, its instance and its journal position.
 
-    Compared by (term, position); instance tells two processes of one term apart.
+    Compared by (term, position); instance tells two processes of one term apart. proof: by which an aggregator of
+    the fleet knows again, in an agent's hello, what it has told; nobody else can read it, or make one.
     """
 
     term: int
     instance: str
     position: int
+    proof: str = ""
 
 
 class Disk(Struct, frozen=True):

@@ -63,6 +63,7 @@ class SessionOpened(Event, frozen=True, kw_only=True):
     definitions: tuple[Definition, ...] = ()
     highest: Leadership | None = None
     via: str = ""  # the peer that carries its frames
+    disbelieved: Leadership | None = None  # what it says it obeyed, and no aggregator of this fleet has told
 
 
 class SessionEnded(Event, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ def _node_joined(state: State, event: ev.NodeJoined) -> None:
     node = state.nodes[event.name]
     deny(state, node, event.at)
     node.token_sha256 = event.relay_sha256
-    node.credentials = Credentials(enrolment=event.enrolment)
+    node.credentials = Credentials(enrolment=event.enrolment, joined_at=event.at)
     node.version = node.fact = state.position
 
 

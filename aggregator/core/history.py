@@ -52,6 +52,17 @@ def detail_of(event: Event) -> str:
     return f"{words} by {who}".strip() if who else words
 
 
+def _opened(event: ev.SessionOpened) -> str:
+    words = f"session {event.session.number} of boot {event.session.boot_id[:8]}"
+    words += f", through {event.via}" if event.via else ""
+    if (claimed := event.disbelieved) is not None:
+        words += (
+            f"; it says that it obeyed term {claimed.term} up to {claimed.position}, which no aggregator of this fleet "
+            f"has told and is not believed: revoke it if it lies, or let it join anew: virtward node token {event.node}"
+        )
+    return words
+
+
 def _order(event: ev.OrderIssued) -> str:
     return f"{type(event.order.body).__name__} {event.order.order_id} at epoch {event.order.epoch}"
 
@@ -106,9 +117,7 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.DrainChanged: lambda e: (
         e.state + ("; blocked: " + "; ".join(f"{v}: {w}" for v, w in e.blocked.items()) if e.blocked else "")
     ),
-    ev.SessionOpened: lambda e: (
-        f"session {e.session.number} of boot {e.session.boot_id[:8]}" + (f", through {e.via}" if e.via else "")
-    ),
+    ev.SessionOpened: _opened,
     ev.SessionEnded: lambda e: e.how + (" by its own end" if e.by_it else ""),
     ev.IdentityRefused: lambda e: f"a hello of machine-id {e.machine_id}",
     ev.VmCommanded: lambda e: str(e.verb),
