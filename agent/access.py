@@ -12,6 +12,7 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fleet.identity import Identity, IdentityError, Issued, Role, identity_of, key_text, read_key
 from fleet.service import ServiceError
 from fleet.tls import client_context, server_context
+from fleet.trust import NO_TRUST, Trust
 
 
 class Access(Protocol):
@@ -31,6 +33,14 @@ class Access(Protocol):
     @property
     def relay_secret(self) -> str:
         """What relayed frames are sealed with; where agents speak openly, the token too."""
+
+    @property
+    def denied(self) -> frozenset[str]:
+        """Enrolments whose certificates count no more, whatever TLS says of them."""
+
+    @property
+    def trust(self) -> Trust:
+        """What is held of whom to trust; empty where agents speak openly."""
 
     @property
     def standing(self) -> asyncio.Event:
@@ -57,6 +67,8 @@ class OpenAccess:
     secure = False
     outgoing = True
     incoming = None
+    denied: frozenset[str] = frozenset()
+    trust = NO_TRUST
 
     def __init__(self, token: str) -> None:
         self.relay_secret = token
@@ -83,6 +95,8 @@ class CertifiedAccess:
         self._dir = directory
         self.standing = asyncio.Event()
         self.authority = self.relay_secret = self.spent_token = ""
+        self.trust = NO_TRUST
+        self.denied: frozenset[str] = frozenset()
         self.identity: Identity | None = None
         self._outgoing: ssl.SSLContext | None = None
         self._incoming: ssl.SSLContext | None = None
@@ -92,6 +106,7 @@ class CertifiedAccess:
                 self.authority = self._path("authority.pem").read_text("ascii")
                 self.relay_secret = self._path("relay").read_text("ascii").strip()
                 self.spent_token = self._path("spent").read_text("ascii").strip()
+                self._read_trust()
                 self._take()
         except (OSError, UnicodeDecodeError, IdentityError, ssl.SSLError, ValueError) as error:
             raise ServiceError(
@@ -138,6 +153,8 @@ class CertifiedAccess:
     def take_joined(self, key: ec.EllipticCurvePrivateKey, issued: Issued, authority: str, token_sha256: str) -> None:
         """Keep what joining gave; the certificate last, for it is what says that the rest is there."""
         self.own.unlink(missing_ok=True)
+        self._path("trust.json").unlink(missing_ok=True)
+        self.trust, self.denied = NO_TRUST, frozenset()
         for name, text in (("authority.pem", authority), ("relay", issued.relay_secret), ("spent", token_sha256)):
             self._write(name, text.encode("ascii"))
         self.authority, self.relay_secret, self.spent_token = authority, issued.relay_secret, token_sha256
@@ -149,6 +166,26 @@ class CertifiedAccess:
         """Keep a renewed certificate, and show it from now on."""
         self._write("joined.pem", key_text(key) + issued.certificate.encode("ascii"))
         self._take()
+
+    def take_trust(self, trust: Trust) -> None:
+        """Keep whom to trust from now on, and whom no more; connections that stand go on. IdentityError."""
+        try:
+            client_context(trust.authorities, None)
+        except (ssl.SSLError, ValueError):
+            raise IdentityError("the aggregator's answer holds no authorities to trust") from None
+        self._write("trust.json", msgspec.json.encode(trust))
+        self.trust, self.denied = trust, frozenset(trust.denied)
+        if trust.authorities != self.authority:
+            self.authority = trust.authorities
+            self._write("authority.pem", trust.authorities.encode("ascii"))
+            self._outgoing = self._incoming = None
+            self._take()
+
+    def _read_trust(self) -> None:
+        path = self._path("trust.json")
+        if path.exists():
+            self.trust = msgspec.json.decode(path.read_bytes(), type=Trust)
+            self.denied = frozenset(self.trust.denied)
 
     def _take(self) -> None:
         certificate = x509.load_pem_x509_certificate(self.own.read_bytes())

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from msgspec import structs
+
 from agent.desk import Desk, describe_in_hand
 from agent.keeper_types import (
     CloseLink,
@@ -174,6 +176,8 @@ class Conversation:
                 return False
             self.desk.persist(LeadershipSeen(leader))
             return True
+        if leader.proof != highest.proof and leader == structs.replace(highest, proof=leader.proof):
+            self.desk.persist(LeadershipSeen(leader))  # the authority was rotated: the old proof is none soon
         return leader.term == highest.term and leader.instance == highest.instance
 
     def answered(self, answer: BeatAnswer) -> None:

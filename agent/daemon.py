@@ -14,7 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import structlog
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from agent import peer, prober
 from agent.access import Access, CertifiedAccess
@@ -131,6 +131,7 @@ class Daemon:
             if self._enrolment is not None:
                 self._errand(self._enrolment.keep_renewing(self.config.aggregators))
                 self._errand(self._enrolment.keep_hypervisor(self.config.aggregators))
+                self._errand(self._enrolment.keep_trust(self.config.aggregators, self._tell_facts))
             await self.hypervisor.start(self._put)
             self._errand(self._keep_stepping(service, Keeper(settings, memory)))
             self._errand(self._keep_performing(memory))
@@ -274,7 +275,9 @@ class Daemon:
 
     def _read_facts(self) -> NodeFacts:
         hypervisor, storages = self.hypervisor.node_facts(), self._storage.reaches()
-        return node_facts(self.identity, self.config.addresses, hypervisor, self._bmc, storages, self._storage.mounts())
+        mounts = self._storage.mounts()
+        facts = node_facts(self.identity, self.config.addresses, hypervisor, self._bmc, storages, mounts)
+        return structs.replace(facts, trust=self._access.trust.version)
 
     async def _know_libvirt(self) -> None:
         """Give libvirt a moment, so that the hello can name the host's uuid; go on without it after that."""

@@ -22,6 +22,7 @@ from agent.access import CertifiedAccess
 from agent.asking import ask
 from fleet.hypervisor_tls import DH_PARAMETERS, HYPERVISOR_PATH, Chain, HypervisorIssued, HypervisorRequest, Purpose
 from fleet.identity import CLOCK_SKEW_S, RENEW_FROM, IdentityError, Role, key_text, make_request, new_key
+from fleet.trust import Trust
 
 AGAIN_S_MIN, AGAIN_S_MAX = 2.0, 5.0
 PAUSE_S_MAX = 3600.0
@@ -110,17 +111,29 @@ class HypervisorIdentity:
         self._left_out = issued.left_out
         log.info("libvirt and QEMU certified", directory=str(self._dir))
 
+    async def take_trust(self, trust: Trust) -> None:
+        """Lay out other authorities and revocation lists beside the certificates that are there."""
+        files = []
+        for purpose, layout in LAYOUTS.items():
+            files += [(layout.authorities, trust.hypervisors[purpose]), (layout.revoked, trust.revoked[purpose])]
+        await asyncio.to_thread(self._put, [(name, text.encode(), PUBLIC) for name, text in files])
+        await self._reload()
+
     def _lay(self, issued: HypervisorIssued, keys: dict[Purpose, bytes]) -> None:
-        """Write everything beside its place first: between the old files and the new ones lie only renames."""
-        fresh: list[tuple[Path, Path]] = []
+        """Put everything in its place; the certificates last."""
+        files: list[tuple[str, bytes, int]] = []
         for purpose, layout in LAYOUTS.items():
             chain = issued.chains[purpose]
-            files = [(layout.authorities, chain.authorities.encode(), PUBLIC)]
+            files += [(layout.authorities, chain.authorities.encode(), PUBLIC)]
             files += [(layout.revoked, chain.revoked.encode(), PUBLIC)]
             files += [(name, DH_PARAMETERS.encode(), PUBLIC) for name in layout.parameters]
             files += [(name, keys[purpose], layout.key_mode) for name in layout.keys]
             files += [(name, chain.certificate.encode(), PUBLIC) for name in layout.certificates]
-            fresh += [_write_beside(self._dir / name, data, mode) for name, data, mode in files]
+        self._put(files)
+
+    def _put(self, files: list[tuple[str, bytes, int]]) -> None:
+        """Put files in place; written beside their places first, so that between old and new lie only renames."""
+        fresh = [_write_beside(self._dir / name, data, mode) for name, data, mode in files]
         for written, place in fresh:
             written.replace(place)
 

@@ -10,12 +10,13 @@ import hashlib
 import random
 import ssl
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import structlog
+from msgspec import structs
 
 from agent.access import CertifiedAccess
 from agent.asking import ask
@@ -37,7 +38,9 @@ from fleet.identity import (
     secret_digest,
 )
 from fleet.tls import client_context, stranger_context
+from fleet.trust import TRUST_PATH, Trust
 
+NO_TRUST_TOLD = "whom to trust is not known"
 NO_HYPERVISOR = "no certificate for libvirt and QEMU"
 RENEW_AGAIN_S_MIN, RENEW_AGAIN_S_MAX = 1.0, 60.0
 JITTER = 0.05  # of a certificate's life, so that nodes that joined together do not renew together
@@ -53,6 +56,8 @@ class Enrolment:
     ) -> None:
         self._node, self._access, self._token_file, self._hypervisor = node, access, token_file, hypervisor
         self._told: dict[str, str] = {}  # about what → why there is none
+        self._trust_named = access.trust.version
+        self._trust_wanted = asyncio.Event()
         self._asking = asyncio.Lock()
 
     async def prepare(self, url: str, *, refused: bool) -> bool:
@@ -107,6 +112,50 @@ class Enrolment:
                 renewed = await self._tell(hypervisor.renew(urls[turn % len(urls)]), NO_HYPERVISOR)
             if not renewed:
                 turn += 1
+
+    def trust_told(self, version: str) -> None:
+        """Take in what names the aggregator's present trust."""
+        self._trust_named = version
+        if version != self._access.trust.version:
+            self._trust_wanted.set()
+
+    async def keep_trust(self, urls: tuple[str, ...], taken: Callable[[], None]) -> None:
+        """Ask for the trust as soon as another one was named, and renew what it makes necessary, for ever."""
+        turn = 0
+        while True:
+            await self._trust_wanted.wait()
+            self._trust_wanted.clear()
+            async with self._asking:
+                held = await self._tell(self._take_trust(urls[turn % len(urls)]), NO_TRUST_TOLD)
+            if held:
+                taken()
+            else:
+                turn += 1
+                await asyncio.sleep(random.uniform(RENEW_AGAIN_S_MIN, 2 * RENEW_AGAIN_S_MIN))
+                self._trust_wanted.set()
+
+    async def _take_trust(self, url: str) -> None:
+        """Trust first, then certificates by who signs now, and only then say that it is held."""
+        access, shown = self._access, self._access.outgoing
+        if isinstance(shown, bool):
+            raise IdentityError("this node has not joined, so nobody tells it whom to trust")
+        before = access.trust
+        raw = await ask(url, TRUST_PATH, b"", shown, Role.AGGREGATOR.server_name)
+        try:
+            trust = msgspec.json.decode(raw, type=Trust)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise IdentityError("the aggregator's answer does not say whom to trust") from None
+        unheld = structs.replace(trust, version="")  # should the rest fail, it is done again
+        await asyncio.to_thread(access.take_trust, unheld)
+        if trust.signer != before.signer:
+            await self._renew(url)
+        if self._hypervisor is not None and self._hypervisor.is_laid:
+            if trust.signer != before.signer:
+                await self._hypervisor.renew(url)
+            else:
+                await self._hypervisor.take_trust(trust)
+        await asyncio.to_thread(access.take_trust, trust)
+        log.info("trust taken", denied=len(trust.denied), authorities=trust.authorities.count("BEGIN"))
 
     async def _tell(self, asking: Coroutine[None, None, None], about: str = "no certificate") -> bool:
         """Return whether it went well; why not is told once, not at each try."""

@@ -21,7 +21,7 @@ from agent.keeper_types import LinkClosed, LinkOpened, MessageReceived, OpenRela
 from agent.relay import RELAY_PATH
 from fleet.codec import FROM_AGENT, FROM_AGGREGATOR, CodecError
 from fleet.identity import Role
-from fleet.messages import FRAME_BYTES_MAX, Challenge, FromAgent
+from fleet.messages import FRAME_BYTES_MAX, BeatAnswer, Challenge, FromAgent, Welcome
 from fleet.sealing import NONCE_CHARACTERS, SEAL_BYTES, Claim, Seal, SealError, seal_of, token_digest
 from fleet.service import ServiceError
 
@@ -200,6 +200,8 @@ class Link:
             except (CodecError, SealError) as error:
                 log.warning("unreadable frame", error=str(error))
                 return
+            if self._enrolment is not None and isinstance(message, BeatAnswer | Welcome) and message.trust:
+                self._enrolment.trust_told(message.trust)
             self._facts(MessageReceived(number, message))
 
 

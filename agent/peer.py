@@ -7,7 +7,8 @@ proves itself by the secret of its migration besides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import ssl
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import structlog
@@ -29,6 +30,8 @@ TELL_TIMEOUT_S = 1.0
 WAITING_MAX = 256
 MEDIA_TYPE = "application/msgpack"
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 log = structlog.get_logger(part="peer")
 
 
@@ -48,7 +51,7 @@ class PeerServer:
 
     async def start(self) -> None:
         """Begin listening. Raises ServiceError if the port is taken."""
-        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[self._refuse_denied])
         app.router.add_post("/peer/v1/released", self._released)
         app.router.add_get("/peer/v1/ping", self._ping)
         self._relay.add_routes(app)
@@ -56,13 +59,19 @@ class PeerServer:
         await self._runner.setup()
         try:
             if self._access.incoming is not None:
-                self._listener = Listener(self._runner, self._access.incoming)
+                self._listener = Listener(self._runner, self._shown)
                 self._listener.start(self._host, self._port)
                 return
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             where = f"{self._host}:{self._port}"
             raise ServiceError(f"listen: {where} cannot be used: {error.strerror or error}") from None
+
+    def _shown(self) -> ssl.SSLContext:
+        context = self._access.incoming
+        if context is None:
+            raise ssl.SSLError("this node's identity is being replaced")
+        return context
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -76,6 +85,15 @@ class PeerServer:
         future = self._waiting.pop(request, None)
         if future is not None and not future.done():
             future.set_result(receipt)
+
+    @web.middleware
+    async def _refuse_denied(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse whose certificates were revoked or replaced, which TLS itself takes until they end."""
+        caller = caller_of(request)
+        if caller is not None and caller.enrolment in self._access.denied:
+            log.warning("peer refused", peer=request.remote, node=caller.name, reason="its certificates were revoked")
+            return web.Response(status=403, text="the certificates of this node were revoked or replaced\n")
+        return await handler(request)
 
     async def _released(self, request: web.Request) -> web.Response:
         try:

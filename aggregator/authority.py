@@ -6,7 +6,6 @@ certificate is made here too, anew at each start and at half of its life.
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,28 +16,86 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from aggregator.authority_files import open_authority, write_secret
+from aggregator.authority_files import AuthorityFiles, write_secret
+from aggregator.core.state import State
 from aggregator.hypervisor_certificates import HypervisorCertificates
 from aggregator.leadership_proof import LeadershipProofs, proof_key
 from fleet.identity import CLOCK_SKEW_S, Identity, IdentityError, Role, identity_of, key_text, new_key, subject_names
 from fleet.tls import server_context
+from fleet.trust import Trust, trust_version
 
+AUTHORITY_NAME, COMMON_NAME = "authority", "virtward"
 LIFE_S = 24 * 3600.0
 
 
 class Authority:
-    """Signs certificates. life_s: of what it signs."""
+    """Signs certificates, and says whom to trust. life_s: of what it signs."""
 
     def __init__(self, directory: Path, name: str, life_s: float = LIFE_S) -> None:
         """Open the authority in a directory, or make it there. ServiceError if it cannot be used."""
         self._life_s, self._name = life_s, name
         self._own = directory / "aggregator.pem"
-        self._key, self._certificate = open_authority(directory / "authority.pem", "virtward")
-        self.text = self._certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
-        self.sha256 = hashlib.sha256(self._certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
+        self._files = AuthorityFiles(directory, AUTHORITY_NAME, COMMON_NAME)
         self.hypervisors = HypervisorCertificates(directory, life_s)
-        self.proofs = LeadershipProofs([proof_key(_der(self._key))])
+        self.proofs = LeadershipProofs()
         self._context: ssl.SSLContext | None = None
+        self._trusts: tuple[tuple[int, str], Trust] | None = None  # after which denials, what
+        self._renew_contexts()
+
+    @property
+    def text(self) -> str:
+        """The certificate of the one that signs, as PEM."""
+        return self._files.present.text
+
+    @property
+    def sha256(self) -> str:
+        """Digest of that, by which joining agents know it."""
+        return self._files.present.sha256
+
+    @property
+    def all_files(self) -> list[AuthorityFiles]:
+        """The authorities of all purposes."""
+        return [self._files, *(each.files for each in self.hypervisors.authorities.values())]
+
+    # --- who is trusted
+
+    def trust(self, state: State) -> Trust:
+        """Return what agents are to hold; the same object until something of it has changed."""
+        mark = (len(state.denied), next(reversed(state.denied), ""))
+        if self._trusts is None or self._trusts[0] != mark:
+            purposes = self.hypervisors.authorities
+            hypervisors = {purpose: each.files.text for purpose, each in purposes.items()}
+            revoked = {purpose: each.revocations(state.denied) for purpose, each in purposes.items()}
+            text, signer, denied = self._files.text, self.sha256, tuple(state.denied)
+            version = trust_version(text, signer, denied, hypervisors)
+            self._trusts = mark, Trust(version, text, signer, denied, hypervisors, revoked)
+        return self._trusts[1]
+
+    def look(self) -> bool:
+        """Take in what a rotation has changed in the files; return whether one is under way. ServiceError."""
+        changed = [each.look() for each in self.all_files]
+        if any(changed):
+            self._renew_contexts()
+        return any(len(each.trusted) > 1 for each in self.all_files)
+
+    def step(self) -> str:
+        """Take the next step of a rotation, which every member is ready for; return it in words. OSError."""
+        if any(each.next is not None for each in self.all_files):
+            for each in self.all_files:
+                each.switch()
+            done = "the next authority signs from now on; every node renews its certificates"
+        else:
+            for each in self.all_files:
+                each.finish()
+            done = "the past authority is trusted no more"
+        self._renew_contexts()
+        return done
+
+    def _renew_contexts(self) -> None:
+        self.proofs.keys = tuple(proof_key(_der(each.key)) for each in self._files.trusted)
+        self._trusts, self._context = None, None
+
+    # --- what it signs
 
     def sign(
         self, key: ec.EllipticCurvePublicKey, role: Role, name: str, enrolment: str = "", *, at: float | None = None
@@ -48,11 +105,12 @@ class Authority:
         at: Unix seconds of its issue, now by default; it is valid from CLOCK_SKEW_S before until life_s after.
         """
         now = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
+        signer = self._files.present
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role.value)]))
-            .issuer_name(self._certificate.subject)
+            .issuer_name(signer.certificate.subject)
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(seconds=CLOCK_SKEW_S))
@@ -60,7 +118,7 @@ class Authority:
             .add_extension(subject_names(role, name, enrolment), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .sign(signer.key, hashes.SHA256())
         )
         named = identity_of(certificate.public_bytes(serialization.Encoding.DER))
         return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"), named
@@ -69,18 +127,29 @@ class Authority:
         """Return whom a PEM certificate names that this authority has signed, valid still or not; IdentityError."""
         try:
             certificate = x509.load_pem_x509_certificate(text.encode("ascii", errors="replace"))
-            certificate.verify_directly_issued_by(self._certificate)
+            self._check_signed(certificate)
         except (ValueError, TypeError, InvalidSignature):
             raise IdentityError("the certificate is not one of this fleet's") from None
         return identity_of(certificate.public_bytes(serialization.Encoding.DER))
 
+    @property
+    def present_context(self) -> ssl.SSLContext:
+        """The listener's context; another one, with a fresh certificate, after trust has changed."""
+        return self._context if self._context is not None else self.context()[0]
+
+    def _check_signed(self, certificate: x509.Certificate) -> None:
+        signers = {each.certificate.subject: each.certificate for each in self._files.trusted}
+        if certificate.issuer not in signers:
+            raise InvalidSignature
+        certificate.verify_directly_issued_by(signers[certificate.issuer])
+
     def context(self) -> tuple[ssl.SSLContext, Identity]:
-        """Return the agents' listener's context with a fresh certificate in it; the same context each time."""
+        """Return the agents' listener's context with a fresh certificate in it; the same one while trust is."""
         key = new_key()
         certificate, named = self.sign(key.public_key(), Role.AGGREGATOR, self._name)
         write_secret(self._own, key_text(key) + certificate.encode("ascii"))
         if self._context is None:
-            self._context = server_context(self.text, self._own, everybody=True)
+            self._context = server_context(self._files.text, self._own, everybody=True)
         else:
             self._context.load_cert_chain(self._own)
         return self._context, named

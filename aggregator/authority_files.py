@@ -1,8 +1,15 @@
-"""An authority's key and certificate in a file, and how a secret file is written. Knows files and X.509 alone."""
+"""An authority in files: the present key and certificate, the next one, the past one. Knows files and X.509 alone.
+
+The present one signs. The next one is trusted before it signs, the past one is trusted while certificates of it may
+still be shown; both are there only while the authority is rotated. Each step can be taken again after a crash.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from msgspec import Struct
 
 from fleet.identity import CLOCK_SKEW_S, IdentityError, key_text, new_key, read_key
 from fleet.service import ServiceError
@@ -17,8 +25,83 @@ from fleet.service import ServiceError
 AUTHORITY_YEARS = 10
 
 
-def open_authority(path: Path, common_name: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """Return the authority in a file, which is made if it is not there. ServiceError if it cannot be used."""
+class Signer(Struct, frozen=True):
+    """Key and certificate of one authority."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @property
+    def text(self) -> str:
+        """The certificate as PEM."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the certificate, by which joining agents know it."""
+        return hashlib.sha256(self.certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+class AuthorityFiles:
+    """One authority: NAME.pem, and NAME.next.pem and NAME.past.pem while it is rotated."""
+
+    def __init__(self, directory: Path, name: str, common_name: str) -> None:
+        """Open it, or make it. ServiceError if it cannot be used."""
+        self._common_name = common_name
+        self._path, self._next, self._past = (directory / f"{name}{end}" for end in (".pem", ".next.pem", ".past.pem"))
+        if not self._path.exists() and self._past.exists():
+            raise ServiceError(f"{self._path}: is not there, and {self._past} is; restore it from a backup")
+        self.present = _open(self._path, common_name)
+        self.next: Signer | None = None
+        self.past: Signer | None = None
+        self.look()
+
+    @property
+    def trusted(self) -> list[Signer]:
+        """All that count now, the one that signs first."""
+        return [each for each in (self.present, self.next, self.past) if each is not None]
+
+    @property
+    def text(self) -> str:
+        """The certificates of all that count, as PEM."""
+        return "".join(each.text for each in self.trusted)
+
+    def look(self) -> bool:
+        """Read what a rotation has begun since; return whether anything is different. ServiceError."""
+        before = (self.next, self.past)
+        self.next = self._kept(self._next, self.next)
+        self.past = self._kept(self._past, self.past)
+        if self.past is not None and self.past.sha256 == self.present.sha256:
+            self.past = None  # a switch that a crash cut off after its first half
+        return (self.next, self.past) != before
+
+    def _kept(self, path: Path, known: Signer | None) -> Signer | None:
+        if not path.exists():
+            return None
+        return known or _open(path, self._common_name)
+
+    def begin(self) -> None:
+        """Make the next one. ServiceError if a rotation is under way."""
+        if self._next.exists() or self._past.exists():
+            raise ServiceError(f"{self._path}: is being rotated already; the aggregator's log says whom it waits for")
+        write_secret(self._next, _new_authority(self._common_name))
+
+    def switch(self) -> None:
+        """Let the next one sign from now on."""
+        if self.next is None:
+            return
+        with suppress(FileExistsError):
+            self._past.hardlink_to(self._path)
+        self._next.replace(self._path)
+        self.present, self.past, self.next = self.next, self.present, None
+
+    def finish(self) -> None:
+        """Trust the past one no more."""
+        self._past.unlink(missing_ok=True)
+        self.past = None
+
+
+def _open(path: Path, common_name: str) -> Signer:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
@@ -27,14 +110,15 @@ def open_authority(path: Path, common_name: str) -> tuple[ec.EllipticCurvePrivat
     except OSError as error:
         raise ServiceError(f"{path}: cannot be used: {error.strerror or error}") from None
     try:
-        return read_key(text), x509.load_pem_x509_certificate(text)
+        return Signer(read_key(text), x509.load_pem_x509_certificate(text))
     except (IdentityError, ValueError) as error:
         raise ServiceError(f"{path}: is no certificate authority: {error}; restore it from a backup") from None
 
 
 def _new_authority(common_name: str) -> bytes:
     key, now = new_key(), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    own = f"{common_name} {secrets.token_hex(4)}"  # TLS finds who has signed by name: two that are trusted must differ
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, own)])
     uses = x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,
@@ -62,11 +146,14 @@ def _new_authority(common_name: str) -> bytes:
 
 
 def write_secret(path: Path, data: bytes) -> None:
-    """Put a secret file in place whole, readable by its owner alone."""
+    """Put a secret file in place whole, readable by its owner alone, who is the folder's."""
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb") as file:
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -49,7 +49,7 @@ class Fleet:
             if settings.agents_tls
             else None
         )
-        self.intake = Intake(self, self.authority.proofs if self.authority is not None else None)
+        self.intake = Intake(self, self.authority)
         self._fence = FenceHand(settings.fence_agents_dir, clock.now, loop.report, lambda: loop.leading)
         self._reference = ReferenceHand(clock.now, loop.report)
         self._readiness = StandingReadiness(lambda: loop.state, clock.now)

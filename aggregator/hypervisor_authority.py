@@ -6,7 +6,7 @@ Knows files and X.509; who may have a certificate, and which addresses it may na
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from aggregator.authority_files import open_authority
+from aggregator.authority_files import AuthorityFiles, Signer
 from fleet.hypervisor_tls import Purpose, distinguished_name, serial_number
 from fleet.identity import CLOCK_SKEW_S
 
@@ -28,19 +28,17 @@ class HypervisorAuthority:
     def __init__(self, directory: Path, purpose: Purpose, life_s: float) -> None:
         """Open the authority in a directory, or make it there. ServiceError if it cannot be used."""
         self._purpose, self._life_s = purpose, life_s
-        path = directory / f"hypervisor-{purpose.value}.pem"
-        self._key, self._certificate = open_authority(path, f"virtward {purpose.value}")
-        self.text = self._certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+        self.files = AuthorityFiles(directory, f"hypervisor-{purpose.value}", f"virtward {purpose.value}")
 
     def sign(self, key: ec.EllipticCurvePublicKey, node: str, enrolment: str, addresses: Iterable[Address]) -> str:
         """Return a PEM certificate for both ends of a connection, naming the node and its addresses."""
-        now = datetime.now(UTC)
+        now, signer = datetime.now(UTC), self.files.present
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         names = [x509.DNSName(node), *(x509.IPAddress(address) for address in addresses)]
         certificate = (
             x509.CertificateBuilder()
             .subject_name(distinguished_name(self._purpose, node))
-            .issuer_name(self._certificate.subject)
+            .issuer_name(signer.certificate.subject)
             .public_key(key)
             .serial_number(serial_number(self._purpose, enrolment))
             .not_valid_before(now - timedelta(seconds=CLOCK_SKEW_S))
@@ -49,22 +47,26 @@ class HypervisorAuthority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_KEY_USES, critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-            .sign(self._key, hashes.SHA256())
+            .sign(signer.key, hashes.SHA256())
         )
         return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
 
     def revocations(self, enrolments: Iterable[str]) -> str:
-        """Return a PEM revocation list of all certificates of these enrolments.
+        """Return PEM revocation lists of all certificates of these enrolments, one by each authority that counts.
 
-        It says that it holds as long as the authority: libvirt and QEMU refuse everybody by a list that has ended.
+        They say that they hold as long as the authority: libvirt and QEMU refuse everybody by a list that has ended.
         """
+        listed = list(enrolments)
+        return "".join(self._list_of(signer, listed) for signer in self.files.trusted)
+
+    def _list_of(self, signer: Signer, enrolments: Sequence[str]) -> str:
         now = datetime.now(UTC)
         since = now - timedelta(seconds=CLOCK_SKEW_S)
         builder = (
             x509.CertificateRevocationListBuilder()
-            .issuer_name(self._certificate.subject)
+            .issuer_name(signer.certificate.subject)
             .last_update(since)
-            .next_update(self._certificate.not_valid_after_utc)
+            .next_update(signer.certificate.not_valid_after_utc)
         )
         for enrolment in enrolments:
             builder = builder.add_revoked_certificate(
@@ -73,7 +75,7 @@ class HypervisorAuthority:
                 .revocation_date(since)
                 .build()
             )
-        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode("ascii")
+        return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
 _KEY_USES = x509.KeyUsage(

@@ -22,7 +22,7 @@ class HypervisorCertificates:
 
     def __init__(self, directory: Path, life_s: float) -> None:
         """Open them in a directory, or make them there. ServiceError if one cannot be used."""
-        self._authorities = {purpose: HypervisorAuthority(directory, purpose, life_s) for purpose in Purpose}
+        self.authorities = {purpose: HypervisorAuthority(directory, purpose, life_s) for purpose in Purpose}
 
     def issue(
         self,
@@ -35,9 +35,9 @@ class HypervisorCertificates:
         mine, left_out = _own_addresses(state, named.name, addresses[:ADDRESSES_MAX])
         chains = {}
         for purpose, key in keys.items():
-            authority = self._authorities[purpose]
+            authority = self.authorities[purpose]
             certificate = authority.sign(key, named.name, named.enrolment, mine)
-            chains[purpose] = Chain(certificate, authority.text, authority.revocations(state.denied))
+            chains[purpose] = Chain(certificate, authority.files.text, authority.revocations(state.denied))
         return HypervisorIssued(chains, left_out)
 
 

@@ -12,9 +12,11 @@ import hmac
 import secrets
 from typing import Protocol
 
+import msgspec
 import structlog
 from aiohttp import web
 
+from aggregator.authority import Authority
 from aggregator.callers import Caller, by_token, certified
 from aggregator.connection import BadFrameError, Connection, ConnectionEndedError
 from aggregator.core.events import (
@@ -29,11 +31,10 @@ from aggregator.core.events import (
 )
 from aggregator.core.freshness import AnswersSent
 from aggregator.core.identity import identity_refused
-from aggregator.core.reconcile import is_behind
 from aggregator.core.state import State
 from aggregator.core.welcome import answer_hello
 from aggregator.definition_checks import DefinitionChecks, Send
-from aggregator.leadership_proof import LeadershipProofs
+from aggregator.leadership_proof import is_believed
 from aggregator.plausible import fault_of
 from fleet import messages as msg
 from fleet.messages import FRAME_BYTES_MAX, FromAgent, Hello, Refusal
@@ -73,14 +74,16 @@ class _Session:
         self.generation = 0
         self.stands = False
         self.enrolment = ""  # that it was opened by
+        self.trust_told = ""
 
 
 class Intake:
     """The agents' door. sessions: node -> its one session."""
 
-    def __init__(self, desk: Desk, proofs: LeadershipProofs | None = None) -> None:
-        """proofs: of the leaderships that agents repeat; None where they speak openly, without certificates."""
-        self._desk, self._proofs, self._certificates = desk, proofs, proofs is not None
+    def __init__(self, desk: Desk, authority: Authority | None = None) -> None:
+        """authority: None where agents speak openly, without certificates."""
+        self._desk, self._authority, self._certificates = desk, authority, authority is not None
+        self._proofs = authority.proofs if authority is not None else None
         self._sessions: dict[str, _Session] = {}
         self._strangers = 0
         self._serving: set[asyncio.Task[object]] = set()
@@ -175,7 +178,7 @@ class Intake:
         session = _Session(hello.node, hello.session, connection, answers)
         session.enrolment = caller.enrolment
         self._replace(session)
-        connection.send(answer)
+        connection.send(msgspec.structs.replace(answer, trust=self._new_trust(session)))
         first = await _receive(connection, self._desk.state.config.lease if caller.via else FULL_STATE_S_MAX)
         if not isinstance(first, msg.FullState):
             raise BadFrameError("no-state", f"after the welcome a FullState must come, not a {type(first).__name__}")
@@ -211,7 +214,7 @@ class Intake:
         if self._sessions.get(session.node) is not session:
             raise ConnectionEndedError("replaced", "the agent opened a newer session")
         self._check_session(session, first.session)
-        believed = self._believed(hello)
+        believed = is_believed(self._desk.state, hello, self._proofs)
         self._offer(
             SessionOpened(
                 at=self._desk.now(),
@@ -232,21 +235,6 @@ class Intake:
         session.generation, session.stands = first.generation, True
         peer = session.connection.peer
         _log.info("agent stands", node=session.node, peer=peer, session=session.key.number, via=via)
-
-    def _believed(self, hello: Hello) -> bool:
-        """Whether what an agent says it obeyed may count where it is higher than all that is known here.
-
-        It must be what this fleet's aggregators told; or the agent has just been let in by a person, perhaps anew,
-        after the authority was lost by which that could be seen.
-        """
-        state, highest = self._desk.state, hello.highest
-        if self._proofs is None or highest is None or not is_behind(state, highest) or self._proofs.holds(highest):
-            return True
-        node = state.nodes[hello.node]
-        if node.session_since < node.credentials.joined_at:
-            return True
-        _log.warning("not believed", node=node.name, term=highest.term, position=highest.position)
-        return False
 
     def _leave(self, session: _Session | None, ended: ConnectionEndedError) -> None:
         if session is None or self._sessions.get(session.node) is not session:
@@ -358,9 +346,17 @@ class Intake:
         if self._desk.leading:  # an answer is a promise that somebody leads (S5)
             leader = self._desk.state.leader
             known = Leadership(leader.term, leader.instance, self._desk.durable_position)
-            session.connection.send(msg.BeatAnswer(beat.sequence, known))
+            session.connection.send(msg.BeatAnswer(beat.sequence, known, self._new_trust(session)))
             if session.answers is not None:
                 session.answers.sent(beat.sequence, now)
+
+    def _new_trust(self, session: _Session) -> str:
+        """Return what names the present trust, if this session was not told yet."""
+        version = self._authority.trust(self._desk.state).version if self._authority is not None else ""
+        if version == session.trust_told:
+            return ""
+        session.trust_told = version
+        return version
 
     def _offer(self, fact: Event) -> None:
         if not self._desk.offer(fact):

@@ -40,12 +40,13 @@ from fleet.identity import (
     secret_digest,
 )
 from fleet.tls import caller_of
+from fleet.trust import TRUST_PATH, Trust
 
 RENEW_AFTER_END_S_MAX = 30 * 24 * 3600.0
 BODY_S_MAX = 5.0
 RELAY_SECRET_BYTES, ENROLMENT_BYTES = 32, 16
 Kind = TypeVar("Kind", JoinRequest, RenewRequest, HypervisorRequest)
-Handler = Callable[[web.Request, bytes], Awaitable[Issued | HypervisorIssued]]
+Handler = Callable[[web.Request, bytes], Awaitable[Issued | HypervisorIssued | Trust]]
 
 _log = structlog.get_logger("aggregator.joining")
 
@@ -75,10 +76,11 @@ class Joining:
         self._attempts = Attempts()
 
     def add_routes(self, app: web.Application) -> None:
-        """Add what is asked outside of sessions; all but the last may be asked without a certificate."""
+        """Add what is asked outside of sessions; all but the last two may be asked without a certificate."""
         app.router.add_get(AUTHORITY_PATH, self._show_authority)
         app.router.add_post(JOIN_PATH, self._answer(self._join))
         app.router.add_post(RENEW_PATH, self._answer(self._renew))
+        app.router.add_post(TRUST_PATH, self._answer(self._tell_trust))
         app.router.add_post(HYPERVISOR_PATH, self._answer(self._certify_hypervisor))
 
     async def _show_authority(self, _request: web.Request) -> web.Response:
@@ -164,6 +166,14 @@ class Joining:
         issued = self._authority.hypervisors.issue(self._desk.state, named, keys, asked.addresses)
         _log.info("hypervisor certified", node=named.name, peer=request.remote, left_out=issued.left_out)
         return issued
+
+    async def _tell_trust(self, request: web.Request, _raw: bytes) -> Trust:
+        """Say whom to trust, to a node whose certificate is shown."""
+        named = caller_of(request)
+        if named is None:
+            raise _RefusedError(HTTPStatus.FORBIDDEN, "only a node that has joined is told whom to trust")
+        self._check_counts(named)
+        return self._authority.trust(self._desk.state)
 
     def _check_counts(self, named: Identity) -> None:
         """Raise _RefusedError if the certificates of this enrolment were revoked or replaced."""

@@ -179,6 +179,7 @@ class Welcome(Message, frozen=True):
 
     assignments name every VM the aggregator knows to concern this node, those in other
     hands included: the agent learns what is no longer its own before it may run any.
+    trust: names whom to trust and whom no more (fleet.trust); an agent that holds another one asks. Empty: nothing new.
     """
 
     protocol: int
@@ -186,6 +187,7 @@ class Welcome(Message, frozen=True):
     session: SessionKey
     heartbeat_s: float
     assignments: tuple[Assignment, ...]
+    trust: str = ""
 
 
 class BeatAnswer(Message, frozen=True):
@@ -193,10 +195,12 @@ class BeatAnswer(Message, frozen=True):
 
     A relayed beat is a sign of life only if the answer it names as `answered` (the welcome for 0)
     was sent no longer ago than a lease: so nothing that a relay kept back says that a node lives.
+    trust: as in the welcome, once for each change.
     """
 
     sequence: int
     leader: Leadership
+    trust: str = ""
 
 
 class Order(Message, frozen=True):

@@ -274,6 +274,7 @@ class NodeFacts(Struct, frozen=True):
     bmc: BmcIdentity | None = None
     storages: tuple[StorageReach, ...] = ()
     offers: HostOffers | None = None
+    trust: str = ""  # what its agent holds of it, certificates renewed accordingly (fleet.trust)
 
 
 class OrderOutcome(StrEnum):

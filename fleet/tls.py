@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import structlog
@@ -73,9 +73,12 @@ def caller_of(request: web.Request) -> Identity | None:
 
 
 class Listener:
-    """Accepts connections for a runner's server. Handshakes are bounded, all together and for each address."""
+    """Accepts connections for a runner's server. Handshakes are bounded, all together and for each address.
 
-    def __init__(self, runner: web.AppRunner, context: ssl.SSLContext) -> None:
+    context: asked for at each handshake, for whom to trust may change; connections that stand keep theirs.
+    """
+
+    def __init__(self, runner: web.AppRunner, context: Callable[[], ssl.SSLContext]) -> None:
         self._runner, self._context = runner, context
         self._shaking: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,7 +147,7 @@ class Listener:
                 connection.close()
                 return
             await asyncio.get_running_loop().connect_accepted_socket(
-                server, connection, ssl=self._context, ssl_handshake_timeout=HANDSHAKE_S_MAX
+                server, connection, ssl=self._context(), ssl_handshake_timeout=HANDSHAKE_S_MAX
             )
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self._tell(host, str(error) or type(error).__name__)
