@@ -139,18 +139,18 @@ class Enrolment:
         access, shown = self._access, self._access.outgoing
         if isinstance(shown, bool):
             raise IdentityError("this node has not joined, so nobody tells it whom to trust")
-        before = access.trust
+        signer = access.trust.signer or _authority_digest(access.authority)  # that of joining, until another was told
         raw = await ask(url, TRUST_PATH, b"", shown, Role.AGGREGATOR.server_name)
         try:
             trust = msgspec.json.decode(raw, type=Trust)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise IdentityError("the aggregator's answer does not say whom to trust") from None
-        unheld = structs.replace(trust, version="")  # should the rest fail, it is done again
+        unheld = structs.replace(trust, version="", signer=signer)  # should the rest fail, it is done again
         await asyncio.to_thread(access.take_trust, unheld)
-        if trust.signer != before.signer:
+        if trust.signer != signer:
             await self._renew(url)
         if self._hypervisor is not None and self._hypervisor.is_laid:
-            if trust.signer != before.signer:
+            if trust.signer != signer:
                 await self._hypervisor.renew(url)
             else:
                 await self._hypervisor.take_trust(trust)

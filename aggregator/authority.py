@@ -21,6 +21,7 @@ from aggregator.core.state import State
 from aggregator.hypervisor_certificates import HypervisorCertificates
 from aggregator.leadership_proof import LeadershipProofs, proof_key
 from fleet.identity import CLOCK_SKEW_S, Identity, IdentityError, Role, identity_of, key_text, new_key, subject_names
+from fleet.service import ServiceError
 from fleet.tls import server_context
 from fleet.trust import Trust, trust_version
 
@@ -77,6 +78,14 @@ class Authority:
         if any(changed):
             self._renew_contexts()
         return any(len(each.trusted) > 1 for each in self.all_files)
+
+    def begin_rotation(self) -> None:
+        """Make the next authority of each purpose. ServiceError if a rotation is under way, OSError."""
+        self.look()
+        if any(len(each.trusted) > 1 for each in self.all_files):
+            raise ServiceError("the authorities are being rotated already; the aggregator's log says whom it waits for")
+        for each in self.all_files:
+            each.begin()
 
     def step(self) -> str:
         """Take the next step of a rotation, which every member is ready for; return it in words. OSError."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvloop
 
+from aggregator.authority import Authority
 from aggregator.check import look_around
 from aggregator.core.moments import rfc3339
 from aggregator.fault_point import VARIABLE, FaultPoint
@@ -20,7 +21,7 @@ from aggregator.store.backup import back_up, put_back
 from aggregator.store.protocol import StoreError
 from fleet.config import ConfigError
 from fleet.environment import report
-from fleet.service import EXIT_FAILURE, EXIT_OK, Service, complain, configure_log, run_service
+from fleet.service import EXIT_FAILURE, EXIT_OK, Service, ServiceError, complain, configure_log, run_service
 
 PROGRAM = "virtward-aggregator"
 
@@ -39,12 +40,14 @@ def main() -> int:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=("backup", "restore"),
-        help="backup FILE copies the journal, also while the aggregator runs; restore FILE puts a copy back",
+        choices=("backup", "restore", "rotate-authority"),
+        help="backup FILE copies the journal, also while the aggregator runs; restore FILE puts a copy back; "
+        "rotate-authority replaces the fleet's authorities, step by step while it runs",
     )
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="of backup and restore")
     arguments = parser.parse_args()
-    if (arguments.action is None) != (arguments.file is None) or (arguments.action and arguments.check):
+    takes_file = arguments.action in ("backup", "restore")
+    if takes_file != (arguments.file is not None) or (arguments.action and arguments.check):
         parser.error("backup and restore take one FILE, and nothing else beside --config")
     try:
         settings = read_settings(arguments.config)
@@ -55,9 +58,27 @@ def main() -> int:
     if arguments.check:
         print(f"ok: {arguments.config}: aggregator {settings.name} is configured well")
         return EXIT_OK if arguments.check == "config" else report(look_around(settings))
+    if arguments.action == "rotate-authority":
+        return _rotate(settings)
     if arguments.action:
         return _copy(arguments.action, settings.state_dir, arguments.file)
     return _leave(_run(settings, fault_point))
+
+
+def _rotate(settings: Settings) -> int:
+    """Make the next authorities; the aggregator finds them, and goes on when every member trusts them."""
+    try:
+        if not settings.agents_tls:
+            raise ServiceError("agents_tls = false: there is no authority")
+        Authority(settings.state_dir / "identity", settings.name).begin_rotation()
+    except (OSError, ServiceError) as error:
+        complain(PROGRAM, error)
+        return EXIT_FAILURE
+    print(
+        "The next authorities are there. They sign when every member trusts them; the past ones go when all have "
+        "certificates by them. The aggregator's log names who is waited for. Join tokens made before then are void."
+    )
+    return EXIT_OK
 
 
 def _copy(action: str, state_dir: Path, file: Path) -> int:

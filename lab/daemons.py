@@ -47,6 +47,9 @@ class Aggregator:
         self._layout = layout
         self._planes = planes
         self._registry = registry
+        self.settings: dict[
+            str, str | float | bool | list[str]
+        ] = {}  # of its file, beside or instead of the usual ones
 
     @property
     def token_file(self) -> Path:
@@ -66,7 +69,7 @@ class Aggregator:
         (self.dir / "state").mkdir(parents=True, exist_ok=True)
         if not self.token_file.exists():
             write_secret(self.token_file, secrets.token_urlsafe(32))
-        values: dict[str, str | int | list[str]] = {
+        values: dict[str, str | float | bool | list[str]] = {
             "name": self.name,
             "api_listen": f"{self.address}:{API_PORT}",
             "agents_listen": f"{self.address}:{AGENTS_PORT}",
@@ -74,7 +77,7 @@ class Aggregator:
             "token_file": str(self.token_file),
             "fence_agents_dir": "/usr/sbin",
             "log_level": "info",
-        }
+        } | self.settings
         text = _toml(values) + "\n[config]\n" + _toml(dict(SETTINGS))
         (self.dir / "aggregator.toml").write_text(text, encoding="utf-8")
 

@@ -18,9 +18,11 @@ def scene() -> Iterator[SceneMaker]:
     """Return a maker of scenes, up and with agents, each removed after the test."""
     made: list[Scene] = []
 
-    def make(*vms: str, hosts: int = 3, config: Document | None = None) -> Scene:
+    def make(*vms: str, hosts: int = 3, config: Document | None = None, **aggregator: float) -> Scene:
+        """aggregator: keys of its own file."""
         one = Scene(fresh_name(), vms)
         made.append(one)
+        one.laboratory.aggregator.settings.update(aggregator)
         one.up(hosts=hosts, config=config)
         return one
 

@@ -8,9 +8,11 @@ import ssl
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
+from typing import Self
 
 import aiohttp
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from agent.access import CertifiedAccess
 from agent.config import AgentConfig
@@ -79,6 +81,10 @@ class Shown:
         path.write_bytes(key + certificate.encode("ascii"))
         self.context = client_context(authority, path)
         self.certificate = certificate
+
+    @classmethod
+    def of(cls, path: Path, authority: str, certificate: str, key: ec.EllipticCurvePrivateKey) -> Self:
+        return cls(path, authority, certificate, key_text(key))
 
 
 class World:
