@@ -22,6 +22,7 @@ from fleet.messages import (
     OrderBody,
     PauseVm,
     ReceiveVm,
+    RescueVm,
     ResumeVm,
     SetIsolation,
     ShutdownVm,
@@ -33,7 +34,7 @@ from fleet.model import OrderOutcome, QemuState, SessionKey
 
 REFUSED, FAILED, DONE = OrderOutcome.REFUSED, OrderOutcome.FAILED, OrderOutcome.DONE
 
-NOT_RELAYED = (StartVm, ReceiveVm, MigrateVm)
+NOT_RELAYED = (StartVm, ReceiveVm, MigrateVm, RescueVm)
 """What a node does only by order of a session of its own, not of one that a peer carries."""
 
 
@@ -100,6 +101,8 @@ def _judge_company(desk: Desk, order: Order) -> Verdict | None:
         return None
     if isinstance(body, DestroyVm) and not any(isinstance(o.body, (DestroyVm, DiscardIncoming)) for o in others):
         return None
+    if isinstance(body, DiscardIncoming) and all(isinstance(o.body, RescueVm) for o in others):
+        return None
     if isinstance(body, ShutdownVm) and all(isinstance(o.body, (PauseVm, UnpauseVm)) for o in others):
         return None
     text = f"the order {others[0].order_id} ({order_kind(others[0])}) is in hand for this VM"
@@ -115,6 +118,8 @@ def _judge_kind(desk: Desk, order: Order) -> Verdict | None:
             return _judge_receive(order, state, promise)
         case MigrateVm():
             return _judge_migrate(order, state, promise)
+        case RescueVm(run=run, migration=migration):
+            return _judge_rescue(order, run, migration, promise)
         case ResumeVm():
             return _judge_resume(order, state, promise)
         case DiscardIncoming():
@@ -133,7 +138,7 @@ def _judge_plain(desk: Desk, uuid: str, body: OrderBody) -> Verdict | None:
             return Verdict(FAILED, "NOT_RUNNING", f"the VM is {state} here")
         if promise is not None and promise.standing is Standing.PERMITTED:
             return Verdict(REFUSED, "AWAITS_HANDOVER", "this copy waits for its hand-over")
-    elif isinstance(body, CancelMigration) and desk.in_hand(uuid, MigrateVm) is None:
+    elif isinstance(body, CancelMigration) and not (desk.in_hand(uuid, MigrateVm) or desk.in_hand(uuid, RescueVm)):
         return Verdict(FAILED, "NO_MIGRATION", "no migration of this VM is in hand here")
     elif isinstance(body, UndefineVm) and state is not QemuState.GONE:
         return Verdict(REFUSED, "RUNNING", f"the VM is {state} here")
@@ -172,6 +177,13 @@ def _judge_migrate(order: Order, state: QemuState, promise: Promise | None) -> V
         return Verdict(REFUSED, "UNKNOWN_RUN", "this node does not hold that run of the VM")
     if state not in (QemuState.RUNNING, QemuState.PAUSED):
         return Verdict(FAILED, "NOT_RUNNING", f"the VM is {state} here")
+    return None
+
+
+def _judge_rescue(order: Order, run: int, migration: str, promise: Promise | None) -> Verdict | None:
+    receive = promise.receive if promise is not None and promise.standing is Standing.PERMITTED else None
+    if not _same_run(order, run, promise) or receive is None or receive.migration != migration:
+        return Verdict(REFUSED, "NO_PERMIT", "this node holds no permit for a copy of that migration")
     return None
 
 

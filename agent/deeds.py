@@ -86,6 +86,7 @@ class Migrate(Deed, frozen=True):
     parallel_connections: int = 0
     tls: bool = False
     tls_name: str = ""
+    keep_definition: bool = False
 
 
 class SetDowntime(Deed, frozen=True):
@@ -106,6 +107,18 @@ class Undefine(Deed, frozen=True):
     """
 
 
+class AskState(Deed, frozen=True):
+    """What the VM is there: ok, and one of the codes AWAY_… below."""
+
+
+class Elsewhere(Deed, frozen=True):
+    """Do the deed through the libvirtd of another host, whose agent is gone, if it says that it is of host_uuid."""
+
+    uri: str
+    host_uuid: str
+    deed: Migrate | AbortJob | AskState | Undefine
+
+
 AnyDeed = (
     Define
     | Create
@@ -118,6 +131,8 @@ AnyDeed = (
     | SetDowntime
     | AbortJob
     | Undefine
+    | AskState
+    | Elsewhere
 )
 
 # Codes of a failed call that the keeper treats specially; all others are the driver's own words.
@@ -126,3 +141,7 @@ CODE_NOT_RUNNING = "NOT_RUNNING"  # there is no QEMU to do it to
 CODE_UNKNOWN = "RESULT_UNKNOWN"  # time-out or connection lost: it may yet happen
 CODE_STARTER_DEAD = "STARTER_DEAD"  # Undefine: not removed, but whoever was starting the VM is dead
 CODE_NOT_PAUSED = "NOT_PAUSED"  # DestroyIncoming found running CPUs
+AWAY_MIGRATED = "MIGRATED"  # shut off, because its migration is complete
+AWAY_MOVING = "MOVING"  # a migration job is under way, or libvirt has not decided its end yet
+AWAY_ALIVE = "ALIVE"  # its QEMU is there and no job is
+AWAY_GONE = "GONE"  # no QEMU of it is there, and not because it was migrated

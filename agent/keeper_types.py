@@ -22,6 +22,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from agent.deeds import (
+    AWAY_ALIVE,
+    AWAY_GONE,
+    AWAY_MIGRATED,
+    AWAY_MOVING,
     CODE_NOT_FOUND,
     CODE_NOT_PAUSED,
     CODE_NOT_RUNNING,
@@ -29,11 +33,13 @@ from agent.deeds import (
     AbortJob,
     AnyDeed,
     AskShutdown,
+    AskState,
     Create,
     Deed,
     Define,
     Destroy,
     DestroyIncoming,
+    Elsewhere,
     Migrate,
     Resume,
     SetDowntime,
@@ -85,6 +91,10 @@ from fleet.model import (
 )
 
 __all__ = [
+    "AWAY_ALIVE",
+    "AWAY_GONE",
+    "AWAY_MIGRATED",
+    "AWAY_MOVING",
     "CODE_NOT_FOUND",
     "CODE_NOT_PAUSED",
     "CODE_NOT_RUNNING",
@@ -94,6 +104,7 @@ __all__ = [
     "AnyDeed",
     "AnyLedgerRecord",
     "AskShutdown",
+    "AskState",
     "Call",
     "CallReturned",
     "CheckXml",
@@ -107,6 +118,7 @@ __all__ = [
     "DomainChanged",
     "DomainsListed",
     "Effect",
+    "Elsewhere",
     "Fact",
     "FactsRead",
     "KeeperSettings",

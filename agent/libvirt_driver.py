@@ -23,6 +23,7 @@ from agent.deeds import (
     AbortJob,
     AnyDeed,
     AskShutdown,
+    AskState,
     Create,
     Define,
     Destroy,
@@ -34,7 +35,7 @@ from agent.deeds import (
     Undefine,
 )
 from agent.hypervisor import HypervisorFacts, Result
-from agent.libvirt_moves import Job, job_of, move
+from agent.libvirt_moves import Job, job_of, move, state_word
 from agent.libvirt_pool import LibvirtDownError, Pool, is_alive, open_connection
 from agent.offers import bounded, read_capabilities, read_domain_capabilities, read_features, read_host_cpu
 from agent.sysfs import with_stock
@@ -240,6 +241,17 @@ class Connection:
         except LibvirtDownError as error:
             return Result(ok=False, code="LIBVIRT_DOWN", message=str(error))
 
+    def do_there(self, uuid: str, deed: AnyDeed, host_uuid: str) -> Result:
+        """Do a deed through this libvirtd if it is the one of that host: an address may have passed to another."""
+        try:
+            with self._pool.borrow() as conn:
+                told = ET.fromstring(conn.getCapabilities()).findtext("host/uuid") or ""  # noqa: S314 - TLS, a node's
+                if told.lower() != host_uuid.lower():
+                    return Result(ok=False, code="OTHER_HOST", message=f"{self.uri} is the libvirt of host {told}")
+                return self._attempt(conn, uuid, deed)
+        except (libvirt.libvirtError, LibvirtDownError) as error:
+            return Result(ok=False, code="LIBVIRT_DOWN", message=str(error))
+
     def _attempt(self, conn: Any, uuid: str, deed: AnyDeed) -> Result:  # noqa: ANN401
         try:
             return self._do(conn, uuid, deed)
@@ -273,6 +285,8 @@ class Connection:
                 _keep(conn, domain)
             case Undefine():
                 domain.undefineFlags(KEEP_STATE_FLAGS)
+            case AskState():
+                return Result(ok=True, code=state_word(domain))
             case Migrate() | SetDowntime() | AbortJob():
                 move(domain, deed)
         return Result(ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 import libvirt
 from msgspec import Struct
 
-from agent.deeds import AbortJob, Migrate, SetDowntime
+from agent.deeds import AWAY_ALIVE, AWAY_GONE, AWAY_MIGRATED, AWAY_MOVING, AbortJob, Migrate, SetDowntime
 
 MIB = 1024 * 1024
 MIGRATE_FLAGS = (
@@ -29,6 +29,17 @@ class Job(Struct, frozen=True):
     dirty_bytes_per_s: int
     iteration: int
     throttle_percent: int
+
+
+def state_word(domain: Any) -> str:  # noqa: ANN401
+    """Return how a VM that is moved away stands at its source, as AWAY_…; never asks QEMU. libvirtError."""
+    state, reason = domain.state()
+    if state == libvirt.VIR_DOMAIN_SHUTOFF:
+        return AWAY_MIGRATED if reason == libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED else AWAY_GONE
+    finished = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY)
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason in finished:
+        return AWAY_MOVING
+    return AWAY_MOVING if domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE else AWAY_ALIVE
 
 
 def job_of(domain: Any) -> Job | None:  # noqa: ANN401
@@ -60,7 +71,7 @@ def move(domain: Any, deed: Migrate | SetDowntime | AbortJob) -> None:  # noqa: 
 
 
 def _migrate(domain: Any, deed: Migrate) -> None:  # noqa: ANN401
-    flags = MIGRATE_FLAGS
+    flags = MIGRATE_FLAGS & ~libvirt.VIR_MIGRATE_UNDEFINE_SOURCE if deed.keep_definition else MIGRATE_FLAGS
     if deed.downtime_ms > 0:
         domain.migrateSetMaxDowntime(deed.downtime_ms)
     parameters: dict[str, object] = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{_bracketed(deed.migration_address)}"}

@@ -21,15 +21,16 @@ from msgspec import structs
 from agent import libvirt_words as words
 from agent import proc
 from agent.abandoned import ABANDONED, is_abandoned
-from agent.deeds import CODE_STARTER_DEAD, CODE_UNKNOWN, AnyDeed, Define, Migrate, Undefine, VmObservation
+from agent.deeds import CODE_STARTER_DEAD, CODE_UNKNOWN, AnyDeed, Define, Elsewhere, Migrate, Undefine, VmObservation
 from agent.definitions import Definitions
+from agent.elsewhere import OtherHosts
 from agent.hypervisor import Facts, HypervisorFacts, Result
 from agent.keeper_types import DomainChanged, DomainsListed, MigrationMoved, PidGone
 from agent.leftovers import Leftovers
 from agent.libvirt_driver import Connection, LibvirtEvent, RawDomain
 from agent.libvirt_pool import LibvirtDownError, start_event_thread
 from agent.places import Places
-from agent.workers import CrowdedError, StuckError, Workers
+from agent.workers import CrowdedError, StuckError, Workers, happens_within
 from fleet.clock import Clock
 from fleet.model import EndReason, QemuState
 
@@ -56,6 +57,7 @@ class LibvirtHypervisor:
         self._host_facts = partial(self._watch.host_facts, places.node)
         self._deeds = Connection(uri)
         self._moves = Connection(uri)
+        self._others = OtherHosts()
         self._looking = Workers("look", 4)
         self._doing = Workers("deed", 4)
         self._moving = Workers("migrate", 8)
@@ -134,7 +136,7 @@ class LibvirtHypervisor:
             log.info("libvirt connected", uri=self.uri, version=self._host.libvirt_version)
             self.definitions.refresh_all()
             self.look()
-            while not await _happens_within(lost, OFFERS_EVERY_S):
+            while not await happens_within(lost, OFFERS_EVERY_S):
                 with suppress(*FAILURES):  # networks and pools come and go
                     self._host = await self._looking.run(self._host_facts, CONNECT_TIMEOUT_S)
             self._down("the connection to libvirtd was lost")
@@ -148,7 +150,7 @@ class LibvirtHypervisor:
 
     async def wait_ready(self, wait_s_max: float) -> bool:
         """Wait for the first connection to libvirt."""
-        return await _happens_within(self._ready, wait_s_max)
+        return await happens_within(self._ready, wait_s_max)
 
     def node_facts(self) -> HypervisorFacts:
         """Return what is known of libvirt; never blocks."""
@@ -342,6 +344,8 @@ class LibvirtHypervisor:
 
     async def do(self, uuid: str, deed: AnyDeed, timeout_s: float) -> Result:
         """Do one deed in a thread of its own."""
+        if isinstance(deed, Elsewhere):
+            return await self._others.do(uuid, deed, timeout_s)
         if isinstance(deed, Undefine) and await self._is_abandoned(uuid):
             return Result(ok=False, code=CODE_STARTER_DEAD, message=ABANDONED)
         is_move = isinstance(deed, Migrate)
@@ -388,10 +392,3 @@ class LibvirtHypervisor:
                 return
             if job is not None:
                 self._facts(MigrationMoved(uuid, **structs.asdict(job)))
-
-
-async def _happens_within(event: asyncio.Event, seconds: float) -> bool:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    return False

@@ -49,6 +49,7 @@ class Work(Struct):
     again_s: float = float("inf")  # when to ask the guest again
     tries: int = 0
     call_id: int = 0  # of the call in flight, 0: none
+    ask_id: int = 0  # of the question to another host that is in flight, 0: none
     code: str = ""
     message: str = ""
     course: Course | None = None  # of a migration

@@ -91,3 +91,11 @@ class _Flight(Generic[T]):
         if not self._abandoned and not self._future.done():
             self._abandoned = True
             self._workers.stuck += 1
+
+
+async def happens_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event at most so long; say whether it happened."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    return False

@@ -5,7 +5,7 @@ Knows which file knows which kind of order; the kinds that are a single call liv
 
 from __future__ import annotations
 
-from agent import work_migrate, work_start, work_stop
+from agent import work_migrate, work_rescue, work_start, work_stop
 from agent.acceptance import judge
 from agent.conversation import Conversation, Phase
 from agent.desk import CallInFlight, Desk, order_kind
@@ -31,6 +31,7 @@ from fleet.messages import (
     Order,
     PauseVm,
     ReceiveVm,
+    RescueVm,
     ResumeVm,
     SetIsolation,
     ShutdownVm,
@@ -98,13 +99,18 @@ class Works:
                 work_stop.begin(bench, work)
             case MigrateVm() as body:
                 work_migrate.begin(bench, work, body)
+            case RescueVm() as body:
+                work_rescue.begin(bench, work, body)
             case ReceiveVm() | SetIsolation():
                 bench.done(work)
             case ResumeVm():
                 self._begin_resume(work)
             case CancelMigration():
                 work.step = Step.CALLING
-                bench.call(work, AbortJob())
+                rescue = self.desk.in_hand(uuid, RescueVm)
+                away = rescue.body if rescue is not None else None
+                abort = work_rescue.there(away, AbortJob()) if isinstance(away, RescueVm) else AbortJob()
+                bench.call(work, abort, work_migrate.ABORT_AGAIN_S)
             case PauseVm():
                 work.step = Step.CALLING
                 bench.call(work, Suspend())
@@ -136,6 +142,10 @@ class Works:
             self.advance(call.uuid)
             return
         work = self._works.get(call.order_id)
+        if work is not None and isinstance(work.order.body, RescueVm):
+            work_rescue.returned(self.bench, work, call, fact)
+            self.advance(call.uuid)
+            return
         if work is None or work.call_id != call.call_id:
             if not fact.ok:
                 self.desk.note("call failed", call.uuid, f"{fact.code} {fact.message}", warning=True)
@@ -192,6 +202,8 @@ class Works:
             work_stop.advance(self.bench, work)
         elif isinstance(body, MigrateVm):
             work_migrate.advance(self.bench, work)
+        elif isinstance(body, RescueVm):
+            work_rescue.advance(self.bench, work)
         elif isinstance(body, ResumeVm) and work.step is Step.CONFIRMING:
             self._advance_resume(work)
 
@@ -234,6 +246,8 @@ class Works:
                 work_stop.recover(self.bench, work)
             elif isinstance(body, MigrateVm):
                 work_migrate.recover(self.bench, work)
+            elif isinstance(body, RescueVm):
+                work_rescue.recover(self.bench, work)
             elif isinstance(body, (ReceiveVm, SetIsolation)):
                 self.bench.done(work)
             elif isinstance(body, ResumeVm):

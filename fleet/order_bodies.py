@@ -93,6 +93,30 @@ class MigrateVm(Struct, frozen=True, tag_field="k", tag="migrate"):
     parallel_connections: int = 0
 
 
+class RescueVm(Struct, frozen=True, tag_field="k", tag="rescue"):
+    """Target of a rescue: the agent on `source` is gone, its host is not. Move the VM here through its libvirtd.
+
+    After ReceiveVm of the same migration, at the same (new) epoch. source_uri: that libvirtd, which must say that
+    it is of source_host_uuid. The call is MigrateVm's, but leaves the definition at the source: "shut off
+    (migrated)", read there by this agent, is the source's Released. Then the copy here is resumed, the order is
+    Done, and the definition there removed. Any other end is a failure, and the VM is where it was.
+    """
+
+    migration: str
+    run: int
+    source: str
+    source_epoch: int
+    source_uri: str
+    source_host_uuid: str
+    peer_uri: str
+    migration_address: str
+    bandwidth_bytes_per_s: int = 0
+    downtime_ms_max: int = 300
+    timeout_s: float = 600.0
+    auto_converge: bool = False
+    parallel_connections: int = 0
+
+
 class ResumeVm(Struct, frozen=True, tag_field="k", tag="resume"):
     """Target: the source is Released, run your arrived copy. The order's epoch is the new one."""
 
@@ -101,7 +125,7 @@ class ResumeVm(Struct, frozen=True, tag_field="k", tag="resume"):
 
 
 class CancelMigration(Struct, frozen=True, tag_field="k", tag="cancel"):
-    """Source: abort the migration job; the guest goes on here."""
+    """Source: abort the migration job; the guest goes on here. To the target of a rescue: abort it at the source."""
 
     migration: str
 
@@ -129,6 +153,7 @@ OrderBody = (
     | UnpauseVm
     | ReceiveVm
     | MigrateVm
+    | RescueVm
     | ResumeVm
     | CancelMigration
     | DiscardIncoming

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from agent.keeper_types import (
+    AWAY_ALIVE,
+    AWAY_GONE,
+    AWAY_MIGRATED,
+    AWAY_MOVING,
     CODE_NOT_FOUND,
     CODE_NOT_PAUSED,
     CODE_NOT_RUNNING,
@@ -20,10 +24,12 @@ from agent.keeper_types import (
     AbortJob,
     AnyDeed,
     AskShutdown,
+    AskState,
     Create,
     Define,
     Destroy,
     DestroyIncoming,
+    Elsewhere,
     Migrate,
     Resume,
     SetDowntime,
@@ -32,7 +38,7 @@ from agent.keeper_types import (
     VmObservation,
 )
 from agent.wall import Way
-from fleet.model import Definition, Disk, EndReason, QemuState
+from fleet.model import Definition, Disk, EndReason, Plane, QemuState
 from simulator.migration import MigrationJob
 from simulator.plan import STORAGE
 from simulator.process import Process
@@ -173,7 +179,12 @@ class Hypervisor(Process):
             self.queue.after(KEEPALIVE_S, lambda: self._keepalive_over(life))
         draw = self.host.random.uniform
         deed = call.deed
+        if isinstance(deed, Elsewhere):
+            self._elsewhere(call, deed)
+            return
         match deed:
+            case AskState():
+                self.later(draw(0.002, 0.01), lambda: self.finish(call, Result(ok=True, code=self._away(call.uuid))))
             case Create():
                 self.creating[call.uuid] = self.creating.get(call.uuid, 0) + 1
                 self.later(draw(0.08, 0.45) + self.create_hangs_s, lambda: self._create(call))
@@ -185,14 +196,37 @@ class Hypervisor(Process):
                 self.later(draw(0.05, 0.1), lambda: self._migrate(call, deed))
             case AbortJob():
                 self.later(draw(0.02, 0.3), lambda: self._abort(call))
-            case SetDowntime():
-                self.later(draw(0.005, 0.03), lambda: self.finish(call, DONE))
             case Destroy() | DestroyIncoming():
                 qemu = self.host.qemus.get(call.uuid)
                 slow = qemu is not None and (qemu.frozen or qemu.stays)
                 self.later(10.2 if slow else draw(0.1, 0.3), lambda: self._destroy(call))
-            case AskShutdown() | Suspend() | Resume():
+            case AskShutdown() | Suspend() | Resume() | SetDowntime():
                 self.later(draw(0.005, 0.03), lambda: self._press(call))
+
+    def _elsewhere(self, call: HypervisorCall, deed: Elsewhere) -> None:
+        """Hand a deed to another host's libvirtd, over the network there and back."""
+        there = self.host.world.hosts.get(deed.uri.removeprefix("sim://"))
+        if there is None or f"uuid-{there.name}{there.machine}" != deed.host_uuid:
+            return self._fail(call, "OTHER_HOST", "that is another machine")
+        if not there.hypervisor.alive or not self.host.reaches(there, Plane.MIGRATION):
+            self.later(0.5, lambda: self._fail(call, "LIBVIRT_DOWN", f"{there.name} does not answer"))
+            return None
+
+        def back(result: Result) -> None:
+            heard = self.host.reaches(there, Plane.MIGRATION)
+            lost = Result(ok=False, code=CODE_UNKNOWN, message="keepalive timeout")
+            self.later(0.002 if heard else KEEPALIVE_S, lambda: self.finish(call, result if heard else lost))
+
+        there.hypervisor.begin(HypervisorCall(call.uuid, call.vm, deed.deed, back))
+        return None
+
+    def _away(self, uuid: str) -> str:
+        qemu = self.host.qemus.get(uuid)
+        if qemu is None:
+            end, _ = self.ends.get(uuid, (EndReason.NOT_ENDED, ""))
+            return AWAY_MIGRATED if end is EndReason.MIGRATED else AWAY_GONE
+        moving = uuid in self.outgoing or qemu.state is QemuState.FINISHED
+        return AWAY_MOVING if moving else AWAY_ALIVE
 
     def finish(self, call: HypervisorCall, result: Result) -> None:
         if call in self._calls:
@@ -248,6 +282,7 @@ class Hypervisor(Process):
         target = self.host.world.hosts.get(deed.peer_uri.removeprefix("sim://"))
         job = MigrationJob(self.host, target, qemu, lambda result: self.finish(call, result))
         job.auto_converges = deed.auto_converge
+        job.keeps_definition = deed.keep_definition
         self.outgoing[call.uuid] = job
         job.start()
         return None
@@ -271,13 +306,15 @@ class Hypervisor(Process):
         return self.finish(call, DONE)
 
     def _press(self, call: HypervisorCall) -> None:
-        """Buttons that take effect at once: shutdown, suspend, resume."""
+        """Buttons that take effect at once: shutdown, suspend, resume, a longer pause."""
         qemu = self.host.qemus.get(call.uuid)
         if qemu is None:
             return self._fail(call, CODE_NOT_RUNNING, "domain is not running")
         if qemu.frozen:  # the monitor does not answer
             self.later(1.0, lambda: self._press(call))
             return None
+        if isinstance(call.deed, SetDowntime):
+            return self.finish(call, DONE)
         truth = self.host.world.truth
         if isinstance(call.deed, AskShutdown):
             self.host.guest_shuts_down(qemu)

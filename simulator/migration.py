@@ -47,6 +47,7 @@ class MigrationJob:
         self._stalled_s = 0.0
         self._passes = 0
         self.auto_converges = False
+        self.keeps_definition = False  # the source's, for whoever reads there how it ended
 
     def start(self) -> None:
         self._next(self.source.random.uniform(0.15, 0.4), self._connect)
@@ -155,7 +156,9 @@ class MigrationJob:
         source, target = self.source, self.target
         if target is not None and target.hypervisor.answers and source.reaches(target, Plane.MIGRATION):
             uuid = self.qemu.uuid
-            definition = source.definitions.pop(uuid, None)
+            definition = source.definitions.get(uuid)
+            if not self.keeps_definition:
+                source.definitions.pop(uuid, None)
             if definition is not None:
                 target.definitions[uuid] = definition
                 target.agent.definition_changed(definition)

@@ -30,6 +30,7 @@ from aggregator.core.reconcile import decide_reconcile
 from aggregator.core.recovery import decide_starts, decide_stops
 from aggregator.core.reference import decide_reference
 from aggregator.core.relays import decide_relays
+from aggregator.core.rescue import decide_rescues
 from aggregator.core.rest import refresh
 from aggregator.core.runs import decide_bindings, decide_doubts, decide_orders, decide_runs
 from aggregator.core.state import State
@@ -63,6 +64,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_isolation,
     decide_drains,
     decide_taint_evictions,
+    decide_rescues,
     decide_migrations,
     decide_flaps,
     decide_starts,
@@ -82,6 +84,7 @@ _DEEDS = (
     decide_isolation,
     decide_drains,
     decide_taint_evictions,
+    decide_rescues,
     decide_migrations,
     decide_starts,
 )

@@ -74,7 +74,16 @@ def shut_down(draft: Draft, vm: VmRecord, why: str, leaving: Sequence[VmRecord])
     return ""
 
 
-def queue_moves(draft: Draft, node: str, moving: Sequence[VmRecord], reason: str, drain: str = "") -> dict[str, str]:
+def queue_moves(  # noqa: PLR0913 (what each of the three who evict says of its moves)
+    draft: Draft,
+    node: str,
+    moving: Sequence[VmRecord],
+    reason: str,
+    *,
+    drain: str = "",
+    priority: int = PRIORITY_EVICTION,
+    rescue: bool = False,
+) -> dict[str, str]:
     """Queue the moves of VMs off a node, targets chosen for all of them together; return why some have none."""
     blocked: dict[str, str] = {}
     for vm, verdict in zip(moving, place_moves(draft.state, moving, node) if moving else (), strict=True):
@@ -88,8 +97,9 @@ def queue_moves(draft: Draft, node: str, moving: Sequence[VmRecord], reason: str
                 vm=vm.name,
                 source=node,
                 planned=verdict.node,
-                priority=PRIORITY_EVICTION,
+                priority=priority,
                 drain=drain,
+                rescue=rescue,
                 reason=reason,
                 cause=vm.fact,
             )

@@ -27,6 +27,7 @@ def _migration_queued(state: State, event: ev.MigrationQueued) -> None:
         wanted_target=event.target,
         planned_target=event.planned,
         drain=event.drain,
+        rescue=event.rescue,
         reason=event.reason,
     )
     state.vms[event.vm].migration = event.migration
@@ -191,6 +192,12 @@ def _policy_deleted(state: State, event: ev.MigrationPolicyDeleted) -> None:
     state.migration_policies.pop(event.policy, None)
 
 
+def _rescue_due(state: State, event: ev.RescueDue) -> None:
+    node = state.nodes[event.node]
+    node.rescue_since = event.at
+    set_taints(node, event.at)
+
+
 HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.MigrationQueued: _migration_queued,
     ev.MigrationRequested: _migration_requested,
@@ -203,5 +210,6 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.DrainCancelled: _drain_cancelled,
     ev.DrainChanged: _drain_changed,
     ev.DrainPaused: _drain_paused,
+    ev.RescueDue: _rescue_due,
     ev.VmEvictionChanged: _vm_eviction_changed,
 }

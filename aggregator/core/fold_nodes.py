@@ -43,6 +43,8 @@ def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
     node.state = to
     node.state_since = at
     node.state_reason = reason
+    if to is not NodeState.AGENT_LOST:
+        node.rescue_since = 0.0
     set_taints(node, at)
     if to is NodeState.UP:
         node.suspicion = None
@@ -70,6 +72,8 @@ def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
 def set_taints(node: NodeRecord, at: float) -> None:
     """Give the node exactly the system's taints it should carry, keeping their timeAdded."""
     wanted = list(_STATE_TAINTS.get(node.state, ()))
+    if node.rescue_since:
+        wanted.append(("virtward/agent-lost", TaintEffect.NO_EXECUTE))
     if node.drain:
         wanted.append(("virtward/maintenance", TaintEffect.NO_SCHEDULE))
     if node.flaps or (node.via and node.state is NodeState.UP):

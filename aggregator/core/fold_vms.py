@@ -32,6 +32,7 @@ from fleet.messages import (
     MigrateVm,
     PauseVm,
     ReceiveVm,
+    RescueVm,
     ResumeVm,
     SetIsolation,
     StartVm,
@@ -129,11 +130,11 @@ def _order_issued(state: State, event: ev.OrderIssued) -> None:
         state.vms[event.vm].resumed_at.append(event.at)
     if isinstance(body, StartVm):
         state.vms[event.vm].isolation_told = body.isolation
-    if isinstance(body, ReceiveVm | MigrateVm | CancelMigration):
+    if isinstance(body, ReceiveVm | MigrateVm | RescueVm | CancelMigration):
         migration = state.migrations.get(body.migration)
         if migration is not None and isinstance(body, ReceiveVm):
             migration.receive_order = event.order.order_id
-        elif migration is not None and isinstance(body, MigrateVm):
+        elif migration is not None and isinstance(body, MigrateVm | RescueVm):
             migration.migrate_order = event.order.order_id
         elif migration is not None:
             migration.cancel_order = event.order.order_id
@@ -152,6 +153,9 @@ def _order_reported(state: State, event: ev.OrderReported) -> None:
             body = record.order.body
             if isinstance(body, DiscardIncoming) and event.code == CODE_HAS_RUN and body.migration in state.migrations:
                 state.migrations[body.migration].copy_ran = True
+            done = event.outcome is OrderOutcome.DONE
+            if isinstance(body, RescueVm) and done and body.migration in state.migrations:
+                state.migrations[body.migration].source_read = True
     if node is not None and current:
         node.last_sign = event.at
         if event.outcome is not OrderOutcome.ACCEPTED:
@@ -185,7 +189,7 @@ def _order_closed(state: State, event: ev.OrderClosed) -> None:
         vm.isolation_told = record.order.body.isolation
     if isinstance(record.order.body, PauseVm | UnpauseVm) and event.outcome == "Done":
         vm.pause_asked = None
-    if event.outcome in {"Failed", "Refused"} and not isinstance(record.order.body, MigrateVm):
+    if event.outcome in {"Failed", "Refused"} and not isinstance(record.order.body, MigrateVm | RescueVm):
         vm.retry_at = event.at + ORDER_RETRY_S
     elif event.outcome == "Dropped" or isinstance(record.order.body, ResumeVm):
         vm.retry_at = event.at + DROPPED_RETRY_S

@@ -58,7 +58,7 @@ def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
         return where, f"see what {node.impostor.incident} says about that machine"
     if node.state is NodeState.AGENT_LOST:
         return (
-            f"the agent on {node.name} is gone, its VMs run on",
+            f"the agent on {node.name} is gone, its VMs run on{_rescue_words(draft, node)}",
             f"start virtward-agent on {node.name}",
         )
     if node.via and node.state is NodeState.UP:
@@ -85,6 +85,12 @@ def way_out(draft: Draft, node: NodeRecord) -> tuple[str, str]:
         return f"{node.name} is not convicted: this aggregator runs on it", confirm
     doubt = may_convict(draft) if draft.state.brake_closed else reference_doubt(draft) if overdue else ""
     return (f"nobody is convicted: {doubt}", confirm) if doubt else ("", "")
+
+
+def _rescue_words(draft: Draft, node: NodeRecord) -> str:
+    if node.rescue_since:
+        return "; those that can are being moved off it, live"
+    return f"; those that can are moved off it, live, once it has been gone for {draft.state.config.rescue_after:g} s"
 
 
 def _way_back(node: NodeRecord, inert: Inert) -> tuple[str, str]:

@@ -31,7 +31,7 @@ def binding_is_proven(state: State, event: ev.BindingFreed, _decided: Decided) -
     elif event.proof is ProofKind.REBOOTED:
         known = _rebooted(node, binding)
     elif event.proof in (ProofKind.RELEASED, ProofKind.NOT_HERE):
-        known = _said(vm, node, binding, event.proof)
+        known = _said(vm, node, binding, event.proof) or _read_through_libvirt(state, vm, binding, event)
     else:
         known = False
     return "" if known else f"{event.vm} is freed of {event.node} by {event.proof}, which nothing shows"
@@ -70,6 +70,15 @@ def _said(vm: VmRecord, node: NodeRecord, binding: Binding, proof: ProofKind) ->
     foreign = binding.why == "foreign" and seen is not None and not seen.report.epoch
     in_hand = any(hand.uuid == vm.uuid for hand in node.in_hand)
     return foreign or (node.session_since > binding.since and not in_hand)
+
+
+def _read_through_libvirt(state: State, vm: VmRecord, binding: Binding, event: ev.BindingFreed) -> bool:
+    """Return whether a rescue's target has read there that the VM was migrated away."""
+    migration = state.migrations.get(vm.migration)
+    if migration is None or not (migration.rescue and migration.source_read) or event.proof is not ProofKind.RELEASED:
+        return False
+    target = [b for b in vm.bindings if (b.node, b.epoch) == (migration.target, migration.epoch)]
+    return bool(target) and (migration.source, migration.source_epoch) == (binding.node, binding.epoch)
 
 
 def result_is_known(state: State, event: ev.BindingFreed, _decided: Decided) -> str:

@@ -28,10 +28,11 @@ from aggregator.core.lookups import (
     takes_vms,
 )
 from aggregator.core.lost_storage import lost_under
-from aggregator.core.migration_drive import drive_of, has_bandwidth
+from aggregator.core.migration_drive import drive_of, has_bandwidth, rescue_order
+from aggregator.core.rescuable import why_not_rescued
 from aggregator.core.seats import choice_of, migration_targets
 from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
-from fleet.messages import CancelMigration, DiscardIncoming, MigrateVm, ReceiveVm, ResumeVm
+from fleet.messages import CancelMigration, DiscardIncoming, MigrateVm, ReceiveVm, RescueVm, ResumeVm
 from fleet.model import Plane, QemuState
 
 STEPS: dict[MigrationPhase, tuple[MigrationPhase, ...]] = {
@@ -139,6 +140,20 @@ def why_not_migratable(state: State, vm: VmRecord) -> str:
     return report.not_migratable
 
 
+def _why_not_begun(draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRecord) -> str | None:
+    """Return why a queued migration fails, empty while it only has to wait; None: it may begin."""
+    state = draft.state
+    if migration.rescue:
+        return why_not_rescued(draft, vm, source)
+    if source.state not in {NodeState.UP, NodeState.SUSPECT, NodeState.UNSEEN}:
+        return f"{source.name} is {source.state}"
+    drain = state.drains.get(migration.drain)
+    paused = drain is not None and drain.state == "Paused"
+    if paused or not can_order(source) or not acts(state) or open_orders(state, vm):
+        return ""
+    return why_not_migratable(state, vm) or None
+
+
 def _queued(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     state = draft.state
     source = state.nodes.get(migration.source)
@@ -152,16 +167,10 @@ def _queued(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     if not grace_over(state, draft.now):
         draft.look_again(counts_from(state) + state.config.startup_grace.at_most)
         return  # who has not spoken yet in this life of the aggregator is no reason to fail
-    if source.state not in {NodeState.UP, NodeState.SUSPECT, NodeState.UNSEEN}:
-        _step(draft, migration, MigrationPhase.FAILED, f"{source.name} is {source.state}")
-        return
-    if not can_order(source) or not acts(state) or open_orders(state, vm):
-        return
-    drain = state.drains.get(migration.drain)
-    if drain is not None and drain.state == "Paused":
-        return
-    if why := why_not_migratable(state, vm):
-        _step(draft, migration, MigrationPhase.FAILED, why)
+    why_not = _why_not_begun(draft, migration, vm, source)
+    if why_not is not None:
+        if why_not:
+            _step(draft, migration, MigrationPhase.FAILED, why_not)
         return
     target, problem, choice = _target(draft, migration, vm)
     if problem:
@@ -245,11 +254,27 @@ def _preparing(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
             _step(draft, migration, MigrationPhase.DISCARDING, "the target is no longer there")
     elif not _permitted(state, vm, migration):
         _step(draft, migration, MigrationPhase.DISCARDING, "the target did not take it")
-    elif source is None or not gives_vms(source) or target is None or not takes_vms(target):
+    elif source is None or target is None or not takes_vms(target):
+        _step(draft, migration, MigrationPhase.DISCARDING, "one end is no longer there")
+    elif migration.rescue:
+        _prepared_rescue(draft, migration, vm, source, target)
+    elif not gives_vms(source):
         _step(draft, migration, MigrationPhase.DISCARDING, "one end is no longer there")
     elif not open_orders(state, vm):
         _step(draft, migration, MigrationPhase.RUNNING, "the target is ready")
         _send(draft, migration, vm, source, target)
+
+
+def _prepared_rescue(
+    draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRecord, target: NodeRecord
+) -> None:
+    if source.state not in (NodeState.AGENT_LOST, NodeState.UNSEEN):
+        why = "its agent is back" if source.state is NodeState.UP else f"{source.name} is {source.state}"
+        _step(draft, migration, MigrationPhase.DISCARDING, why)
+    elif source.state is NodeState.AGENT_LOST and not open_orders(draft.state, vm):
+        _step(draft, migration, MigrationPhase.RUNNING, "the target is ready")
+        body = rescue_order(draft.state, migration, vm, source, target)
+        draft.order(target, vm, body, epoch=migration.epoch, reason=f"{migration.name} from {source.name}")
 
 
 def _permitted(state: State, vm: VmRecord, migration: MigrationRecord) -> bool:
@@ -298,10 +323,10 @@ def _running(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     elif is_stuck_finished(draft, vm, migration.source):
         _end_source(draft, migration, vm)
     elif migration.cancel_wanted and not migration.cancel_order:
-        source = state.nodes[migration.source]
-        if can_order(source):
-            cancel = CancelMigration(migration=migration.name)
-            draft.order(source, vm, cancel, epoch=vm.epoch, reason="called off")
+        who = state.nodes[migration.target if migration.rescue else migration.source]
+        epoch = migration.epoch if migration.rescue else vm.epoch
+        if can_order(who):
+            draft.order(who, vm, CancelMigration(migration=migration.name), epoch=epoch, reason="called off")
 
 
 def _end_source(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
@@ -354,7 +379,11 @@ def _discarding(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
     target = draft.state.nodes.get(migration.target)
     if target is None or not can_order(target) or copy_runs(draft.state, vm, migration) or not draft.due(vm.retry_at):
         return
-    pending = [r for r in open_orders(draft.state, vm) if r.node == migration.target]
+    copy = current_report(draft.state, vm, migration.target)
+    if copy is not None and copy.released and copy.epoch >= migration.epoch:
+        return  # nothing is left to discard; what is still in hand there ends by itself, and then it is freed
+    mine = [r for r in open_orders(draft.state, vm) if r.node == migration.target]
+    pending = [r for r in mine if not isinstance(r.order.body, RescueVm)]  # that one ends with its copy
     if not pending:
         body = DiscardIncoming(migration=migration.name)
         draft.order(target, vm, body, epoch=migration.epoch, reason=migration.reason)

@@ -12,7 +12,9 @@ from typing import TypeVar
 from msgspec import Struct
 
 from aggregator.core.objects import MigrationSettings
-from aggregator.core.state import MigrationPolicyRecord, MigrationRecord, State, VmRecord
+from aggregator.core.state import MigrationPolicyRecord, MigrationRecord, NodeRecord, State, VmRecord
+from fleet.messages import RescueVm
+from fleet.model import Plane
 from fleet.units import parse_bytes
 
 TIMEOUT_S_MIN = 60.0
@@ -77,6 +79,30 @@ def has_bandwidth(state: State, vm: VmRecord, node: str, flying: Sequence[Migrat
     if not link or not own or not others:
         return True
     return own + sum(drive_of(state, state.vms[m.vm]).bandwidth_bytes_per_s for m in others) <= link
+
+
+def rescue_order(
+    state: State, migration: MigrationRecord, vm: VmRecord, source: NodeRecord, target: NodeRecord
+) -> RescueVm:
+    """Return the order to a target that moves a VM off a node whose agent is gone."""
+    drive = drive_of(state, vm)
+    to = target.facts
+    return RescueVm(
+        migration=migration.name,
+        run=vm.run,
+        source=source.name,
+        source_epoch=migration.source_epoch,
+        source_uri=source.facts.peer_uri if source.facts is not None else "",
+        source_host_uuid=source.host_uuid,
+        peer_uri=to.peer_uri if to is not None else "",
+        migration_address=target.spec.migration_address
+        or (to.addresses.get(Plane.MIGRATION, "") if to is not None else ""),
+        bandwidth_bytes_per_s=drive.bandwidth_bytes_per_s,
+        downtime_ms_max=drive.downtime_ms_max,
+        timeout_s=drive.timeout_s,
+        auto_converge=drive.auto_converge,
+        parallel_connections=drive.parallel_connections,
+    )
 
 
 def move_eta_s(state: State, vm: VmRecord, source: str) -> float | None:

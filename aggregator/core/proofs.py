@@ -266,6 +266,8 @@ def binding_proof(state: State, vm: VmRecord, binding: Binding) -> tuple[ProofKi
     inert = node.inert
     if inert is not None and inert.boot_id == binding.boot_id and binding.since <= inert.at:
         return inert.proof, EndReason.NOT_ENDED
+    if _is_read_as_migrated(state, vm, binding, node):
+        return ProofKind.RELEASED, EndReason.MIGRATED
     if not node.connected or node.session is None:
         return None
     if node.boot_id != binding.boot_id:
@@ -274,6 +276,17 @@ def binding_proof(state: State, vm: VmRecord, binding: Binding) -> tuple[ProofKi
     if node.ledger is LedgerState.LOST:
         return None  # it no longer knows what it promised in this boot
     return _said_by_node(vm, binding, node)
+
+
+def _is_read_as_migrated(state: State, vm: VmRecord, binding: Binding, node: NodeRecord) -> bool:
+    """Return whether the target of its rescue has read in that host's libvirtd that the VM is "shut off (migrated)".
+
+    Its agent, gone as it may be, begins nothing: it acts alone only under a fresh lease, and a lease is long over.
+    """
+    migration = state.migrations.get(vm.migration)
+    if migration is None or not migration.source_read or migration.source != binding.node:
+        return False
+    return binding.epoch == migration.source_epoch and binding.boot_id == node.boot_id
 
 
 def _said_by_node(vm: VmRecord, binding: Binding, node: NodeRecord) -> tuple[ProofKind, EndReason] | None:

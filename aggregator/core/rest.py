@@ -67,6 +67,7 @@ _CHANGES_ITS_SUBJECT = frozenset(
         ev.OrderReported,
         ev.OwnerChanged,
         ev.PlacementRefused,
+        ev.RescueDue,
         ev.RunEnded,
         ev.RunRestarted,
         ev.SecondRunEnded,

@@ -24,7 +24,7 @@ from aggregator.core.lookups import can_order, current_report, open_orders
 from aggregator.core.nodes import beats_again
 from aggregator.core.proofs import binding_proof
 from aggregator.core.state import NodeRecord, OrderRecord, State, VmRecord
-from fleet.messages import MigrateVm, ReceiveVm, StartVm, UndefineVm
+from fleet.messages import MigrateVm, ReceiveVm, RescueVm, StartVm, UndefineVm
 from fleet.model import EndReason, LedgerState, QemuState
 
 STARTS = (StartVm,)
@@ -175,7 +175,9 @@ def _is_hand_over_in_doubt(state: State, vm: VmRecord, node: str, proof: ProofKi
     migration = state.migrations.get(vm.migration)
     if migration is None or migration.target != node or proof is not ProofKind.NOT_HERE:
         return False
-    return any(r.vm == vm.name and isinstance(r.order.body, MigrateVm | ReceiveVm) for r in state.orders.values())
+    return any(
+        r.vm == vm.name and isinstance(r.order.body, MigrateVm | RescueVm | ReceiveVm) for r in state.orders.values()
+    )
 
 
 def _copy_may_be_anywhere(draft: Draft, vm: VmRecord, source: str) -> bool:

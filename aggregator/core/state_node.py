@@ -159,6 +159,7 @@ class NodeRecord(Struct):
     ended_by_it: bool = False  # its own end closed or broke the connection, not ours
     seen: bool = False  # in this life of the aggregator
     taints: tuple[Taint, ...] = ()  # the system's
+    rescue_since: float = 0.0  # its agent is gone for so long that its VMs have to leave; 0: not so
     drain: str = ""  # name of the drain that set maintenance; also after it is done
     suspicion: Suspicion | None = None
     attempt: FenceAttempt | None = None

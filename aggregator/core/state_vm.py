@@ -162,6 +162,8 @@ class MigrationRecord(Struct):
     wanted_target: str = ""
     planned_target: str = ""
     drain: str = ""
+    rescue: bool = False  # by its target, through the libvirtd of a source whose agent is gone
+    source_read: bool = False  # its target has read there that the source is "shut off (migrated)"
     phase: MigrationPhase = MigrationPhase.QUEUED
     reason: str = ""
     epoch: int = 0  # the new one

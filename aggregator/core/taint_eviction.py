@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import inf
 
-from aggregator.core.arming import acts
+from aggregator.core.arming import acts, why_vm_held
 from aggregator.core.draft import Draft
 from aggregator.core.events import NodeState, VmEvictionChanged
 from aggregator.core.eviction import (
@@ -31,7 +31,7 @@ def decide_taint_evictions(draft: Draft) -> None:
     state = draft.state
     for vm in state.derived.active_vms:
         if vm.eviction is not None and not _is_wanted(state, vm, draft.now):
-            _say(draft, vm, over=True, reason="it may stay" if vm.owner == vm.eviction.node else "it has left")
+            say(draft, vm, over=True, reason="it may stay" if vm.owner == vm.eviction.node else "it has left")
     if draft.transitions or not acts(state):
         return
     for node in _tainted(state):
@@ -76,11 +76,11 @@ def _advance(draft: Draft, node: NodeRecord) -> None:
         when, taint = leaves_at(vm, taints)
         if taint is None or not can_be_evicted(vm, node.name):
             continue
-        if not draft.due(when):
+        if not draft.due(when) or why_vm_held(draft.state, vm):
             continue
         leaving.append(vm)
         if vm.eviction is None:
-            _say(draft, vm, reason=f"{node.name} has the taint {taint.key}:{taint.effect}")
+            say(draft, vm, reason=f"{node.name} has the taint {taint.key}:{taint.effect}")
     if draft.transitions:
         return
     for vm in leaving:
@@ -90,7 +90,7 @@ def _advance(draft: Draft, node: NodeRecord) -> None:
         draft.look_again(draft.now + CHECK_AGAIN_S)
     for vm in leaving:
         if vm.eviction is not None and whys[vm.name] != vm.eviction.blocked:
-            _say(draft, vm, blocked=whys[vm.name], reason=whys[vm.name] or "it leaves")
+            say(draft, vm, blocked=whys[vm.name], reason=whys[vm.name] or "it leaves")
 
 
 def _evict(draft: Draft, vm: VmRecord, moving: list[VmRecord], leaving: list[VmRecord]) -> str:
@@ -106,7 +106,8 @@ def _evict(draft: Draft, vm: VmRecord, moving: list[VmRecord], leaving: list[VmR
     return ""
 
 
-def _say(draft: Draft, vm: VmRecord, *, reason: str, blocked: str = "", over: bool = False) -> None:
+def say(draft: Draft, vm: VmRecord, *, reason: str, blocked: str = "", over: bool = False) -> None:
+    """Decide that a VM has to leave its node, or no longer, or why it cannot."""
     draft.add(
         VmEvictionChanged(
             at=draft.now, vm=vm.name, node=vm.owner, blocked=blocked, over=over, reason=reason, cause=vm.fact

@@ -311,6 +311,7 @@ class MigrationQueued(Transition, frozen=True, kw_only=True):
     planned: str = ""
     priority: int
     drain: str = ""
+    rescue: bool = False  # its source's agent is gone: the target does it, through the source's libvirtd
 
 
 class MigrationChanged(Transition, frozen=True, kw_only=True):
@@ -323,6 +324,12 @@ class MigrationChanged(Transition, frozen=True, kw_only=True):
     boot_id: str = ""
     epoch: int = 0
     choice: Choice | None = None
+
+
+class RescueDue(Transition, frozen=True, kw_only=True):
+    """A node's agent has been gone for `rescueAfter`: its VMs have to leave it, live."""
+
+    node: str
 
 
 class VmEvictionChanged(Transition, frozen=True, kw_only=True):
