@@ -153,9 +153,10 @@ class HypervisorIdentity:
         except TimeoutError:
             raise IdentityError(f"{name}: libvirtd did not read its new certificates in {RELOAD_S_MAX:g} s") from None
         finally:
-            with suppress(ProcessLookupError):
-                if process.returncode is None:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
                     process.kill()
+                await process.wait()
         if process.returncode:
             words = complaint.decode(errors="replace").strip()[:WORDS_MAX]
             raise IdentityError(f"{name}: libvirtd did not read its new certificates: {words or process.returncode}")

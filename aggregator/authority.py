@@ -7,6 +7,7 @@ certificate is made here too, anew at each start and at half of its life.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,16 +17,28 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from aggregator.authority_files import AuthorityFiles, write_secret
+from aggregator.authority_files import AuthorityFiles, write_public, write_secret
 from aggregator.core.state import State
+from aggregator.hypervisor_authority import Address
 from aggregator.hypervisor_certificates import HypervisorCertificates
 from aggregator.leadership_proof import LeadershipProofs, proof_key
-from fleet.identity import CLOCK_SKEW_S, Identity, IdentityError, Role, identity_of, key_text, new_key, subject_names
+from fleet.identity import (
+    CLOCK_SKEW_S,
+    RENEW_FROM,
+    Identity,
+    IdentityError,
+    Role,
+    identity_of,
+    key_text,
+    new_key,
+    subject_names,
+)
 from fleet.service import ServiceError
 from fleet.tls import server_context
 from fleet.trust import Trust, trust_version
 
 AUTHORITY_NAME, COMMON_NAME = "authority", "virtward"
+PUBLIC_NAME = "authority.crt"  # in the state directory: by which clients of the API know it
 LIFE_S = 24 * 3600.0
 
 
@@ -36,6 +49,7 @@ class Authority:
         """Open the authority in a directory, or make it there. ServiceError if it cannot be used."""
         self._life_s, self._name = life_s, name
         self._own = directory / "aggregator.pem"
+        self._public = directory.parent / PUBLIC_NAME
         self._files = AuthorityFiles(directory, AUTHORITY_NAME, COMMON_NAME)
         self.hypervisors = HypervisorCertificates(directory, life_s)
         self.proofs = LeadershipProofs()
@@ -101,6 +115,7 @@ class Authority:
         return done
 
     def _renew_contexts(self) -> None:
+        write_public(self._public, self._files.text)
         self.proofs.keys = tuple(proof_key(_der(each.key)) for each in self._files.trusted)
         self._trusts, self._context = None, None
 
@@ -140,6 +155,32 @@ class Authority:
         except (ValueError, TypeError, InvalidSignature):
             raise IdentityError("the certificate is not one of this fleet's") from None
         return identity_of(certificate.public_bytes(serialization.Encoding.DER))
+
+    def certify_server(self, own: Path, names: tuple[Sequence[str], Sequence[Address]]) -> float:
+        """Write key and certificate of a server for people, in one file; return when to renew it, in Unix seconds.
+
+        names: DNS names and addresses. It names nobody of the fleet, so no agent takes it for an aggregator's. OSError.
+        """
+        now, signer, key = datetime.now(UTC), self._files.present, new_key()
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "virtward API")]))
+            .issuer_name(signer.certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(seconds=CLOCK_SKEW_S))
+            .not_valid_after(now + timedelta(seconds=self._life_s))
+            .add_extension(
+                x509.SubjectAlternativeName([*map(x509.DNSName, names[0]), *map(x509.IPAddress, names[1])]),
+                critical=False,
+            )
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .sign(signer.key, hashes.SHA256())
+        )
+        text = certificate.public_bytes(serialization.Encoding.PEM)
+        write_secret(own, key_text(key) + text)
+        return now.timestamp() + self._life_s * RENEW_FROM
 
     @property
     def present_context(self) -> ssl.SSLContext:

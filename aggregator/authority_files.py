@@ -156,3 +156,14 @@ def write_secret(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+
+
+def write_public(path: Path, text: str) -> None:
+    """Put a file in place that everybody may read. ServiceError if that cannot be."""
+    fresh = path.with_suffix(".fresh")
+    try:
+        fresh.write_text(text, encoding="ascii")
+        fresh.chmod(0o644)
+        fresh.replace(path)
+    except OSError as error:
+        raise ServiceError(f"{path}: cannot be written: {error.strerror or error}") from None

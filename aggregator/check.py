@@ -6,11 +6,13 @@ Knows files, ports and, where an aggregator runs already, its API; changes nothi
 from __future__ import annotations
 
 import http.client
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from aggregator.authority import PUBLIC_NAME
 from aggregator.settings import Settings
 from fleet.environment import Finding, check_clock, check_directory, check_listen, ok, problem, warning
 
@@ -90,12 +92,21 @@ def devices(nodes: bytes) -> Iterator[Finding]:
                 )
 
 
+def _connection(settings: Settings, host: str) -> http.client.HTTPConnection:
+    if not settings.api_tls:
+        return http.client.HTTPConnection(host, settings.api.port, timeout=API_S_MAX)
+    own = settings.api_certificate or settings.state_dir / PUBLIC_NAME
+    context = ssl.create_default_context(cafile=own)
+    context.check_hostname = False  # by whatever name its owner had it certified: it is this very machine
+    return http.client.HTTPSConnection(host, settings.api.port, timeout=API_S_MAX, context=context)
+
+
 def _ask(settings: Settings) -> bytes | None:
     """Return the list of nodes from the aggregator that runs here; None if none does, or not with this token."""
     host = ANY.get(settings.api.host, settings.api.host)
     try:
         token = settings.token_path.read_text(encoding="ascii").strip()
-        connection = http.client.HTTPConnection(host, settings.api.port, timeout=API_S_MAX)
+        connection = _connection(settings, host)
         connection.request("GET", "/api/v1/nodes", headers={"Authorization": f"Bearer {token}"})
         answer = connection.getresponse()
         body = answer.read(ANSWER_BYTES_MAX)

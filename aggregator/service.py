@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 
 from aggregator.agents_door import AgentsDoor
-from aggregator.api.app import make_app
+from aggregator.api_door import ApiDoor
 from aggregator.fault_point import FaultPoint
 from aggregator.fleet import Fleet, open_fleet
 from aggregator.placement.exact import load_solver
@@ -24,7 +24,7 @@ async def run_aggregator(settings: Settings, service: Service, fault_point: Faul
     """Run until service.stopping; ServiceError or ConfigError if it cannot begin or must not go on."""
     loading = asyncio.create_task(asyncio.to_thread(load_solver))  # a recovery in want of room must not wait for it
     fleet = await open_fleet(settings, fault_point)
-    runners: list[web.AppRunner | AgentsDoor] = []
+    runners: list[web.AppRunner | AgentsDoor | ApiDoor] = []
     try:
         if fleet.authority is not None:
             door = AgentsDoor(fleet.intake.make_app(), fleet, fleet.authority)
@@ -33,10 +33,15 @@ async def run_aggregator(settings: Settings, service: Service, fault_point: Faul
         else:
             _log.warning("agents speak openly; keep their network to yourself", setting="agents_tls")
             runners.append(await _listen(fleet.intake.make_app(), settings.agents))
-        runners.append(await _listen(make_app(fleet, settings.state_dir / "audit.jsonl"), settings.api))
+        api = ApiDoor(fleet, settings, fleet.authority)
+        runners.append(api)
+        await api.start(settings.api, BACKLOG_CONNECTIONS_MAX)
         term = fleet.state.leader.term
         service.ready(f"leads in term {term}")
-        _log.info("serving", name=settings.name, api=str(settings.api), agents=str(settings.agents), term=term)
+        scheme = "https" if settings.api_tls else "http"
+        _log.info(
+            "serving", name=settings.name, api=f"{scheme}://{settings.api}", agents=str(settings.agents), term=term
+        )
         await _until_stopped(service, fleet)
     finally:
         try:

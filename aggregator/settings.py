@@ -6,6 +6,7 @@ Knows the keys and their meaning; opens no socket and no store.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,9 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
 
     agents_tls: false has agents speak openly, each with a lasting token: for tests and benchmarks.
     certificate_life_s: of agents' certificates, which are renewed at half of it.
+    api_tls: whether the API speaks HTTPS; where it is not named: if api_listen is not on loopback. Its certificate
+    is by the fleet's authority, whose own is authority.crt in state_dir, for where it listens, this machine's name
+    and api_names; or it is yours, in the PEM files api_certificate and api_key, read again when they change.
     [config] holds keys of ClusterConfig. A key named there is set at every start; one that is not keeps
     what it has: its default, or what it was last set to.
     """
@@ -35,6 +39,10 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     token_file: str = f"{CREDENTIAL}aggregator.token"
     api_listen: str = "127.0.0.1:8420"
+    api_tls: bool | None = None
+    api_certificate: str = ""
+    api_key: str = ""
+    api_names: tuple[str, ...] = ()
     agents_listen: str = "0.0.0.0:8421"
     agents_tls: bool = True
     certificate_life_s: float = CERTIFICATE_LIFE_S
@@ -73,6 +81,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     config: dict[str, object]
     agents_tls: bool = True
     certificate_life_s: float = CERTIFICATE_LIFE_S
+    api_tls: bool = False
+    api_certificate: Path | None = None
+    api_key: Path | None = None
+    api_names: tuple[str, ...] = ()
 
 
 def read_settings(path: Path) -> Settings:
@@ -88,13 +100,14 @@ def read_settings(path: Path) -> Settings:
     fence_agents_dir = _directory(path, "fence_agents_dir", file.fence_agents_dir)
     if not fence_agents_dir.is_dir():
         raise ConfigError(f"{path}: fence_agents_dir: {fence_agents_dir} is no directory; install fence-agents")
+    api, api_tls = _endpoint(path, "api_listen", file.api_listen), _api_tls(path, file)
     try:
         token = read_secret(_secret(path, "token_file", file.token_file), "admin token")
     except ConfigError as error:
         raise ConfigError(f"{path}: token_file: {error}") from None
     return Settings(
         name=file.name,
-        api=_endpoint(path, "api_listen", file.api_listen),
+        api=api,
         agents=_endpoint(path, "agents_listen", file.agents_listen),
         state_dir=_directory(path, "state_dir", file.state_dir),
         fence_agents_dir=fence_agents_dir,
@@ -105,7 +118,39 @@ def read_settings(path: Path) -> Settings:
         config=_checked_config(path, file.config),
         agents_tls=file.agents_tls,
         certificate_life_s=file.certificate_life_s,
+        api_tls=api_tls,
+        api_certificate=_file_of(path, "api_certificate", file.api_certificate),
+        api_key=_file_of(path, "api_key", file.api_key),
+        api_names=file.api_names,
     )
+
+
+def _api_tls(path: Path, file: File) -> bool:
+    """Return whether the API speaks HTTPS."""
+    if bool(file.api_certificate) != bool(file.api_key):
+        raise ConfigError(f"{path}: api_certificate: goes with api_key; name both, or none of them")
+    if file.api_tls is not None:
+        if file.api_tls and not file.agents_tls and not file.api_certificate:
+            raise ConfigError(f"{path}: api_tls: needs agents_tls, or api_certificate and api_key of your own")
+        return file.api_tls
+    host = _endpoint(path, "api_listen", file.api_listen).host
+    return bool(file.api_certificate) or (file.agents_tls and not _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _file_of(path: Path, key: str, text: str) -> Path | None:
+    if not text:
+        return None
+    file = secret_file(text) if text.startswith(CREDENTIAL) else Path(text)
+    if not file.is_file():
+        raise ConfigError(f"{path}: {key}: {file} is not there")
+    return file
 
 
 def _checked_config(path: Path, overrides: dict[str, object]) -> dict[str, object]:

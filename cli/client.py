@@ -99,8 +99,16 @@ class Client:
         except ValueError:
             raise Failure(f"{self.settings.api!r} has no usable port") from None
         if self._url.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=seconds_max, context=ssl.create_default_context())
+            return http.client.HTTPSConnection(host, port, timeout=seconds_max, context=self._context())
         return http.client.HTTPConnection(host, port, timeout=seconds_max)
+
+    def _context(self) -> ssl.SSLContext:
+        file = self.settings.ca_file
+        try:
+            return ssl.create_default_context(cafile=file or None)
+        except (OSError, ssl.SSLError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise Failure(f"cannot read the authority in {file}: {why}") from None
 
     def _send(
         self,
@@ -157,6 +165,12 @@ def path_of(collection: str, name: str = "", verb: str = "") -> str:
 
 def unreachable(api: str, error: Exception) -> str:
     """Return the sentence for a connection that did not come about."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the aggregator at {api} shows a certificate that nobody here vouches for ({error.verify_message}): name "
+            "its authority with --ca-file (or VIRTWARD_CA_FILE, or ca_file in client.toml); it is authority.crt in "
+            "the aggregator's state_dir"
+        )
     why = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"cannot reach the aggregator at {api}: {sentence(why)}; is it running, and is --api (or VIRTWARD_API) right"
 

@@ -120,14 +120,15 @@ def unknown_verb(word: str) -> str:
 @click.command(cls=LazyVerbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--api", metavar="URL", help="The aggregator's address. [$VIRTWARD_API]")
 @click.option("--token-file", metavar="FILE", help="The file your token lies in. [$VIRTWARD_TOKEN_FILE]")
+@click.option("--ca-file", metavar="FILE", help="The authority of an https:// aggregator. [$VIRTWARD_CA_FILE]")
 @click.pass_context
-def virtward(ctx: click.Context, api: str | None, token_file: str | None) -> None:
+def virtward(ctx: click.Context, api: str | None, token_file: str | None, ca_file: str | None) -> None:
     """Keep virtual machines running on plain libvirt hosts.
 
-    Address and token come from the options, the environment, ~/.config/virtward/client.toml, or
-    a laboratory on this machine, in this order.
+    Address, token and authority come from the options, the environment, ~/.config/virtward/client.toml,
+    or a laboratory on this machine, in this order.
     """
-    ctx.obj = Session(api, token_file)
+    ctx.obj = Session(api, token_file, ca_file)
 
 
 def run(arguments: list[str]) -> int:

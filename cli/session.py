@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 class Session:
     """The options that stand before the verb, and what follows from them."""
 
-    def __init__(self, api: str | None = None, token_file: str | None = None) -> None:
+    def __init__(self, api: str | None = None, token_file: str | None = None, ca_file: str | None = None) -> None:
         self._api = api
-        self._token_file = token_file
+        self._token_file, self._ca_file = token_file, ca_file
         self._client: Client | None = None
 
     @property
     def settings(self) -> Settings:
         """Where the aggregator is; Failure if the settings are broken."""
-        return find_settings(self._api, self._token_file)
+        return find_settings(self._api, self._token_file, ca_file=self._ca_file)
 
     @property
     def client(self) -> Client:

@@ -20,10 +20,14 @@ LABORATORY_DIR = "/var/lib/virtward-lab"
 
 
 class Settings(NamedTuple):  # not a Struct: importing msgspec would be a third of the start
-    """The aggregator's base URL, and the file its token lies in (empty: none)."""
+    """The aggregator's base URL, and the file its token lies in (empty: none).
+
+    ca_file: of the authority that an https:// aggregator is known by; empty: those that this machine trusts.
+    """
 
     api: str
     token_file: str = ""
+    ca_file: str = ""
 
 
 def settings_files(environment: Mapping[str, str]) -> list[Path]:
@@ -47,20 +51,26 @@ def read_settings_file(path: Path) -> dict[str, str]:
     except tomllib.TOMLDecodeError as error:
         raise Failure(f"{path} is not TOML: {error}") from None
     for key, value in raw.items():
-        if key not in ("api", "token_file"):
-            raise Failure(f"{path}: there is no setting {key!r}; it takes api and token_file")
+        if key not in ("api", "token_file", "ca_file"):
+            raise Failure(f"{path}: there is no setting {key!r}; it takes api, token_file and ca_file")
         if not isinstance(value, str):
             raise Failure(f"{path}: {key} must be a text in quotes")
     return raw
 
 
-def find_settings(api: str | None, token_file: str | None, environment: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings in force; `api` and `token_file` are the command line's options."""
+def find_settings(
+    api: str | None,
+    token_file: str | None,
+    environment: Mapping[str, str] | None = None,
+    ca_file: str | None = None,
+) -> Settings:
+    """Return the settings in force; `api`, `token_file` and `ca_file` are the command line's options."""
     environment = os.environ if environment is None else environment
     api = api or environment.get("VIRTWARD_API")
     token_file = token_file or environment.get("VIRTWARD_TOKEN_FILE")
+    ca_file = ca_file or environment.get("VIRTWARD_CA_FILE")
     for path in settings_files(environment):
-        if api and token_file:
+        if api and token_file and (ca_file or not api.startswith("https://")):
             break
         found = read_settings_file(path)
         # A token belongs to its aggregator: from a file that names another one it is not taken.
@@ -68,11 +78,12 @@ def find_settings(api: str | None, token_file: str | None, environment: Mapping[
             continue
         api = api or found.get("api")
         token_file = token_file or found.get("token_file")
+        ca_file = ca_file or found.get("ca_file")
     if not api:
         api = f"http://127.0.0.1:{PORT}"
     if not api.startswith(("http://", "https://")):
         raise Failure(f"{api!r} is no address of an aggregator; write it like http://a1:{PORT}")
-    return Settings(api=api.rstrip("/"), token_file=token_file or "")
+    return Settings(api=api.rstrip("/"), token_file=token_file or "", ca_file=ca_file or "")
 
 
 def read_token(settings: Settings) -> str:

@@ -21,7 +21,9 @@ from fleet.identity import Identity, IdentityError, identity_of
 HANDSHAKE_S_MAX = 5.0
 HANDSHAKES_MAX = 1000
 HANDSHAKES_PER_ADDRESS_MAX = 64
+HANDSHAKES_A_SECOND_MAX = 500.0
 TELL_EVERY_S = 1.0
+RECEIVE_BYTES_MAX = 128 * 1024  # that the kernel keeps of one connection; by itself it takes 6 MiB
 ACCEPT_PAUSE_S = 0.1  # when the process has no file left for another connection
 
 log = structlog.get_logger(part="tls")
@@ -37,6 +39,14 @@ def server_context(authority: str, own: Path, *, everybody: bool) -> ssl.SSLCont
     context.verify_mode = ssl.CERT_OPTIONAL if everybody else ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=authority)
     context.load_cert_chain(own)
+    return context
+
+
+def https_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return a listener's context for clients of all kinds, who show no certificate. OSError, SSLError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
     return context
 
 
@@ -75,14 +85,22 @@ def caller_of(request: web.Request) -> Identity | None:
 class Listener:
     """Accepts connections for a runner's server. Handshakes are bounded, all together and for each address.
 
-    context: asked for at each handshake, for whom to trust may change; connections that stand keep theirs.
+    context: asked for at each handshake, for whom to trust may change; connections that stand keep theirs; None: no
+    TLS. opened: told of each connection, and its address, once it may speak.
     """
 
-    def __init__(self, runner: web.AppRunner, context: Callable[[], ssl.SSLContext]) -> None:
-        self._runner, self._context = runner, context
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        context: Callable[[], ssl.SSLContext] | None,
+        opened: Callable[[asyncio.BaseTransport, str], None] | None = None,
+    ) -> None:
+        self._runner, self._context, self._opened = runner, context, opened
         self._shaking: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._socket: socket.socket | None = None
+        self._silent: dict[socket.socket, asyncio.Future[None]] = {}  # that have not said anything, the oldest first
+        self._turn_from = 0.0
         self.refused = 0  # without a handshake begun
         self._untold, self._tell_from = 0, float("-inf")
 
@@ -98,6 +116,7 @@ class Listener:
         """Begin listening. Raises OSError if the port is taken."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=backlog, reuse_port=False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES_MAX)  # handed down to connections
         self._socket.setblocking(False)
         self._keep(self._accept(self._socket))
 
@@ -132,7 +151,7 @@ class Listener:
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
             host = str(address[0])
-            if self._shaking.total() >= HANDSHAKES_MAX or self._shaking[host] >= HANDSHAKES_PER_ADDRESS_MAX:
+            if self._shaking[host] >= HANDSHAKES_PER_ADDRESS_MAX or not self._has_room():
                 self.refused += 1
                 self._tell(host, "too many connections wait for their handshake")
                 connection.close()
@@ -140,15 +159,32 @@ class Listener:
             self._shaking[host] += 1
             self._keep(self._shake(connection, host))
 
+    def _has_room(self) -> bool:
+        """Say whether another connection may wait; of those that have said nothing the oldest gives way to it."""
+        if self._shaking.total() < HANDSHAKES_MAX:
+            return True
+        oldest = next(iter(self._silent), None)
+        if oldest is not None:
+            self._silent.pop(oldest).set_exception(ConnectionAbortedError("it said nothing, and others wait"))
+        return oldest is not None
+
     async def _shake(self, connection: socket.socket, host: str) -> None:
         server = self._runner.server
         try:
             if server is None:
                 connection.close()
                 return
-            await asyncio.get_running_loop().connect_accepted_socket(
-                server, connection, ssl=self._context(), ssl_handshake_timeout=HANDSHAKE_S_MAX
+            loop, context = asyncio.get_running_loop(), None
+            if self._context is not None:
+                await self._first_word(connection)
+                await self._turn()
+                context = self._context()
+            timeout_s = HANDSHAKE_S_MAX if context is not None else None
+            transport, _ = await loop.connect_accepted_socket(
+                server, connection, ssl=context, ssl_handshake_timeout=timeout_s
             )
+            if self._opened is not None:
+                self._opened(transport, host)
         except (OSError, ssl.SSLError, TimeoutError) as error:
             self._tell(host, str(error) or type(error).__name__)
             connection.close()
@@ -156,3 +192,28 @@ class Listener:
             self._shaking[host] -= 1
             if not self._shaking[host]:
                 del self._shaking[host]
+
+    async def _first_word(self, connection: socket.socket) -> None:
+        """Wait until a caller has said something: who does not costs no turn. TimeoutError, ConnectionAbortedError."""
+        loop = asyncio.get_running_loop()
+        said: asyncio.Future[None] = loop.create_future()
+        self._silent[connection] = said
+        loop.add_reader(connection, _fulfil, said)
+        try:
+            async with asyncio.timeout(HANDSHAKE_S_MAX):
+                await said
+        finally:
+            self._silent.pop(connection, None)
+            loop.remove_reader(connection)
+
+    async def _turn(self) -> None:
+        """Wait for a turn: a handshake is a millisecond of computing, and many at once would hold up everybody else."""
+        loop = asyncio.get_running_loop()
+        at = max(self._turn_from, loop.time())
+        self._turn_from = at + 1 / HANDSHAKES_A_SECOND_MAX
+        await asyncio.sleep(max(0.0, at - loop.time()))
+
+
+def _fulfil(said: asyncio.Future[None]) -> None:
+    if not said.done():
+        said.set_result(None)

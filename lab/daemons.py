@@ -57,6 +57,11 @@ class Aggregator:
         return self.dir / "admin.token"
 
     @property
+    def authority_file(self) -> Path:
+        """By which its API is known; there once it has started."""
+        return self.dir / "state" / "authority.crt"
+
+    @property
     def pid(self) -> int | None:
         """Its pid, or None."""
         return self._registry.find(self.role)

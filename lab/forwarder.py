@@ -1,8 +1,9 @@
 """The forwarder: lets this shell reach an aggregator's API, which has no address in the root namespace.
 
 It listens on 127.0.0.1 here, then steps into the aggregator's network namespace: the listening socket stays where it
-was made, connections start where the process is. Knows bytes; must not know HTTP.
-Run as: python -m lab.forwarder PORT NAMESPACE ADDRESS TARGET_PORT
+was made, connections start where the process is. They speak TLS; on this machine's loopback nothing does, so that every
+client can. Knows bytes; must not know HTTP.
+Run as: python -m lab.forwarder PORT NAMESPACE ADDRESS TARGET_PORT AUTHORITY_FILE
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import contextlib
 import ctypes
 import os
 import socket
+import ssl
 import sys
+from pathlib import Path
 
 from lab.namespaces import NETNS_DIR
 
@@ -45,14 +48,32 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
+        else:
+            writer.close()  # TLS knows no half that is shut
 
 
-async def serve(listener: socket.socket, address: str, port: int) -> None:
+class Trust:
+    """The context for connections to the aggregator, made anew when its authority is another one."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._held: tuple[float, ssl.SSLContext] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return it; OSError while the aggregator has not said by which authority it is known."""
+        changed_at = self._file.stat().st_mtime
+        if self._held is None or self._held[0] != changed_at:
+            self._held = changed_at, ssl.create_default_context(cafile=self._file)
+        return self._held[1]
+
+
+async def serve(listener: socket.socket, address: str, port: int, trust: Trust) -> None:
     """Forward each connection until both sides have ended."""
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.wait_for(asyncio.open_connection(address, port), CONNECT_TIMEOUT_S)
+            opening = asyncio.open_connection(address, port, ssl=trust.context())
+            far_reader, far_writer = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
         except (OSError, TimeoutError):
             writer.close()
             return
@@ -67,10 +88,10 @@ async def serve(listener: socket.socket, address: str, port: int) -> None:
 
 def main() -> None:
     """Listen here, connect there."""
-    own_port, namespace, address, port = sys.argv[1:5]
+    own_port, namespace, address, port, authority = sys.argv[1:6]
     listener = socket.create_server(("127.0.0.1", int(own_port)))
     _step_into(namespace)
-    asyncio.run(serve(listener, address, int(port)))
+    asyncio.run(serve(listener, address, int(port), Trust(Path(authority))))
 
 
 if __name__ == "__main__":

@@ -182,6 +182,7 @@ class Laboratory:
             aggregator.start()
         if self.registry.find(FORWARDER) is None:
             where = [str(plan.api_port), aggregator.namespace, aggregator.address, str(API_PORT)]
+            where.append(str(aggregator.authority_file))
             command = [sys.executable, "-m", "lab.forwarder", *where]
             self.registry.start(FORWARDER, command, self.layout.logs_dir / "forwarder.log")
         api = Api(plan.api_port, aggregator.token_file)

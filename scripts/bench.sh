@@ -32,6 +32,7 @@ bench tight --nodes 10 --vms 50 --budget 10
 bench readiness --nodes 500 --vms 5000
 bench decide --nodes 16 --vms 160
 bench ingest --agents 500 --vms 20 --hz 1 --seconds 30
+bench flood --connections 5000 --seconds 6
 bench agent --vms 20 --seconds 20 --rounds 1
 bench crash --crashes 20
 bench recovery --fault power --hosts 3 --vms 3 --rounds 3

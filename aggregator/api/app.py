@@ -34,6 +34,7 @@ from aggregator.api.auth import Door
 from aggregator.api.bodies import BODY_BYTES_MAX
 from aggregator.api.calls import Call
 from aggregator.api.idempotency import Keys
+from aggregator.api.idle import Idle
 from aggregator.api.openapi import openapi_route
 from aggregator.api.problems import Problem, problem_of, problem_response
 from aggregator.api.rights import Rights, check_route
@@ -44,6 +45,7 @@ from aggregator.fleet_access import FleetAccess, NotServingError
 from aggregator.ui.pages import Pages
 
 BODY_S_MAX = 60.0
+FORM_BYTES_MAX = 4096  # of a body that nobody vouches for
 NOBODY = Rights("", ApiRole.VIEWER)
 _log = structlog.get_logger(__name__)
 
@@ -67,8 +69,8 @@ API_ROUTES: tuple[Route, ...] = (
 class Api:
     """Answers requests about one fleet."""
 
-    def __init__(self, fleet: FleetAccess, audit: Audit) -> None:
-        self._fleet, self._audit = fleet, audit
+    def __init__(self, fleet: FleetAccess, audit: Audit, idle: Idle | None = None) -> None:
+        self._fleet, self._audit, self._idle = fleet, audit, idle or Idle()
         self._door = Door(fleet)
         self._keys = Keys()
         self.hub = Hub(fleet, lists.RENDERS)
@@ -78,6 +80,14 @@ class Api:
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, whatever happens."""
+        transport = request.transport
+        self._idle.asked(transport)
+        try:
+            return await self._dispatch(request)
+        finally:
+            self._idle.answered(transport)
+
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         try:
             response = await self._answer(request)
         except Problem as problem:
@@ -98,9 +108,12 @@ class Api:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         route, names = self.router.resolve(request.method, request.rel_url.raw_path)
         if route.is_open or route.method not in WRITES:
-            rights = NOBODY if route.is_open else self._door.admit(request)
-            if not route.is_open:
-                check_route(rights, route, self._fleet.state, names)
+            if route.is_open:
+                self._door.take_open(request)
+                return await route.handler(await self._call(request, names, NOBODY, FORM_BYTES_MAX))
+            rights = self._door.admit(request)
+            check_route(rights, route, self._fleet.state, names)
+            self._door.take_read(rights)
             return await route.handler(await self._call(request, names, rights))
         rights, status = NOBODY, int(HTTPStatus.INTERNAL_SERVER_ERROR)
         try:
@@ -120,13 +133,25 @@ class Api:
             await self._audit.note(self._fleet.now(), rights.who, request, status)
         return response
 
-    async def _call(self, request: web.Request, names: dict[str, str], rights: Rights) -> Call:
+    async def _call(
+        self, request: web.Request, names: dict[str, str], rights: Rights, bytes_max: int = BODY_BYTES_MAX
+    ) -> Call:
         try:
             async with asyncio.timeout(BODY_S_MAX):
-                raw = await request.read()
+                raw = await (request.read() if bytes_max == BODY_BYTES_MAX else _read_form(request, bytes_max))
         except TimeoutError:
             raise Problem(HTTPStatus.REQUEST_TIMEOUT, f"the body did not arrive within {BODY_S_MAX:.0f} s") from None
         return Call(fleet=self._fleet, hub=self.hub, request=request, names=names, raw=raw, rights=rights)
+
+
+async def _read_form(request: web.Request, bytes_max: int) -> bytes:
+    """Return a body that nobody vouches for: no more of it is taken in than may be in it."""
+    raw = b""
+    async for part in request.content.iter_any():
+        raw += part
+        if len(raw) > bytes_max:
+            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {bytes_max} bytes")
+    return raw
 
 
 def _not_serving(error: NotServingError) -> Problem:
@@ -147,12 +172,12 @@ def _unexpected(request: web.Request) -> Problem:
     )
 
 
-def make_app(fleet: FleetAccess, audit_file: Path | None = None) -> web.Application:
+def make_app(fleet: FleetAccess, audit_file: Path | None = None, idle: Idle | None = None) -> web.Application:
     """Return the application of a fleet: API, page, health and metrics. Its caller listens and shuts it down.
 
-    audit_file: where every write is recorded; None: only in the log.
+    audit_file: where every write is recorded; None: only in the log. idle: is told of connections that wait.
     """
-    api = Api(fleet, Audit(audit_file))
+    api = Api(fleet, Audit(audit_file), idle)
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.router.add_route("*", "/{everything:.*}", api.dispatch)
 

@@ -29,6 +29,9 @@ SESSIONS_MAX = 200
 SESSION_S_MAX = 12 * 3600.0
 TOKEN_CHARACTERS_MAX = 1000
 WRITES_A_SECOND_MAX, WRITES_AT_ONCE_MAX = 100.0, 1000.0  # of one token
+READS_A_SECOND_MAX, READS_AT_ONCE_MAX = 200.0, 2000.0  # of one token
+OPEN_A_SECOND_MAX, OPEN_AT_ONCE_MAX = 50.0, 500.0  # requests without a token, of one address
+ALLOWANCES_MAX = 10_000
 KNOWN_MAX = 10_000  # pairs of address and token that have come in
 
 
@@ -52,7 +55,7 @@ class Door:
         self._sessions: dict[str, _Session] = {}
         self._attempts = Attempts()
         self._known: dict[tuple[str, str], None] = {}
-        self._allowances: dict[str, _Allowance] = {}
+        self._allowances: dict[tuple[str, str], _Allowance] = {}
 
     def admit(self, request: web.Request) -> Rights:
         """Let a request in and say what it may; Problem 401, 403 or 429 if it may nothing."""
@@ -96,14 +99,28 @@ class Door:
 
     def take_write(self, rights: Rights) -> None:
         """Count a write; Problem 429 if its token writes too fast."""
+        self._take(rights.who, "writes", WRITES_A_SECOND_MAX, WRITES_AT_ONCE_MAX)
+
+    def take_read(self, rights: Rights) -> None:
+        """Count a read; Problem 429 if its token reads too fast."""
+        self._take(rights.who, "reads", READS_A_SECOND_MAX, READS_AT_ONCE_MAX)
+
+    def take_open(self, request: web.Request) -> None:
+        """Count a request without a token; Problem 429 if its address sends too many."""
+        self._take(str(request.remote), "asks", OPEN_A_SECOND_MAX, OPEN_AT_ONCE_MAX)
+
+    def _take(self, who: str, does: str, a_second: float, at_once: float) -> None:
         now = monotonic()
-        held = self._allowances.setdefault(rights.who, _Allowance(WRITES_AT_ONCE_MAX, now))
-        held.left = min(WRITES_AT_ONCE_MAX, held.left + (now - held.at) * WRITES_A_SECOND_MAX)
+        held = self._allowances.pop((does, who), None) or _Allowance(at_once, now)
+        while len(self._allowances) >= ALLOWANCES_MAX:
+            del self._allowances[next(iter(self._allowances))]
+        self._allowances[does, who] = held  # the latest one last
+        held.left = min(at_once, held.left + (now - held.at) * a_second)
         held.at = now
         if held.left < 1:
             raise Problem(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"{rights.who} writes more than {WRITES_A_SECOND_MAX:g} times a second; try again in a moment",
+                f"{who} {does} more than {a_second:g} times a second; try again in a moment",
                 headers={"Retry-After": "1"},
             )
         held.left -= 1
@@ -141,9 +158,9 @@ class Door:
 
 
 def refuse_foreign_origin(request: web.Request) -> None:
-    """Refuse a form that another site's page sent; Problem 403."""
-    origin = request.headers.get("Origin", "")
-    if origin and origin != "null" and urlsplit(origin).netloc != request.host:
+    """Refuse a form that another site's page sent; Problem 403. A program that is no browser says neither."""
+    origin, site = request.headers.get("Origin", ""), request.headers.get("Sec-Fetch-Site", "")
+    if (origin and urlsplit(origin).netloc != request.host) or site not in ("", "same-origin", "none"):
         raise Problem(HTTPStatus.FORBIDDEN, "this form was sent by another site's page")
 
 

@@ -45,9 +45,13 @@ async def test_a_session_reads_and_never_writes(api: Api, world: World) -> None:
 
 
 async def test_another_sites_form_opens_no_session(api: Api) -> None:
+    foreign = ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"})
     for path in ("/login", "/logout"):
-        answer = await api("POST", path, open=True, data={"token": TOKEN}, headers={"Origin": "https://evil.example"})
-        assert (answer.status, answer.detail) == (403, "this form was sent by another site's page")
+        for headers in (*foreign, {"Sec-Fetch-Site": "same-site"}):
+            answer = await api("POST", path, open=True, data={"token": TOKEN}, headers=headers)
+            assert (answer.status, answer.detail) == (403, "this form was sent by another site's page"), headers
+    own = {"Origin": api.base, "Sec-Fetch-Site": "same-origin"}
+    assert (await api("POST", "/login", open=True, data={"token": TOKEN}, headers=own)).status == 303
 
 
 async def test_the_page_shows_a_failure_and_its_way_out(api: Api, world: World) -> None:

@@ -30,6 +30,18 @@ def test_options_win_over_environment_over_the_users_file_over_a_laboratory(tmp_
     assert find_settings(None, None, home) == Settings("http://127.0.0.1:8420", "")
 
 
+def test_the_authority_comes_from_the_same_places_and_belongs_to_its_aggregator(tmp_path: Path) -> None:
+    lines = 'api = "https://own:1"\ntoken_file = "/own"\nca_file = "/own.crt"\n'
+    _write(tmp_path / ".config/virtward/client.toml", lines)
+    home = {"HOME": str(tmp_path), "VIRTWARD_LAB_DIR": str(tmp_path / "lab")}
+    assert find_settings(None, None, home) == Settings("https://own:1", "/own", "/own.crt")
+    environment = {**home, "VIRTWARD_CA_FILE": "/env.crt"}
+    assert find_settings(None, None, environment).ca_file == "/env.crt"
+    assert find_settings(None, None, environment, "/option.crt").ca_file == "/option.crt"
+    assert find_settings("https://own:1", "/t", home) == Settings("https://own:1", "/t", "/own.crt")
+    assert find_settings("https://elsewhere:1", "/t", home).ca_file == ""
+
+
 def test_a_token_is_never_sent_to_an_aggregator_that_its_file_does_not_name(tmp_path: Path) -> None:
     _write(tmp_path / "lab/current/client.toml", 'api = "http://lab:1"\ntoken_file = "/lab"\n')
     environment = {"HOME": str(tmp_path), "VIRTWARD_LAB_DIR": str(tmp_path / "lab")}

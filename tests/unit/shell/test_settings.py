@@ -39,6 +39,25 @@ def test_a_right_file_is_read_with_its_defaults(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "secure"),
+    [
+        ("", False),
+        ('api_listen = "[::1]:8420"', False),
+        ('api_listen = "localhost:8420"', False),
+        ('api_listen = "0.0.0.0:8420"', True),
+        ('api_listen = "10.0.0.9:8420"', True),
+        ('api_listen = "10.0.0.9:8420"\nagents_tls = false', False),  # nothing is encrypted there
+        ('api_listen = "10.0.0.9:8420"\napi_tls = false', False),
+        ("api_tls = true", True),
+        ('api_certificate = "/etc/hosts"\napi_key = "/etc/hosts"', True),
+    ],
+)
+def test_beyond_loopback_the_api_speaks_https_unless_it_is_told_not_to(file: Path, lines: str, *, secure: bool) -> None:
+    file.write_text(f"{lines}\n{file.read_text()}")
+    assert read_settings(file).api_tls is secure
+
+
+@pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ('name = "a1"', "", "name: is missing"),
@@ -49,6 +68,9 @@ def test_a_right_file_is_read_with_its_defaults(file: Path) -> None:
         ('name = "a1"', 'name = "a1"\nagents_listen = "[::1]:70000"', "agents_listen"),
         ('name = "a1"', 'name = "a1', "is no TOML"),
         ("/token", "/no-token", "token_file"),
+        ('name = "a1"', 'name = "a1"\napi_tls = true\nagents_tls = false', "api_tls: needs agents_tls"),
+        ('name = "a1"', 'name = "a1"\napi_key = "/k"', "api_certificate: goes with api_key"),
+        ('name = "a1"', 'name = "a1"\napi_key = "/k"\napi_certificate = "/c"', "api_certificate: /c is not there"),
         ('lostAfter = "10s"', 'lostAfter = "soon"', "[config].lostAfter"),
         ('lostAfter = "10s"', 'lostAftre = "10s"', "[config].lostAftre: there is no such key"),
         ('lostAfter = "10s"', 'lostAfter = "2s"', "[config]: lostAfter 2s must be longer than suspectAfter 3s"),
