@@ -178,8 +178,7 @@ class CertifiedAccess:
         if trust.authorities != self.authority:
             self.authority = trust.authorities
             self._write("authority.pem", trust.authorities.encode("ascii"))
-            self._outgoing = self._incoming = None
-            self._take()
+            self._take(anew=True)
 
     def _read_trust(self) -> None:
         path = self._path("trust.json")
@@ -187,12 +186,14 @@ class CertifiedAccess:
             self.trust = msgspec.json.decode(path.read_bytes(), type=Trust)
             self.denied = frozenset(self.trust.denied)
 
-    def _take(self) -> None:
+    def _take(self, *, anew: bool = False) -> None:
+        """Show the certificate that lies there. anew: with other authorities; at no moment is nothing shown."""
         certificate = x509.load_pem_x509_certificate(self.own.read_bytes())
         self.identity = identity_of(certificate.public_bytes(Encoding.DER))
-        if self._outgoing is None or self._incoming is None:
-            self._outgoing = client_context(self.authority, self.own)
-            self._incoming = server_context(self.authority, self.own, everybody=False)
+        if anew or self._outgoing is None or self._incoming is None:
+            outgoing = client_context(self.authority, self.own)
+            incoming = server_context(self.authority, self.own, everybody=False)
+            self._outgoing, self._incoming = outgoing, incoming
         else:
             self._outgoing.load_cert_chain(self.own)
             self._incoming.load_cert_chain(self.own)

@@ -74,6 +74,7 @@ class HypervisorIdentity:
         self._laid_for = ""  # enrolment
         self._renew_at = 0.0  # Unix seconds
         self._left_out: tuple[str, ...] = ()
+        self._trust = ""  # that lies there
 
     @property
     def is_laid(self) -> bool:
@@ -105,7 +106,7 @@ class HypervisorIdentity:
         texts = {purpose: key_text(key) for purpose, key in keys.items()}
         await asyncio.to_thread(self._lay, issued, texts)
         await self._reload()
-        self._laid_for, self._renew_at = identity.enrolment, _renew_at(issued)
+        self._laid_for, self._renew_at, self._trust = identity.enrolment, _renew_at(issued), issued.trust
         if issued.left_out and issued.left_out != self._left_out:
             log.warning("addresses are another node's, no certificate names them", addresses=issued.left_out)
         self._left_out = issued.left_out
@@ -113,11 +114,14 @@ class HypervisorIdentity:
 
     async def take_trust(self, trust: Trust) -> None:
         """Lay out other authorities and revocation lists beside the certificates that are there."""
+        if self._trust == trust.version:
+            return
         files = []
         for purpose, layout in LAYOUTS.items():
             files += [(layout.authorities, trust.hypervisors[purpose]), (layout.revoked, trust.revoked[purpose])]
         await asyncio.to_thread(self._put, [(name, text.encode(), PUBLIC) for name, text in files])
         await self._reload()
+        self._trust = trust.version
 
     def _lay(self, issued: HypervisorIssued, keys: dict[Purpose, bytes]) -> None:
         """Put everything in its place; the certificates last."""

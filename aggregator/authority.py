@@ -93,13 +93,17 @@ class Authority:
             self._renew_contexts()
         return any(len(each.trusted) > 1 for each in self.all_files)
 
-    def begin_rotation(self) -> None:
-        """Make the next authority of each purpose. ServiceError if a rotation is under way, OSError."""
+    def begin_rotation(self, given: bytes | None = None) -> None:
+        """Make the next authority of each purpose. ServiceError if a rotation is under way, OSError.
+
+        given: PEM of one of another PKI (key, certificate, those above it) that is to sign for virtward's own ports.
+        """
         self.look()
         if any(len(each.trusted) > 1 for each in self.all_files):
             raise ServiceError("the authorities are being rotated already; the aggregator's log says whom it waits for")
-        for each in self.all_files:
-            each.begin()
+        self._files.begin(given)  # first: it may be refused
+        for each in self.hypervisors.authorities.values():
+            each.files.begin()
 
     def step(self) -> str:
         """Take the next step of a rotation, which every member is ready for; return it in words. OSError."""
@@ -179,7 +183,8 @@ class Authority:
             .sign(signer.key, hashes.SHA256())
         )
         text = certificate.public_bytes(serialization.Encoding.PEM)
-        write_secret(own, key_text(key) + text)
+        between = f"{signer.text}{signer.above}" if signer.above else ""  # for clients that trust who is above alone
+        write_secret(own, key_text(key) + text + between.encode("ascii"))
         return now.timestamp() + self._life_s * RENEW_FROM
 
     @property

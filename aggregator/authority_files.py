@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,13 +24,15 @@ from fleet.identity import CLOCK_SKEW_S, IdentityError, key_text, new_key, read_
 from fleet.service import ServiceError
 
 AUTHORITY_YEARS = 10
+AUTHORITY_DAYS_MIN = 30
 
 
 class Signer(Struct, frozen=True):
-    """Key and certificate of one authority."""
+    """Key and certificate of one authority. above: PEM of those that vouch for it, its own PKI's; mostly none do."""
 
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
+    above: str = ""
 
     @property
     def text(self) -> str:
@@ -80,9 +83,11 @@ class AuthorityFiles:
             return None
         return known or _open(path, self._common_name)
 
-    def begin(self) -> None:
-        """Make the next one."""
-        write_secret(self._next, _new_authority(self._common_name))
+    def begin(self, given: bytes | None = None) -> None:
+        """Make the next one, or take one that is given as PEM: key, certificate, those above it. ServiceError."""
+        if given is not None:
+            _check_authority(_read(given, "what is given"), [each.certificate.subject for each in self.trusted])
+        write_secret(self._next, given or _new_authority(self._common_name))
 
     def switch(self) -> None:
         """Let the next one sign from now on."""
@@ -107,10 +112,36 @@ def _open(path: Path, common_name: str) -> Signer:
         text = path.read_bytes()
     except OSError as error:
         raise ServiceError(f"{path}: cannot be used: {error.strerror or error}") from None
+    return _read(text, f"{path}: restore it from a backup; it")
+
+
+def _read(text: bytes, what: str) -> Signer:
     try:
-        return Signer(read_key(text), x509.load_pem_x509_certificate(text))
+        own, *above = x509.load_pem_x509_certificates(text)
+        key = read_key(text)
     except (IdentityError, ValueError) as error:
-        raise ServiceError(f"{path}: is no certificate authority: {error}; restore it from a backup") from None
+        raise ServiceError(f"{what} is no certificate authority: {error}") from None
+    if own.public_key() != key.public_key():
+        raise ServiceError(f"{what} is no certificate authority: its key is not that of its first certificate")
+    higher = "".join(each.public_bytes(serialization.Encoding.PEM).decode("ascii") for each in above)
+    return Signer(key, own, higher)
+
+
+def _check_authority(signer: Signer, taken: Sequence[x509.Name]) -> None:
+    """Raise ServiceError unless somebody's own authority can be this fleet's."""
+    certificate = signer.certificate
+    try:
+        may_sign = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        may_sign = False
+    if not may_sign:
+        raise ServiceError("the first certificate that is given may sign none: it needs basicConstraints CA:TRUE")
+    if certificate.not_valid_after_utc < datetime.now(UTC) + timedelta(days=AUTHORITY_DAYS_MIN):
+        raise ServiceError(f"the authority that is given ends within {AUTHORITY_DAYS_MIN} days")
+    if certificate.subject in taken:
+        raise ServiceError(
+            "the authority that is given bears the name of the present one; TLS tells them apart by name"
+        )
 
 
 def _new_authority(common_name: str) -> bytes:

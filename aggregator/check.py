@@ -6,7 +6,6 @@ Knows files, ports and, where an aggregator runs already, its API; changes nothi
 from __future__ import annotations
 
 import http.client
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import msgspec
 from aggregator.authority import PUBLIC_NAME
 from aggregator.settings import Settings
 from fleet.environment import Finding, check_clock, check_directory, check_listen, ok, problem, warning
+from fleet.tls import https_trust
 
 API_S_MAX = 5.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -96,7 +96,7 @@ def _connection(settings: Settings, host: str) -> http.client.HTTPConnection:
     if not settings.api_tls:
         return http.client.HTTPConnection(host, settings.api.port, timeout=API_S_MAX)
     own = settings.api_certificate or settings.state_dir / PUBLIC_NAME
-    context = ssl.create_default_context(cafile=own)
+    context = https_trust(own)
     context.check_hostname = False  # by whatever name its owner had it certified: it is this very machine
     return http.client.HTTPSConnection(host, settings.api.port, timeout=API_S_MAX, context=context)
 

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import structs
 
 from aggregator.attempts import Attempts
 from aggregator.authority import Authority
@@ -165,7 +166,7 @@ class Joining:
         keys = {purpose: _request_of(text)[0] for purpose, text in asked.requests.items()}
         issued = self._authority.hypervisors.issue(self._desk.state, named, keys, asked.addresses)
         _log.info("hypervisor certified", node=named.name, peer=request.remote, left_out=issued.left_out)
-        return issued
+        return structs.replace(issued, trust=self._authority.trust(self._desk.state).version)
 
     async def _tell_trust(self, request: web.Request, _raw: bytes) -> Trust:
         """Say whom to trust, to a node whose certificate is shown."""

@@ -44,10 +44,18 @@ def main() -> int:
         help="backup FILE copies the journal, also while the aggregator runs; restore FILE puts a copy back; "
         "rotate-authority replaces the fleet's authorities, step by step while it runs",
     )
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="of backup and restore")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="of backup and restore; of rotate-authority: key and certificate, in PEM, of an authority of your own PKI",
+    )
     arguments = parser.parse_args()
-    takes_file = arguments.action in ("backup", "restore")
-    if takes_file != (arguments.file is not None) or (arguments.action and arguments.check):
+    needs_file = arguments.action in ("backup", "restore")
+    may_have_file = needs_file or arguments.action == "rotate-authority"
+    has_file = arguments.file is not None
+    if (needs_file and not has_file) or (has_file and not may_have_file) or (arguments.action and arguments.check):
         parser.error("backup and restore take one FILE, and nothing else beside --config")
     try:
         settings = read_settings(arguments.config)
@@ -59,18 +67,19 @@ def main() -> int:
         print(f"ok: {arguments.config}: aggregator {settings.name} is configured well")
         return EXIT_OK if arguments.check == "config" else report(look_around(settings))
     if arguments.action == "rotate-authority":
-        return _rotate(settings)
+        return _rotate(settings, arguments.file)
     if arguments.action:
         return _copy(arguments.action, settings.state_dir, arguments.file)
     return _leave(_run(settings, fault_point))
 
 
-def _rotate(settings: Settings) -> int:
+def _rotate(settings: Settings, file: Path | None) -> int:
     """Make the next authorities; the aggregator finds them, and goes on when every member trusts them."""
     try:
         if not settings.agents_tls:
             raise ServiceError("agents_tls = false: there is no authority")
-        Authority(settings.state_dir / "identity", settings.name).begin_rotation()
+        given = file.read_bytes() if file is not None else None
+        Authority(settings.state_dir / "identity", settings.name).begin_rotation(given)
     except (OSError, ServiceError) as error:
         complain(PROGRAM, error)
         return EXIT_FAILURE

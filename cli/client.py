@@ -105,10 +105,13 @@ class Client:
     def _context(self) -> ssl.SSLContext:
         file = self.settings.ca_file
         try:
-            return ssl.create_default_context(cafile=file or None)
+            context = ssl.create_default_context(cafile=file or None)
         except (OSError, ssl.SSLError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise Failure(f"cannot read the authority in {file}: {why}") from None
+        if file:
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it may be one below another PKI's
+        return context
 
     def _send(
         self,

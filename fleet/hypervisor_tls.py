@@ -57,10 +57,14 @@ class Chain(Struct, frozen=True):
 
 
 class HypervisorIssued(Struct, frozen=True):
-    """Answer to HypervisorRequest. left_out: addresses that are another node's, so no certificate names them."""
+    """Answer to HypervisorRequest. left_out: addresses that are another node's, so no certificate names them.
+
+    trust: names what the chains trust and hold for revoked (fleet.trust).
+    """
 
     chains: dict[Purpose, Chain]
     left_out: tuple[str, ...] = ()
+    trust: str = ""
 
 
 def distinguished_name(purpose: Purpose, node: str) -> x509.Name:

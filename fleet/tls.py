@@ -37,6 +37,7 @@ def server_context(authority: str, own: Path, *, everybody: bool) -> ssl.SSLCont
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_OPTIONAL if everybody else ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the fleet's authority may be one below another PKI's
     context.load_verify_locations(cadata=authority)
     context.load_cert_chain(own)
     return context
@@ -50,10 +51,18 @@ def https_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def https_trust(authority: Path) -> ssl.SSLContext:
+    """Return a context for calls to an API that is known by an authority's file. OSError, SSLError."""
+    context = ssl.create_default_context(cafile=authority)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it may be one below another PKI's
+    return context
+
+
 def client_context(authority: str, own: Path | None) -> ssl.SSLContext:
     """Return a caller's context: the other end must bear the name that is asked for. own: None shows nothing."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cadata=authority)
     if own is not None:
         context.load_cert_chain(own)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from msgspec import structs
 
 from agent.access import CertifiedAccess
@@ -16,7 +24,8 @@ from aggregator.agents_door import waits_for
 from aggregator.authority import Authority
 from aggregator.authority_files import AuthorityFiles
 from aggregator.core.events import NodeRevoked
-from fleet.identity import RENEW_PATH, RenewRequest, Role, make_request, new_key
+from fleet import tls
+from fleet.identity import RENEW_PATH, RenewRequest, Role, key_text, make_request, new_key
 from fleet.service import ServiceError
 from fleet.trust import TRUST_PATH
 from tests.unit.shell.agent_speaker import PATIENCE_S
@@ -160,6 +169,104 @@ async def test_a_rotation_waits_for_every_member_and_goes_on_without_one_that_is
     async with asyncio.timeout(PATIENCE_S):
         while agent.access.authority != world.authority.text:  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.05)
+
+
+class Company:
+    """A PKI that was there before: a root, and whatever it signs."""
+
+    def __init__(self) -> None:
+        self.key = new_key()
+        self.root = self.sign("the company", self.key, is_authority=True)
+
+    def sign(self, name: str, key: ec.EllipticCurvePrivateKey, *, is_authority: bool, days: int = 365) -> str:
+        """Return a PEM certificate."""
+        subject, own = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (name, "the company"))
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(own)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+    def given(self, **changes: Any) -> bytes:
+        """Return what `rotate-authority FILE` takes: an authority below the root, for virtward alone."""
+        key = new_key()
+        return (
+            key_text(key) + (self.sign("virtward below", key, **{"is_authority": True, **changes}) + self.root).encode()
+        )
+
+
+async def test_an_authority_of_a_pki_that_was_there_before_takes_over_without_a_session_lost(world: World) -> None:
+    agent, other, company = await world.agent("h1"), await world.agent("h2"), Company()
+    await until(lambda: world.up("h1") and world.up("h2"))
+    sessions = {name: world.fleet.state.nodes[name].session for name in ("h1", "h2")}
+    Authority(world.dir / "a1/identity", "a1").begin_rotation(company.given())
+    await until(lambda: "virtward below" in issuer_of(agent) and "virtward below" in issuer_of(other))
+    await until(lambda: authorities(world) == [])
+    assert {name: world.fleet.state.nodes[name].session for name in sessions} == sessions
+    await until(lambda: agent.access.authority == world.authority.text == other.access.authority)
+    assert await reaches(world, agent, other)
+    stranger = new_key()  # the company signs for others as well: the fleet trusts its own authority, not who is above
+    enrolment = world.fleet.state.nodes["h1"].credentials.enrolment
+    text = company.sign("h1", stranger, is_authority=False)
+    assert enrolment not in text
+    thief = Shown.of(world.dir / "other.pem", company.root, text, stranger)
+    with pytest.raises((aiohttp.ClientError, OSError)):
+        await ping(world, agent, thief.context)
+    own = world.dir / "api.pem"
+    world.authority.certify_server(own, (["localhost"], []))
+    await agent.stop()
+    await world.stop()
+    await world.start()
+    agent.start()
+    await until(lambda: world.up("h1"))
+    root = ssl.create_default_context(cadata=company.root)
+    assert chain_is_good(own, root), "a client that trusts the company knows the API"
+
+
+def issuer_of(agent: Agent) -> str:
+    return x509.load_pem_x509_certificate(agent.access.own.read_bytes()).issuer.rfc4514_string()
+
+
+def chain_is_good(own: Path, trusting: ssl.SSLContext) -> bool:
+    """Shake hands in memory."""
+    server = tls.https_context(own, own)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        trusting.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(4):
+        for end in ends:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return ends[0].getpeercert() != {}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda _company: b"", "is no certificate authority"),
+        (lambda company: company.given(is_authority=False), "CA:TRUE"),
+        (lambda company: company.given(days=3), "ends within"),
+        (lambda company: key_text(new_key()) + company.root.encode(), "its key is not that of its first certificate"),
+    ],
+)
+def test_an_authority_that_could_not_sign_is_refused_and_nothing_changes(
+    tmp_path: Path, given: Callable[[Company], bytes], said: str
+) -> None:
+    authority = Authority(tmp_path / "identity", "a1")
+    before = sorted(path.name for path in (tmp_path / "identity").iterdir())
+    with pytest.raises(ServiceError, match=said):
+        authority.begin_rotation(given(Company()))
+    assert sorted(path.name for path in (tmp_path / "identity").iterdir()) == before
 
 
 def test_a_switch_that_a_crash_cut_off_is_taken_again(tmp_path: Path) -> None:
