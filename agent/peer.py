@@ -88,8 +88,10 @@ class PeerServer:
 
     @web.middleware
     async def _refuse_denied(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse whose certificates were revoked or replaced, which TLS itself takes until they end."""
+        """Refuse who is no node, or whose certificates were revoked: TLS itself takes them until they end."""
         caller = caller_of(request)
+        if caller is not None and caller.role is not Role.AGENT:
+            return web.Response(status=403, text="only nodes of this fleet may ask here\n")
         if caller is not None and caller.enrolment in self._access.denied:
             log.warning("peer refused", peer=request.remote, node=caller.name, reason="its certificates were revoked")
             return web.Response(status=403, text="the certificates of this node were revoked or replaced\n")

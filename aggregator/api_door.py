@@ -97,10 +97,8 @@ class ApiDoor:
             certificate = key = self._own
             good_s = max(SWITCH_S, renew_at - time.time())
         try:
-            if self._context is None:
-                self._context = https_context(certificate, key)
-            else:
-                self._context.load_cert_chain(certificate, key)
+            trusted = self._authority.trusted_text if self._authority is not None else ""
+            self._context = https_context(certificate, key, trusted)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise ServiceError(f"{certificate}: is no certificate with the key in {key}: {error}") from None
         return good_s
@@ -120,12 +118,11 @@ class ApiDoor:
                 _log.warning("the API's certificate not renewed", reason=str(error))
             until_s = time.monotonic() + good_s
 
-    def _signs_of_change(self) -> object:
+    def _signs_of_change(self) -> tuple[str, float]:
         """What a rotation of the authority, or another file of the owner's, changes."""
         file = self._settings.api_certificate
-        if file is None:
-            return self._authority.sha256 if self._authority is not None else ""
-        return _changed_at(file)
+        trusted = self._authority.trusted_text if self._authority is not None else ""
+        return trusted, _changed_at(file) if file is not None else 0.0
 
 
 def _changed_at(file: Path) -> float:

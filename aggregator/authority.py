@@ -63,6 +63,11 @@ class Authority:
         return self._files.present.text
 
     @property
+    def trusted_text(self) -> str:
+        """The certificates of all that count, as PEM."""
+        return self._files.text
+
+    @property
     def sha256(self) -> str:
         """Digest of that, by which joining agents know it."""
         return self._files.present.sha256
@@ -126,12 +131,20 @@ class Authority:
     # --- what it signs
 
     def sign(
-        self, key: ec.EllipticCurvePublicKey, role: Role, name: str, enrolment: str = "", *, at: float | None = None
+        self,
+        key: ec.EllipticCurvePublicKey,
+        role: Role,
+        name: str,
+        enrolment: str = "",
+        *,
+        at: float | None = None,
+        life_s: float | None = None,
     ) -> tuple[str, Identity]:
         """Return a PEM certificate for a key, and whom it names.
 
         at: Unix seconds of its issue, now by default; it is valid from CLOCK_SKEW_S before until life_s after.
         """
+        life_s = self._life_s if life_s is None else life_s
         now = datetime.now(UTC) if at is None else datetime.fromtimestamp(at, UTC)
         signer = self._files.present
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
@@ -142,7 +155,7 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(seconds=CLOCK_SKEW_S))
-            .not_valid_after(now + timedelta(seconds=self._life_s))
+            .not_valid_after(now + timedelta(seconds=life_s))
             .add_extension(subject_names(role, name, enrolment), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)

@@ -30,6 +30,7 @@ from aggregator.readiness import StandingReadiness
 from aggregator.settings import Settings
 from aggregator.store.protocol import Store, StoreError
 from aggregator.store.sqlite import SqliteStore
+from fleet.identity import IdentityError, Role, read_request
 from fleet.service import ServiceError
 
 STOP_S_MAX = 5.0
@@ -64,6 +65,12 @@ class Fleet:
     @property
     def authority_sha256(self) -> str:
         return self.authority.sha256 if self.authority is not None else ""
+
+    def certify_person(self, request: str, name: str, enrolment: str, life_s: float) -> str:
+        if self.authority is None:
+            raise IdentityError("agents_tls is false, so there is no authority to sign a certificate")
+        key, _ = read_request(request)
+        return self.authority.sign(key, Role.OPERATOR, name, enrolment, life_s=life_s)[0]
 
     @property
     def durable_position(self) -> int:

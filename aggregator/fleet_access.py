@@ -55,6 +55,9 @@ class FleetAccess(Protocol):
     def authority_sha256(self) -> str:
         """SHA-256 of the certificate that agents know this fleet's aggregators by; empty where agents speak openly."""
 
+    def certify_person(self, request: str, name: str, enrolment: str, life_s: float) -> str:
+        """Return a PEM certificate for a person or program, by a PEM request; IdentityError if none can be made."""
+
     @property
     def leader_ready(self) -> bool:
         """True while writes are taken: this aggregator leads, has read its journal and its store works."""

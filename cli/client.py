@@ -109,6 +109,13 @@ class Client:
         except (OSError, ssl.SSLError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise Failure(f"cannot read the authority in {file}: {why}") from None
+        shown = self.settings.cert_file
+        if shown:
+            try:
+                context.load_cert_chain(shown)
+            except (OSError, ssl.SSLError) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                raise Failure(f"cannot show the certificate in {shown}: {why}") from None
         if file:
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it may be one below another PKI's
         return context

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from cli.errors import Failure
 
 PORT = 8420
+SETTINGS = ("api", "token_file", "ca_file", "cert_file")
 LABORATORY_DIR = "/var/lib/virtward-lab"
 
 
@@ -23,11 +24,13 @@ class Settings(NamedTuple):  # not a Struct: importing msgspec would be a third 
     """The aggregator's base URL, and the file its token lies in (empty: none).
 
     ca_file: of the authority that an https:// aggregator is known by; empty: those that this machine trusts.
+    cert_file: key and certificate that are shown to it in place of a token.
     """
 
     api: str
     token_file: str = ""
     ca_file: str = ""
+    cert_file: str = ""
 
 
 def settings_files(environment: Mapping[str, str]) -> list[Path]:
@@ -51,8 +54,8 @@ def read_settings_file(path: Path) -> dict[str, str]:
     except tomllib.TOMLDecodeError as error:
         raise Failure(f"{path} is not TOML: {error}") from None
     for key, value in raw.items():
-        if key not in ("api", "token_file", "ca_file"):
-            raise Failure(f"{path}: there is no setting {key!r}; it takes api, token_file and ca_file")
+        if key not in SETTINGS:
+            raise Failure(f"{path}: there is no setting {key!r}; it takes {', '.join(SETTINGS)}")
         if not isinstance(value, str):
             raise Failure(f"{path}: {key} must be a text in quotes")
     return raw
@@ -69,21 +72,23 @@ def find_settings(
     api = api or environment.get("VIRTWARD_API")
     token_file = token_file or environment.get("VIRTWARD_TOKEN_FILE")
     ca_file = ca_file or environment.get("VIRTWARD_CA_FILE")
+    cert_file = environment.get("VIRTWARD_CERT_FILE")
     for path in settings_files(environment):
-        if api and token_file and (ca_file or not api.startswith("https://")):
+        if api and (token_file or cert_file) and (ca_file or not api.startswith("https://")):
             break
         found = read_settings_file(path)
         # A token belongs to its aggregator: from a file that names another one it is not taken.
         if api and found.get("api") not in (None, api):
             continue
         api = api or found.get("api")
-        token_file = token_file or found.get("token_file")
+        token_file = token_file or (None if cert_file else found.get("token_file"))
+        cert_file = cert_file or (None if token_file else found.get("cert_file"))
         ca_file = ca_file or found.get("ca_file")
     if not api:
         api = f"http://127.0.0.1:{PORT}"
     if not api.startswith(("http://", "https://")):
         raise Failure(f"{api!r} is no address of an aggregator; write it like http://a1:{PORT}")
-    return Settings(api=api.rstrip("/"), token_file=token_file or "", ca_file=ca_file or "")
+    return Settings(api=api.rstrip("/"), token_file=token_file or "", ca_file=ca_file or "", cert_file=cert_file or "")
 
 
 def read_token(settings: Settings) -> str:

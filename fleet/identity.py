@@ -38,6 +38,7 @@ class Role(StrEnum):
 
     AGENT = "agent"
     AGGREGATOR = "aggregator"
+    OPERATOR = "operator"  # a person or a program at the API; its rights stand with its name
 
     @property
     def server_name(self) -> str:
@@ -111,6 +112,11 @@ def read_join_token(text: str) -> JoinToken:
 def secret_digest(secret: str) -> str:
     """Return what is kept of a secret."""
     return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
+
+
+def certificate_digest(enrolment: str) -> str:
+    """Return what is kept of a person's certificate where a token's digest is kept: no token has this digest."""
+    return hashlib.blake2b(enrolment.encode(), digest_size=32, person=b"virtward cert").hexdigest()
 
 
 def same_digest(one: str, other: str) -> bool:

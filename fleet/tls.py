@@ -43,11 +43,18 @@ def server_context(authority: str, own: Path, *, everybody: bool) -> ssl.SSLCont
     return context
 
 
-def https_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return a listener's context for clients of all kinds, who show no certificate. OSError, SSLError."""
+def https_context(certificate: Path, key: Path, authority: str = "") -> ssl.SSLContext:
+    """Return a listener's context for clients of all kinds. OSError, SSLError.
+
+    authority: PEM of those by whom a client may show a certificate; it need not show one.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
+    if authority:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=authority)
     return context
 
 

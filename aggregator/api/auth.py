@@ -1,4 +1,4 @@
-"""Who may come in: a token as a bearer, or a page's session, which may only read.
+"""Who may come in: a token as a bearer, a person's certificate, or a page's session, which may only read.
 
 Tokens are compared by their SHA-256, in constant time. A session is a random cookie, held in
 memory: HttpOnly, SameSite=Strict and good for GET alone, so that no foreign page can make a
@@ -22,7 +22,8 @@ from aggregator.attempts import Attempts
 from aggregator.core.events import ApiRole
 from aggregator.core.selector import read_selector
 from aggregator.fleet_access import FleetAccess
-from fleet.identity import same_digest, secret_digest
+from fleet.identity import Role, certificate_digest, same_digest, secret_digest
+from fleet.tls import caller_of
 
 COOKIE = "virtward_session"
 SESSIONS_MAX = 200
@@ -66,11 +67,26 @@ class Door:
             if rights is None:
                 raise _unauthorized("the token is wrong, revoked or too old; virtward token create makes one")
             return rights
+        rights = self._certified(request)
+        if rights is not None:
+            if request.method not in ("GET", "HEAD"):
+                refuse_foreign_origin(request)  # a browser shows a certificate for whatever page makes it ask
+            return rights
         rights = self.session_rights(request)
         if rights is None:
             raise _unauthorized("a token is needed: Authorization: Bearer TOKEN")
         if request.method not in ("GET", "HEAD"):
             raise Problem(HTTPStatus.FORBIDDEN, "a page's session may only read; send the token as a bearer to write")
+        return rights
+
+    def _certified(self, request: web.Request) -> Rights | None:
+        """Return what a caller's certificate may, None without one that counts."""
+        named = caller_of(request)
+        if named is None or named.role is not Role.OPERATOR:
+            return None
+        rights = self._rights(certificate_digest(named.enrolment))
+        if rights is None or rights.who != named.name:
+            raise _unauthorized(f"the certificate of {named.name} was revoked or has ended")
         return rights
 
     def try_token(self, request: web.Request, token: str) -> Rights | None:

@@ -17,10 +17,10 @@ from aggregator.core.events import ApiRole, ApiTokenIssued, ApiTokenRevoked, Eve
 from aggregator.core.moments import rfc3339
 from aggregator.core.selector import read_selector
 from aggregator.core.state import State
-from fleet.identity import secret_digest
+from fleet.identity import IdentityError, certificate_digest, secret_digest
 
 ADMIN = "admin"  # who has the token of the aggregator's own file
-TOKEN_BYTES = 32
+TOKEN_BYTES, ENROLMENT_BYTES = 32, 16
 TOKENS_MAX = 1000
 DAYS, DAYS_MAX = 90, 366
 DAY_S = 86400.0
@@ -45,9 +45,9 @@ async def list_tokens(call: Call) -> web.StreamResponse:
 
 
 async def issue(call: Call) -> web.StreamResponse:
-    """Make a token. Problem 409 if the name has one already."""
+    """Make a token, or sign a certificate in its place. Problem 409 if the name has one already."""
     options = await call.options()
-    only(options, "name", "role", "selector", "days")
+    only(options, "name", "role", "selector", "days", "request")
     name, role, selector = word(options, "name"), word(options, "role"), word(options, "selector")
     days = options.get("days", DAYS)
     if not _NAME.fullmatch(name) or name == ADMIN:
@@ -62,7 +62,15 @@ async def issue(call: Call) -> web.StreamResponse:
         raise bad_request(f"selector: {error}") from None
     if selector and role == ApiRole.ADMIN:
         raise bad_request("selector: an admin's token cannot be limited to some VMs; make it an operator's")
-    token = secrets.token_urlsafe(TOKEN_BYTES)
+    token, digest, certificate = secrets.token_urlsafe(TOKEN_BYTES), "", ""
+    digest = secret_digest(token)
+    if request := word(options, "request"):
+        token, enrolment = "", secrets.token_hex(ENROLMENT_BYTES)
+        digest = certificate_digest(enrolment)
+        try:
+            certificate = call.fleet.certify_person(request, name, enrolment, days * DAY_S)
+        except IdentityError as error:
+            raise bad_request(f"request: {error}") from None
 
     def make(state: State, now: float) -> Event:
         if name in state.tokens:
@@ -72,7 +80,7 @@ async def issue(call: Call) -> web.StreamResponse:
         return ApiTokenIssued(
             at=now,
             token=name,
-            token_sha256=secret_digest(token),
+            token_sha256=digest,
             role=ApiRole(role),
             selector=selector,
             until=now + days * DAY_S,
@@ -80,7 +88,10 @@ async def issue(call: Call) -> web.StreamResponse:
         )
 
     await commit(call, make)
-    return answer({"name": name, "token": "" if call.dry_run else token}, HTTPStatus.CREATED)
+    if call.dry_run:
+        token = certificate = ""
+    shown = {"certificate": certificate} if options.get("request") else {}
+    return answer({"name": name, "token": token, **shown}, HTTPStatus.CREATED)
 
 
 async def revoke(call: Call) -> web.StreamResponse:
@@ -97,6 +108,6 @@ async def revoke(call: Call) -> web.StreamResponse:
 
 ROUTES = [
     Route("GET", TOKENS_PATH, list_tokens, "people's tokens, without their secrets"),
-    Route("POST", TOKENS_PATH, issue, "make a token for a person or a program, shown once"),
+    Route("POST", TOKENS_PATH, issue, "make a token for a person or a program, shown once, or a certificate"),
     Route("DELETE", f"{TOKENS_PATH}/{{name}}", revoke, "end a token"),
 ]

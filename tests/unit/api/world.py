@@ -13,6 +13,7 @@ from aggregator.core.events import Event
 from aggregator.core.state import HistoryLine, State
 from aggregator.core.whatif import Readiness, answer_all, ask_all
 from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NotServingError
+from fleet.identity import IdentityError
 from tests.unit.core.fleet import Fleet
 
 TOKEN = "the-admin-token"
@@ -49,6 +50,9 @@ class World:
     @property
     def authority_sha256(self) -> str:
         return self.authority
+
+    def certify_person(self, request: str, name: str, enrolment: str, life_s: float) -> str:
+        raise IdentityError("there is no authority to sign a certificate")
 
     @property
     def leader_ready(self) -> bool:
