@@ -360,7 +360,8 @@ class LibvirtHypervisor:
         except CrowdedError as error:
             result = Result(ok=False, code="TOO_MANY_STUCK", message=str(error))
         finally:
-            self._moving_vms.discard(uuid)
+            if is_move:  # another deed says nothing about the migration beside it
+                self._moving_vms.discard(uuid)
         if isinstance(deed, Define) and result.ok:
             definition = await self.definitions.read(uuid)
             result = Result(ok=True, definition=definition)
@@ -382,13 +383,13 @@ class LibvirtHypervisor:
             return Result(ok=False, code=CODE_UNKNOWN, message=str(error))
 
     async def _follow_migration(self, uuid: str) -> None:
-        """Tell the job's progress while it runs; a question that hangs ends the telling, not the job."""
-        workers = Workers("progress", 1, stuck_max=1)
+        """Tell the job's progress while it runs; a question that hangs is waited for by nobody, and asked again."""
+        workers = Workers("progress", 1, stuck_max=2)
         while uuid in self._moving_vms:
             await asyncio.sleep(PROGRESS_EVERY_S)
             try:
                 job = await workers.run(lambda: self._deeds.migration_progress(uuid), LOOK_TIMEOUT_S)
             except FAILURES:
-                return
+                continue
             if job is not None:
                 self._facts(MigrationMoved(uuid, **structs.asdict(job)))
