@@ -96,10 +96,12 @@ class World:
         self.agents: list[Agent] = []
         self.speakers: list[AgentSpeaker] = []
         self.running = False
+        self.errands: list[asyncio.Task[None]] = []
+        self.config: dict[str, object] = {"unseenAtLeast": "5s"}
 
     async def start(self) -> None:
         settings = msgspec.structs.replace(
-            settings_of(self.dir / "a1", unseenAtLeast="5s"), agents_tls=True, certificate_life_s=self.life_s
+            settings_of(self.dir / "a1", **self.config), agents_tls=True, certificate_life_s=self.life_s
         )
         (self.dir / "a1").mkdir(exist_ok=True)
         self.fleet: Fleet = await open_fleet(settings, FaultPoint(""))
@@ -116,6 +118,8 @@ class World:
             await self.door.cleanup()
 
     async def close(self) -> None:
+        for errand in self.errands:
+            errand.cancel()
         for agent in self.agents:
             await agent.stop()
         for speaker in self.speakers:
