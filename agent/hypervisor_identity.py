@@ -20,8 +20,16 @@ from msgspec import Struct
 
 from agent.access import CertifiedAccess
 from agent.asking import ask
-from fleet.hypervisor_tls import DH_PARAMETERS, HYPERVISOR_PATH, Chain, HypervisorIssued, HypervisorRequest, Purpose
-from fleet.identity import CLOCK_SKEW_S, RENEW_FROM, IdentityError, Role, key_text, make_request, new_key
+from fleet.hypervisor_tls import (
+    DH_PARAMETERS,
+    HYPERVISOR_PATH,
+    Chain,
+    HypervisorIssued,
+    HypervisorRequest,
+    Purpose,
+    sign_request,
+)
+from fleet.identity import CLOCK_SKEW_S, RENEW_FROM, IdentityError, Role, key_text, make_request, new_key, read_key
 from fleet.trust import Trust
 
 AGAIN_S_MIN, AGAIN_S_MAX = 2.0, 5.0
@@ -100,7 +108,8 @@ class HypervisorIdentity:
             raise IdentityError("this node has not joined, so nobody signs for its libvirt")
         keys = {purpose: new_key() for purpose in Purpose}
         requests = {purpose: make_request(key) for purpose, key in keys.items()}
-        body = msgspec.json.encode(HypervisorRequest(requests, self._addresses))
+        held, signature = await asyncio.to_thread(self._sign, requests[Purpose.LIBVIRT])
+        body = msgspec.json.encode(HypervisorRequest(requests, self._addresses, held, signature))
         raw = await ask(url, HYPERVISOR_PATH, body, shown, Role.AGGREGATOR.server_name)
         issued = _issued(raw)
         texts = {purpose: key_text(key) for purpose, key in keys.items()}
@@ -111,6 +120,14 @@ class HypervisorIdentity:
             log.warning("addresses are another node's, no certificate names them", addresses=issued.left_out)
         self._left_out = issued.left_out
         log.info("libvirt and QEMU certified", directory=str(self._dir))
+
+    def _sign(self, request: str) -> tuple[str, str]:
+        """Return the public half of the libvirt key that lies there, and its signature; nothing where none does."""
+        try:
+            key = read_key((self._dir / LAYOUTS[Purpose.LIBVIRT].keys[-1]).read_bytes())
+        except (OSError, IdentityError):
+            return "", ""
+        return sign_request(key, request)
 
     async def take_trust(self, trust: Trust) -> None:
         """Lay out other authorities and revocation lists beside the certificates that are there."""

@@ -21,10 +21,10 @@ from msgspec import structs
 
 from aggregator.attempts import Attempts
 from aggregator.authority import Authority
-from aggregator.core.events import Event, NodeJoined
+from aggregator.core.events import Event, HypervisorCertified, NodeJoined
 from aggregator.core.state import NodeRecord, State
 from aggregator.fleet_access import NotServingError
-from fleet.hypervisor_tls import HYPERVISOR_PATH, HypervisorIssued, HypervisorRequest
+from fleet.hypervisor_tls import HYPERVISOR_PATH, HypervisorIssued, HypervisorRequest, Purpose, signer_of
 from fleet.identity import (
     AUTHORITY_PATH,
     JOIN_PATH,
@@ -35,6 +35,7 @@ from fleet.identity import (
     JoinRequest,
     RenewRequest,
     Role,
+    key_digest,
     read_join_token,
     read_request,
     same_digest,
@@ -164,9 +165,37 @@ class Joining:
             raise _RefusedError(HTTPStatus.FORBIDDEN, "only a node that has joined gets certificates for its libvirt")
         self._check_counts(named)
         keys = {purpose: _request_of(text)[0] for purpose, text in asked.requests.items()}
+        if set(keys) != set(Purpose):
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, f"requests are wanted for each of {', '.join(Purpose)}")
+        proven = signer_of(asked)
+        self._check_held(self._desk.state, named, proven)
+        fact = HypervisorCertified(
+            at=self._desk.now(),
+            name=named.name,
+            enrolment=named.enrolment,
+            key_sha256=key_digest(keys[Purpose.LIBVIRT]),
+            proven_sha256=proven if self._held(self._desk.state, named) else "",
+        )
+        await self._desk.submit(fact, lambda state: self._check_held(state, named, proven))
         issued = self._authority.hypervisors.issue(self._desk.state, named, keys, asked.addresses)
         _log.info("hypervisor certified", node=named.name, peer=request.remote, left_out=issued.left_out)
         return structs.replace(issued, trust=self._authority.trust(self._desk.state).version)
+
+    @staticmethod
+    def _held(state: State, named: Identity) -> tuple[str, ...]:
+        """Return the digests of the keys of which the node's libvirt must hold one; empty before its first."""
+        node = state.nodes.get(named.name)
+        return node.credentials.hypervisor_keys if node is not None else ()
+
+    def _check_held(self, state: State, named: Identity, proven: str) -> None:
+        """Raise _RefusedError unless who asks holds the key certified before: a stolen certificate does not."""
+        held = self._held(state, named)
+        if held and not any(same_digest(proven, each) for each in held):
+            raise _RefusedError(
+                HTTPStatus.FORBIDDEN,
+                f"{named.name}'s libvirt has a certificate, and its key did not sign for another one; if that is lost, "
+                f"virtward node token {named.name} lets the node join anew",
+            )
 
     async def _tell_trust(self, request: web.Request, _raw: bytes) -> Trust:
         """Say whom to trust, to a node whose certificate is shown."""

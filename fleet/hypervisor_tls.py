@@ -10,8 +10,13 @@ import hashlib
 from enum import StrEnum
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from msgspec import Struct
+
+from fleet.identity import key_digest
 
 HYPERVISOR_PATH = "/hypervisor/v1"
 ADDRESSES_MAX = 8
@@ -42,10 +47,14 @@ class HypervisorRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """Body of HYPERVISOR_PATH, asked with the node's own certificate.
 
     requests: purpose → a PEM certificate request. addresses: by which others reach this host's libvirtd.
+    held, signature: the public half of the libvirt key that was certified before, as PEM, and what that key makes of
+    the request for libvirt: the node's own certificate alone gives no thief of it the key to other hosts.
     """
 
     requests: dict[Purpose, str]
     addresses: tuple[str, ...] = ()
+    held: str = ""
+    signature: str = ""  # hexadecimal
 
 
 class Chain(Struct, frozen=True):
@@ -77,6 +86,25 @@ def distinguished_name(purpose: Purpose, node: str) -> x509.Name:
             x509.NameAttribute(NameOID.COMMON_NAME, common),
         ]
     )
+
+
+def sign_request(key: ec.EllipticCurvePrivateKey, request: str) -> tuple[str, str]:
+    """Return `held` and `signature` of a HypervisorRequest whose request for libvirt this is."""
+    text = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return text.decode("ascii"), key.sign(request.encode(), ec.ECDSA(hashes.SHA256())).hex()
+
+
+def signer_of(asked: HypervisorRequest) -> str:
+    """Return the digest of the key that has signed the request for libvirt; empty if none has."""
+    try:
+        key = serialization.load_pem_public_key(asked.held.encode())
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return ""
+        text = asked.requests[Purpose.LIBVIRT].encode()
+        key.verify(bytes.fromhex(asked.signature), text, ec.ECDSA(hashes.SHA256()))
+    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm, InvalidSignature):
+        return ""
+    return key_digest(key)
 
 
 def serial_number(purpose: Purpose, enrolment: str) -> int:

@@ -150,6 +150,12 @@ def identity_of(der: bytes) -> Identity:
     return Identity(Role(parts[0]), unquote(parts[1]), parts[2], digest, until.timestamp(), life.total_seconds())
 
 
+def key_digest(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the SHA-256 of a public key."""
+    text = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(text).hexdigest()
+
+
 def new_key() -> ec.EllipticCurvePrivateKey:
     """Make a private key."""
     return ec.generate_private_key(ec.SECP256R1())

@@ -36,6 +36,13 @@ def _node_joined(state: State, event: ev.NodeJoined) -> None:
     node.version = node.fact = state.position
 
 
+def _hypervisor_certified(state: State, event: ev.HypervisorCertified) -> None:
+    node = state.nodes.get(event.name)
+    if node is not None and node.credentials.enrolment == event.enrolment:
+        proven = (event.proven_sha256,) if event.proven_sha256 else ()
+        node.credentials.hypervisor_keys = (*proven, event.key_sha256)
+
+
 def _node_revoked(state: State, event: ev.NodeRevoked) -> None:
     node = state.nodes[event.name]
     deny(state, node, event.at)
@@ -56,6 +63,7 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.JoinTokenIssued: _join_token_issued,
     ev.NodeJoined: _node_joined,
     ev.NodeRevoked: _node_revoked,
+    ev.HypervisorCertified: _hypervisor_certified,
     ev.ApiTokenIssued: _api_token_issued,
     ev.ApiTokenRevoked: _api_token_revoked,
 }

@@ -188,6 +188,7 @@ _ABOUT_NODES = (
     ev.NodeTokenIssued,
     ev.JoinTokenIssued,
     ev.NodeJoined,
+    ev.HypervisorCertified,
     ev.NodeRevoked,
     ev.NodeDeleted,
     ev.OffConfirmed,

@@ -118,13 +118,15 @@ class Credentials(Struct):
     """How a node's agent shows who it is, where agents have certificates; secrets only as SHA-256.
 
     enrolment: stands in each certificate that counts; empty: none does. A session of another one ends.
-    joined_at: when it began, let in by a person.
+    joined_at: when it began, let in by a person. hypervisor_keys: of its libvirt, the one it has shown to hold and
+    the one certified last, whose certificate it may not have got.
     """
 
     join_sha256: str = ""
     join_until: float = 0.0
     enrolment: str = ""
     joined_at: float = 0.0
+    hypervisor_keys: tuple[str, ...] = ()
 
 
 class NodeRecord(Struct):

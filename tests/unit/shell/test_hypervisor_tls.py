@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey as Key
 from msgspec import structs
 
 from aggregator.core.events import NodeApplied, NodeDeleted, NodeRevoked
@@ -21,6 +22,7 @@ from fleet.hypervisor_tls import (
     Purpose,
     distinguished_name,
     serial_number,
+    sign_request,
 )
 from fleet.identity import make_request, new_key
 from fleet.model import NodeFacts
@@ -36,9 +38,13 @@ KEYS = {
 }
 
 
-async def certify(world: World, shown: Shown | None, *addresses: str) -> tuple[int, HypervisorIssued | None]:
-    """Ask as whoever holds the certificate."""
-    body = HypervisorRequest({purpose: make_request(new_key()) for purpose in Purpose}, addresses)
+async def certify(
+    world: World, shown: Shown | None, *addresses: str, key: Key | None = None, held: Key | None = None
+) -> tuple[int, HypervisorIssued | None]:
+    """Ask as whoever holds the certificate, for this key of libvirt's; held: the one before, which signs for it."""
+    requests = {purpose: make_request(key or new_key()) for purpose in Purpose}
+    signed = sign_request(held, requests[Purpose.LIBVIRT]) if held is not None else ("", "")
+    body = HypervisorRequest(requests, addresses, *signed)
     status, raw = await world.ask(HYPERVISOR_PATH, body, shown.context if shown is not None else None)
     return status, msgspec.json.decode(raw, type=HypervisorIssued) if status == HTTPStatus.OK else None
 
@@ -78,6 +84,36 @@ async def test_only_a_node_that_has_joined_and_was_not_revoked_gets_any(world: W
     assert (await certify(world, mine))[0] == HTTPStatus.OK
     await world.fleet.submit(NodeRevoked(at=world.fleet.now(), name="h1", who="test"))
     assert (await certify(world, mine))[0] == HTTPStatus.FORBIDDEN
+
+
+async def test_a_stolen_certificate_of_a_node_gets_no_key_to_other_hosts(world: World) -> None:
+    """What opens other hosts' libvirt was certified once when the node joined; after that its own key must sign."""
+    mine = await world.join("h1")
+    first, second, third, stolen = (new_key() for _ in range(4))
+    assert (await certify(world, mine, key=first))[0] == HTTPStatus.OK
+    for held in (None, stolen):
+        assert (await certify(world, mine, key=stolen, held=held))[0] == HTTPStatus.FORBIDDEN
+    assert (await certify(world, mine, key=second, held=first))[0] == HTTPStatus.OK
+    await world.stop()
+    await world.start()
+    assert (await certify(world, mine, key=second, held=first))[0] == HTTPStatus.OK, "the answer had been lost"
+    assert (await certify(world, mine, key=third, held=second))[0] == HTTPStatus.OK
+    assert (await certify(world, mine, key=stolen, held=first))[0] == HTTPStatus.FORBIDDEN, "that one is past"
+    anew = await world.join("h1")
+    assert (await certify(world, anew, key=stolen))[0] == HTTPStatus.OK, "a person has let this one in"
+
+
+async def test_a_request_for_one_purpose_alone_or_signed_by_nonsense_is_refused(world: World) -> None:
+    mine, key = await world.join("h1"), new_key()
+    alone = HypervisorRequest({Purpose.QEMU: make_request(key)})
+    assert (await world.ask(HYPERVISOR_PATH, alone, mine.context))[0] == HTTPStatus.BAD_REQUEST
+    assert (await certify(world, mine, key=key))[0] == HTTPStatus.OK
+    requests = {purpose: make_request(new_key()) for purpose in Purpose}
+    held, signature = sign_request(key, requests[Purpose.LIBVIRT])
+    other = sign_request(key, requests[Purpose.QEMU])[1]
+    for lie in (("", signature), (held, ""), (held, "zz"), ("no key", signature), (held, other)):
+        body = HypervisorRequest(requests, (), *lie)
+        assert (await world.ask(HYPERVISOR_PATH, body, mine.context))[0] == HTTPStatus.FORBIDDEN, lie
 
 
 async def test_no_certificate_names_an_address_that_another_node_has(world: World) -> None:
