@@ -36,6 +36,9 @@ for the role's DNS name in the handshake. Without a certificate three things can
 authority, which the caller compares with the digest in its join token), `POST /join/v1` (`token`, `request`: a PEM
 certificate request; answered by `certificate` and `relay_secret`; the token is spent) and `POST /renew/v1`
 (`request`, and `certificate` if it has ended: then the request must be by its key, and it ended at most 30 days ago).
+With a certificate that counts: `POST /trust/v1` (no body; answered by what `trust` of `Welcome` and `BeatAnswer` names:
+`authorities`, `signer`, `denied`, `hypervisors`, `revoked`) and `POST /hypervisor/v1` (`requests` for libvirt and QEMU,
+`addresses`, and `held` and `signature` of the libvirt key certified before; answered by `chains`).
 Bodies are JSON. The name in `Hello` must be the certificate's. Where `agents_tls` is off,
 `Authorization: Bearer TOKEN` says who speaks, in the open.
 
