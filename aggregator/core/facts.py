@@ -247,15 +247,6 @@ class JoinTokenIssued(Event, frozen=True, kw_only=True):
     who: str = ""
 
 
-class HypervisorCertified(Event, frozen=True, kw_only=True):
-    """A node's libvirt got a certificate. proven_sha256: of the key it showed to hold, key_sha256: of the new one."""
-
-    name: str
-    enrolment: str
-    key_sha256: str
-    proven_sha256: str = ""
-
-
 class NodeJoined(Event, frozen=True, kw_only=True):
     """A join token was used up. enrolment: stands in every certificate that comes of it; all older ones end.
 
