@@ -288,7 +288,7 @@ class Daemon:
         bmc_s, bmc_every_s = self.clock.monotonic_s(), self.config.bmc_identity_every_s
         while True:
             ready = self.hypervisor.node_facts().ready
-            await asyncio.sleep(min(FACTS_EVERY_S, bmc_every_s) if ready else FACTS_EVERY_UNTIL_READY_S)
+            await self.hypervisor.wait_turned(min(FACTS_EVERY_S, bmc_every_s) if ready else FACTS_EVERY_UNTIL_READY_S)
             if self.clock.monotonic_s() >= bmc_s + bmc_every_s:
                 bmc_s = self.clock.monotonic_s()
                 self._bmc = await read_bmc(self.config.bmc_identity_command)

@@ -72,6 +72,10 @@ class Hypervisor(Protocol):
         """Wait until node_facts() says ready; False if it does not within wait_s_max."""
         ...
 
+    async def wait_turned(self, wait_s_max: float) -> bool:
+        """Wait until libvirt has fallen silent or answers again; False if it did not within wait_s_max."""
+        ...
+
     def node_facts(self) -> HypervisorFacts:
         """Return what is known by now; never blocks."""
         ...

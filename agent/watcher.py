@@ -30,6 +30,7 @@ from agent.leftovers import Leftovers
 from agent.libvirt_driver import Connection, LibvirtEvent, RawDomain
 from agent.libvirt_pool import LibvirtDownError, start_event_thread
 from agent.places import Places
+from agent.readiness import Readiness
 from agent.workers import CrowdedError, StuckError, Workers, happens_within
 from fleet.clock import Clock
 from fleet.model import EndReason, QemuState
@@ -62,7 +63,7 @@ class LibvirtHypervisor:
         self._doing = Workers("deed", 4)
         self._moving = Workers("migrate", 8)
         self._host: HypervisorFacts | None = None
-        self._down_reason = "libvirt has not been asked yet"
+        self._readiness = Readiness()
         self._facts: Facts = lambda _fact: None
         self._watched: dict[str, tuple[int, str]] = {}  # process token → pidfd, uuid
         self._ran: set[str] = set()  # tokens of processes that were seen running here
@@ -73,7 +74,6 @@ class LibvirtHypervisor:
         self._looks: dict[str, bool] = {}  # uuid → look once more when the present look is over
         self._look_wanted = asyncio.Event()
         self._lost = asyncio.Event()
-        self._ready = asyncio.Event()
         self._died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self.definitions = Definitions(Connection(uri), places, Path("/etc/libvirt/qemu"), self._look_at)
@@ -128,33 +128,32 @@ class LibvirtHypervisor:
                 self._watch.listening = await self._looking.run(listen, CONNECT_TIMEOUT_S)
                 self._host = await self._looking.run(self._host_facts, CONNECT_TIMEOUT_S)
             except FAILURES as error:
-                self._down(str(error))
+                self._readiness.silent(str(error))
                 await asyncio.sleep(RECONNECT_EVERY_S)
                 continue
-            self._down_reason = ""
-            self._ready.set()
+            self._readiness.answers()
             log.info("libvirt connected", uri=self.uri, version=self._host.libvirt_version)
             self.definitions.refresh_all()
             self.look()
             while not await happens_within(lost, OFFERS_EVERY_S):
                 with suppress(*FAILURES):  # networks and pools come and go
                     self._host = await self._looking.run(self._host_facts, CONNECT_TIMEOUT_S)
-            self._down("the connection to libvirtd was lost")
+            self._readiness.silent("the connection to libvirtd was lost")
             self.look()
 
-    def _down(self, reason: str) -> None:
-        if self._down_reason != reason:
-            self._down_reason = reason
-            self._ready.clear()
-            log.warning("libvirt is silent", reason=reason)
-
     async def wait_ready(self, wait_s_max: float) -> bool:
-        """Wait for the first connection to libvirt."""
-        return await happens_within(self._ready, wait_s_max)
+        """Wait for libvirt to answer."""
+        return await self._readiness.wait(wait_s_max)
+
+    async def wait_turned(self, wait_s_max: float) -> bool:
+        """Wait for libvirt to fall silent or to answer again."""
+        return await self._readiness.wait_turned(wait_s_max)
 
     def node_facts(self) -> HypervisorFacts:
         """Return what is known of libvirt; never blocks."""
-        return structs.replace(self._host or HypervisorFacts(), ready=not self._down_reason, reason=self._down_reason)
+        return structs.replace(
+            self._host or HypervisorFacts(), ready=not self._readiness.reason, reason=self._readiness.reason
+        )
 
     # --- looking at everything
 
@@ -176,7 +175,7 @@ class LibvirtHypervisor:
         try:
             raws = await self._looking.run(self._list, LOOK_TIMEOUT_S)
         except FAILURES as error:
-            self._down(str(error))
+            self._readiness.silent(str(error))
             self._lost.set()
             raws = None
         try:
@@ -202,12 +201,12 @@ class LibvirtHypervisor:
         """Once a second the states alone, in case an event was lost or the daemon hangs."""
         while True:
             await asyncio.sleep(COMPARE_EVERY_S)
-            if self._down_reason or self._look_wanted.is_set():
+            if self._readiness.reason or self._look_wanted.is_set():
                 continue
             try:
                 raws = await self._looking.run(self._list, LOOK_TIMEOUT_S)
             except FAILURES as error:
-                self._down(str(error))
+                self._readiness.silent(str(error))
                 self._lost.set()
                 continue
             now = {raw.uuid: (raw.state, raw.reason, raw.defined) for raw in raws}

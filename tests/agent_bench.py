@@ -33,7 +33,7 @@ from fleet.messages import (
     ProbeReport,
     Welcome,
 )
-from fleet.model import Definition, Leadership, OrderOutcome, SessionKey, VmReport
+from fleet.model import Definition, Leadership, NodeFacts, OrderOutcome, SessionKey, VmReport
 
 TOKEN = "a token of a test"
 CLONE_NEWNET = 0x40000000
@@ -46,6 +46,7 @@ class Told:
     def __init__(self) -> None:
         self.sessions: list[SessionKey] = []
         self.hello: Hello | None = None
+        self.facts: NodeFacts | None = None
         self.full: list[FullState] = []
         self.vms: dict[str, VmReport] = {}
         self.history: list[tuple[float, VmReport]] = []
@@ -102,7 +103,7 @@ class BenchAggregator:
             message = FROM_AGENT.decode(frame.data)
             if isinstance(message, Hello):
                 told = self.nodes.setdefault(message.node, Told())
-                told.hello, told.socket = message, channel
+                told.hello, told.socket, told.facts = message, channel, message.facts
                 told.sessions.append(message.session)
                 welcome = Welcome(1, self.leader, message.session, 0.5, self.assignments.get(message.node, ()))
                 await _send(channel, welcome)
@@ -121,6 +122,7 @@ class BenchAggregator:
                 told.history += [(now, vm) for vm in message.vms]
                 told.definitions |= {d.uuid: d for d in message.definitions}
             case Delta():
+                told.facts = message.facts or told.facts
                 told.vms |= {vm.uuid: vm for vm in message.vms}
                 told.history += [(now, vm) for vm in message.vms]
                 told.definitions |= {d.uuid: d for d in message.definitions}

@@ -7,6 +7,7 @@ import asyncio
 from agent.deeds import CODE_NOT_FOUND, AnyDeed, AskShutdown, Create, Define, Destroy, Undefine, VmObservation
 from agent.hypervisor import Facts, HypervisorFacts, Result
 from agent.keeper_types import DefinitionRead, DomainChanged, DomainsListed, PidGone
+from agent.workers import happens_within
 from fleet.clock import Clock
 from fleet.domain_xml import DomainXmlError, parse_domain
 from fleet.model import Definition, EndReason, QemuState
@@ -21,6 +22,8 @@ class FakeHypervisor:
         self.deeds: list[tuple[str, AnyDeed]] = []
         self.go = asyncio.Event()
         self.go.set()
+        self.silent = ""  # why libvirt does not answer
+        self.turned = asyncio.Event()
         self._died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._facts: Facts = lambda _fact: None
         self._processes = 0
@@ -38,8 +41,13 @@ class FakeHypervisor:
     async def wait_ready(self, wait_s_max: float) -> bool:
         return True
 
+    async def wait_turned(self, wait_s_max: float) -> bool:
+        turned = await happens_within(self.turned, wait_s_max)
+        self.turned.clear()
+        return turned
+
     def node_facts(self) -> HypervisorFacts:
-        return HypervisorFacts("host-uuid", "9.0.0", "7.2.0", ready=True)
+        return HypervisorFacts("host-uuid", "9.0.0", "7.2.0", ready=not self.silent, reason=self.silent)
 
     def look(self) -> None:
         self._facts(DomainsListed(tuple(self.vms.values()), complete=True, asked_s=self.clock.monotonic_s()))
