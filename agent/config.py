@@ -17,6 +17,8 @@ from fleet.service import LEVELS, ServiceError
 
 DEFAULT_PATH = Path("/etc/virtward/agent.toml")
 BMC_IDENTITY_EVERY_S_MIN, BMC_IDENTITY_EVERY_S_MAX = 1.0, 3600.0
+CHECKS_EVERY_S_MIN, CHECKS_EVERY_S_MAX = 5.0, 3600.0
+EFFECTS = ("PreferNoSchedule", "NoSchedule", "NoExecute")
 
 
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,6 +28,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     it need not be there afterwards. With ws:// nothing is encrypted, and it holds the agent's lasting token.
     migration_tls: guests migrate over TLS or not at all. pki_dir: where the certificates of libvirt and QEMU are laid
     out and renewed, /etc/pki; empty: they are yours. pki_reload_command: has libvirtd read them again.
+    checks_dir: of check programs (agent.checks). checks_taint: by program, the taint effect when it fails.
     """
 
     node: str
@@ -47,6 +50,9 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     machine_id_file: str = "/etc/machine-id"
     bmc_identity_command: tuple[str, ...] = ()
     bmc_identity_every_s: float = 60.0
+    checks_dir: str = "/etc/virtward/checks.d"
+    checks_every_s: float = 30.0
+    checks_taint: dict[str, str] = {}
     log_level: str = "info"
 
     @property
@@ -90,6 +96,12 @@ def load(path: Path) -> AgentConfig:
         raise ConfigError(
             f"{path}: bmc_identity_every_s: must be {limits} seconds, not {config.bmc_identity_every_s:g}"
         )
+    if not CHECKS_EVERY_S_MIN <= config.checks_every_s <= CHECKS_EVERY_S_MAX:
+        limits = f"{CHECKS_EVERY_S_MIN:g} to {CHECKS_EVERY_S_MAX:g}"
+        raise ConfigError(f"{path}: checks_every_s: must be {limits} seconds, not {config.checks_every_s:g}")
+    for name, effect in config.checks_taint.items():
+        if effect not in EFFECTS:
+            raise ConfigError(f"{path}: checks_taint.{name}: must be one of {', '.join(EFFECTS)}, not {effect!r}")
     if not config.migration_address and not config.control_address:
         raise ConfigError(f"{path}: control_address: name this node's address on the control plane")
     return config

@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 
 from agent import peer, prober
 from agent.access import Access, CertifiedAccess
+from agent.checks import NodeChecks
 from agent.config import AgentConfig
 from agent.host import Identity, node_facts, read_bmc
 from agent.hypervisor import Hypervisor
@@ -103,6 +104,7 @@ class Daemon:
         self._session = aiohttp.ClientSession()
         self._bmc: BmcIdentity | None = None
         self._storage = hands.storage
+        self._checks = NodeChecks(Path(config.checks_dir), config.checks_every_s, config.checks_taint)
         self._permits = PermitFiles(Path(config.state_dir), Path(config.run_dir), self.clock)
         self._timer: asyncio.TimerHandle | None = None
         self._errands: set[asyncio.Task[None]] = set()
@@ -138,6 +140,7 @@ class Daemon:
             await self._know_libvirt()
             self._errand(self._keep_facts())
             self._errand(self._storage.run(self._tell_facts))
+            self._errand(self._checks.run(self._tell_facts))
             self._link.start()
             service.ready(f"node {self.config.node}, ledger {state}")
             try:
@@ -277,7 +280,7 @@ class Daemon:
         hypervisor, storages = self.hypervisor.node_facts(), self._storage.reaches()
         mounts = self._storage.mounts()
         facts = node_facts(self.identity, self.config.addresses, hypervisor, self._bmc, storages, mounts)
-        return structs.replace(facts, trust=self._access.trust.version)
+        return structs.replace(facts, trust=self._access.trust.version, checks=self._checks.verdicts())
 
     async def _know_libvirt(self) -> None:
         """Give libvirt a moment, so that the hello can name the host's uuid; go on without it after that."""

@@ -254,6 +254,15 @@ def has_devices(needed: tuple[str, ...], offered: tuple[str, ...] | None) -> boo
     )
 
 
+class CheckVerdict(Struct, frozen=True):
+    """A check program of the node's owner that is not fine. level: Degraded | Failing; effect: of the taint it sets."""
+
+    name: str
+    level: str
+    effect: str = ""
+    message: str = ""
+
+
 class NodeFacts(Struct, frozen=True):
     """What a node is and can do, as its own agent reports it."""
 
@@ -275,6 +284,7 @@ class NodeFacts(Struct, frozen=True):
     storages: tuple[StorageReach, ...] = ()
     offers: HostOffers | None = None
     trust: str = ""  # what its agent holds of it, certificates renewed accordingly (fleet.trust)
+    checks: tuple[CheckVerdict, ...] = ()  # of the owner's check programs, those that are not fine
 
 
 class OrderOutcome(StrEnum):

@@ -24,6 +24,8 @@ from aggregator.core.state import (
     Suspicion,
 )
 
+DEGRADED = "virtward/degraded"
+CHECKS_MAX = 32  # of one node that count
 _STATE_TAINTS: dict[NodeState, tuple[tuple[str, TaintEffect], ...]] = {
     NodeState.UNSEEN: (("virtward/not-ready", TaintEffect.NO_SCHEDULE),),
     NodeState.SUSPECT: (("virtward/not-ready", TaintEffect.NO_SCHEDULE),),
@@ -77,13 +79,21 @@ def set_taints(node: NodeRecord, at: float) -> None:
     if node.drain:
         wanted.append(("virtward/maintenance", TaintEffect.NO_SCHEDULE))
     if node.flaps or (node.via and node.state is NodeState.UP):
-        wanted.append(("virtward/degraded", TaintEffect.NO_SCHEDULE))
+        wanted.append((DEGRADED, TaintEffect.NO_SCHEDULE))
+    wanted.extend((DEGRADED, TaintEffect(effect)) for effect in _check_effects(node))
     if node.storage_marked:
         wanted.append((fold_storage.TAINT, TaintEffect.NO_SCHEDULE))
     kept = {(taint.key, taint.effect): taint for taint in node.taints}
     node.taints = tuple(
-        kept.get((key, effect)) or Taint(key=key, effect=effect, time_added=f"{at:.3f}") for key, effect in wanted
+        kept.get((key, effect)) or Taint(key=key, effect=effect, time_added=f"{at:.3f}")
+        for key, effect in dict.fromkeys(wanted)
     )
+
+
+def _check_effects(node: NodeRecord) -> list[str]:
+    """Return the effects of what the node's check programs say of it; nobody else is worse off by them."""
+    checks = node.facts.checks[:CHECKS_MAX] if node.facts is not None else ()
+    return sorted({check.effect for check in checks if check.effect in set(TaintEffect)})
 
 
 def _node_state_changed(state: State, event: ev.NodeStateChanged) -> None:
@@ -163,6 +173,7 @@ def _vms_reported(state: State, event: ev.VmsReported) -> None:
     if event.facts is not None:
         node.facts = event.facts
         node.host_uuid = node.host_uuid or event.facts.host_uuid
+        set_taints(node, event.at)
         fold_controllers.take_controller(state, node)
         fold_storage.take_reaches(state, node, event.at)
     fold_vms.take_reports(state, node, event.vms, event.definitions, full=event.full and event.complete, at=event.at)

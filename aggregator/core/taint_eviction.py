@@ -20,7 +20,9 @@ from aggregator.core.eviction import (
     queue_moves,
     shut_down,
 )
+from aggregator.core.fold_nodes import DEGRADED
 from aggregator.core.lookups import bound_to
+from aggregator.core.nodes import brake_limit
 from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.core.tolerating import tolerated_s
@@ -83,14 +85,27 @@ def _advance(draft: Draft, node: NodeRecord) -> None:
             say(draft, vm, reason=f"{node.name} has the taint {taint.key}:{taint.effect}")
     if draft.transitions:
         return
+    crowd = _too_many_degraded(draft.state, node)
     for vm in leaving:
-        whys[vm.name] = _evict(draft, vm, moving, leaving)
+        whys[vm.name] = crowd or _evict(draft, vm, moving, leaving)
     whys |= queue_moves(draft, node.name, moving, f"{node.name} is tainted NoExecute")
     if any(whys.values()):
         draft.look_again(draft.now + CHECK_AGAIN_S)
     for vm in leaving:
         if vm.eviction is not None and whys[vm.name] != vm.eviction.blocked:
             say(draft, vm, blocked=whys[vm.name], reason=whys[vm.name] or "it leaves")
+
+
+def _too_many_degraded(state: State, node: NodeRecord) -> str:
+    """Return why nothing leaves a node by its own checks: more nodes than the brake lets through say so at once.
+
+    A check program that is wrong is wrong everywhere, and would send all VMs round the fleet.
+    """
+    by_checks = [n for n in _tainted(state) if any(t.key == DEGRADED for t in executing(n))]
+    own = [taint for taint in executing(node) if taint.key != DEGRADED]
+    if own or len(by_checks) <= brake_limit(state):
+        return ""
+    return f"{len(by_checks)} nodes are degraded at once, more than the brake lets through: the checks may be wrong"
 
 
 def _evict(draft: Draft, vm: VmRecord, moving: list[VmRecord], leaving: list[VmRecord]) -> str:

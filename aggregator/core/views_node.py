@@ -10,6 +10,7 @@ import msgspec
 
 from aggregator.core.events import NodeState
 from aggregator.core.flapping import flap_words
+from aggregator.core.fold_nodes import CHECKS_MAX
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.objects import API_VERSION, ApiCondition, Metadata, Node, NodeStatus, Taint
 from aggregator.core.secrets import hide_rung
@@ -93,6 +94,11 @@ def conditions_of(state: State, record: NodeRecord) -> tuple[ApiCondition, ...]:
             found.append(ApiCondition(type=kind, status="True", reason="Flapping", message=words))
         elif kind == "Degraded" and record.via and record.connected:
             found.append(ApiCondition(type=kind, status="True", reason="Relayed", message=relayed_words(record)))
+        elif kind == "Degraded" and record.connected and record.facts is not None and record.facts.checks:
+            words = "; ".join(
+                f"{check.name}: {check.message or check.level}" for check in record.facts.checks[:CHECKS_MAX]
+            )
+            found.append(ApiCondition(type=kind, status="True", reason="Checks", message=words))
         elif word is None:
             found.append(ApiCondition(type=kind, status=_UNTOLD[kind], reason="NotReported"))
         elif not record.connected:
