@@ -189,6 +189,7 @@ class Story:
         aggregator = {
             "ansible_host": self.site.machines["a1"].address,
             "virtward_aggregator_api_listen": "0.0.0.0:8420",
+            "virtward_aggregator_api_names": [self.site.machines["a1"].address],
             "virtward_aggregator_config": {"unseenAtLeast": "5s", "readinessEvery": "5s"},
         }
         groups = {"virtward_aggregators": {"hosts": {"a1": aggregator}}, "virtward_hosts": {"hosts": hosts}}
@@ -213,8 +214,10 @@ class Story:
         token = WORK / "token"
         token.write_text(self.ssh("a1", "cat /etc/virtward/aggregator.token"))
         source = WORK / "fleet.virtward.yml"
-        api = f"http://{self.site.machines['a1'].address}:8420"
-        source.write_text(f"plugin: virtward.fleet.fleet\napi: {api}\ntoken_file: {token}\n")
+        authority = WORK / "authority.crt"
+        authority.write_text(self.ssh("a1", "cat /var/lib/virtward-aggregator/authority.crt"))
+        api = f"https://{self.site.machines['a1'].address}:8420"
+        source.write_text(f"plugin: virtward.fleet.fleet\napi: {api}\ntoken_file: {token}\nca_path: {authority}\n")
         words = self.site.at_controller([str(self.ansible / "ansible-inventory"), "-i", str(source), "--list"])
         done = subprocess.run(words, env=self.environment(), capture_output=True, text=True, check=False, timeout=120)
         if done.returncode != 0:

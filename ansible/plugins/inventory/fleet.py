@@ -19,15 +19,13 @@ options:
     required: true
     choices: [virtward.fleet.fleet]
   api:
-    description: The aggregator's URL.
+    description: The aggregator's URL; left out, as C(~/.config/virtward/client.toml) has it.
     type: str
-    default: http://127.0.0.1:8420
     env:
       - name: VIRTWARD_API
   token_file:
     description: The file with the admin token.
     type: path
-    default: /etc/virtward/aggregator.token
     env:
       - name: VIRTWARD_TOKEN_FILE
   ca_path:
@@ -42,7 +40,8 @@ options:
 EXAMPLES = r"""
 # fleet.virtward.yml
 plugin: virtward.fleet.fleet
-api: http://a1.example.org:8420
+api: https://a1.example.org:8420
+ca_path: ~/.config/virtward/authority.crt
 token_file: ~/.config/virtward/token
 """
 

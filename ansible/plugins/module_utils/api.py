@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+
+import re
 import time
+from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
@@ -12,11 +15,28 @@ from ansible.module_utils.urls import open_url
 ANSWER_S_MAX = 60
 POLL_S = 1.0
 ARGUMENTS = {
-    "api": {"type": "str", "default": "http://127.0.0.1:8420"},
+    "api": {"type": "str"},
     "token": {"type": "str", "no_log": True},
-    "token_file": {"type": "path", "default": "/etc/virtward/aggregator.token", "no_log": False},
+    "token_file": {"type": "path", "no_log": False},
     "ca_path": {"type": "path"},
 }
+
+
+LOCAL_API = "http://127.0.0.1:8420"
+LOCAL_TOKEN_FILE = "/etc/virtward/aggregator.token"  # noqa: S105 - where it lies, not what it is
+CLIENT_FILE = "~/.config/virtward/client.toml"
+
+
+def client_settings():
+    """Return what the command `virtward` knows of the aggregator on this machine; nothing without its file.
+
+    Only `name = "value"` lines are read: Python has no TOML reader before 3.11, and the file has nothing else.
+    """
+    try:
+        with Path(CLIENT_FILE).expanduser().open(encoding="utf-8") as file:
+            return dict(re.findall(r'(?m)^(\w+)\s*=\s*"([^"\n]*)"\s*$', file.read()))
+    except (OSError, UnicodeDecodeError):
+        return {}
 
 
 class ApiError(Exception):
@@ -31,15 +51,16 @@ class Api:
     """One aggregator."""
 
     def __init__(self, params):
-        self._url = params["api"].rstrip("/")
-        self._ca_path = params.get("ca_path")
-        token = params.get("token")
+        known = {} if params.get("api") else client_settings()
+        self._url = (params.get("api") or known.get("api") or LOCAL_API).rstrip("/")
+        self._ca_path = params.get("ca_path") or known.get("ca_file")
+        token, path = params.get("token"), params.get("token_file") or known.get("token_file") or LOCAL_TOKEN_FILE
         if not token:
             try:
-                with open(params["token_file"], encoding="ascii") as file:
+                with open(path, encoding="ascii") as file:
                     token = file.read().strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise ApiError(f"the token file {params['token_file']} cannot be read: {error}") from None
+                raise ApiError(f"the token file {path} cannot be read: {error}") from None
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def call(self, method, path, body=None, dry_run=False):
