@@ -26,6 +26,7 @@ READY_TIMEOUT_S = 30.0
 JOIN_TIMEOUT_S = 15.0  # a host that is cut off never joins; the laboratory is up all the same
 REQUEST_TIMEOUT_S = 10.0
 # Where the laboratory differs from the defaults of ClusterConfig, and nowhere else.
+CHECKS, CHECKS_EVERY_S, DISK_CHECK = "checks.d", 5.0, "disk"  # a check program of that name may empty its host
 SETTINGS = {"mode": "Act", "unseenAtLeast": "5s", "readinessEvery": "5s", "rescueAfter": "30s"}
 BMC_IDENTITY_EVERY_S = 2.5  # half of readinessEvery, so that each check sees what the host says now
 
@@ -201,9 +202,12 @@ def write_agent_configuration(layout: Layout, host: Host, aggregators: list[Aggr
         "pki_reload_command": ["virt-admin", "server-update-tls", "libvirtd"],
         "boot_id_file": str(host.dir / "boot_id"),
         "machine_id_file": str(host.dir / "machine_id"),
+        "checks_dir": str(host.dir / CHECKS),
+        "checks_every_s": CHECKS_EVERY_S,
         "log_level": "info",
     }
     if has_bmc:
         values["bmc_identity_command"] = [str(write_identity_command(layout, host.name))]
         values["bmc_identity_every_s"] = BMC_IDENTITY_EVERY_S
-    (host.dir / "agent.toml").write_text(_toml(values), encoding="utf-8")
+    text = _toml(values) + "\n[checks_taint]\n" + _toml({DISK_CHECK: "NoExecute"})
+    (host.dir / "agent.toml").write_text(text, encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-
 import re
 import time
 from pathlib import Path
@@ -20,8 +19,6 @@ ARGUMENTS = {
     "token_file": {"type": "path", "no_log": False},
     "ca_path": {"type": "path"},
 }
-
-
 LOCAL_API = "http://127.0.0.1:8420"
 LOCAL_TOKEN_FILE = "/etc/virtward/aggregator.token"  # noqa: S105 - where it lies, not what it is
 CLIENT_FILE = "~/.config/virtward/client.toml"
