@@ -28,6 +28,7 @@ from simulator.faults import (
     Storage,
     strike,
 )
+from simulator.moves_drawn import draw_moves, draw_moves_config, draw_supervision
 from simulator.network import PLANES
 from simulator.plan import NodePlan, VmPlan, WorldPlan, uuid_of
 from simulator.rules_drawn import draw_config, draw_rules, draw_vouchers
@@ -93,11 +94,16 @@ def make_story(seed: int, nodes: int | None, vms: int | None) -> tuple[Story, di
     for kind in random.choices(KINDS, weights, k=random.randint(*STRIKES)):
         kind(dice)
     draw_vouchers(seed, dice)
+    draw_moves(seed, dice)
     aggregators = draw_leaders(seed, dice)
     story = Story(
         name=f"seed {seed}",
         plan=WorldPlan(
-            seed=seed, config=draw_config(seed, config), nodes=node_plans, vms=vm_plans, aggregators=aggregators
+            seed=seed,
+            config=draw_moves_config(seed, draw_config(seed, config)),
+            nodes=draw_supervision(seed, node_plans),
+            vms=vm_plans,
+            aggregators=aggregators,
         ),
         happenings=tuple(dice.happenings),
         until=FAULTS_UNTIL_S,
