@@ -32,6 +32,7 @@ VERBS = {
     "describe": Verb("describe:describe", "Show everything about one object, events included."),
     "explain": Verb("explain:explain", "Say why a VM or a node is as it is."),
     "status": Verb("status:status", "Show how the fleet is, in a few lines."),
+    "rebalance": Verb("rebalance:rebalance", "Say which VM would be moved for balance next, and why."),
     "whatif": Verb("whatif:whatif", "Say which VMs would return where if nodes were lost."),
     "apply": Verb("apply:apply", "Create or change objects from a file; all of it or nothing."),
     "delete": Verb("apply:delete", "Delete a VM or a node from virtward's care."),

@@ -9,8 +9,9 @@ from random import Random
 
 from msgspec import structs
 
-from aggregator.core.config import ClusterConfig
+from aggregator.core.config import ClusterConfig, Duration
 from aggregator.core.objects import Dependency
+from aggregator.placement.types import HIGH_NODE_UTILIZATION, LOW_NODE_UTILIZATION
 from fleet.model import IsolationPolicy
 from simulator.dice import Dice
 from simulator.faults import FenceOutcome, Power
@@ -18,6 +19,7 @@ from simulator.plan import VmPlan
 
 DEPENDS_SHARE = 0.15  # of the stories
 FLAPS_SHARE = 0.1
+REBALANCE_SHARE = 0.1
 ISOLATION_SHARE = 0.15
 VOUCHES_SHARE = 0.1
 HALF = 0.5
@@ -25,7 +27,8 @@ TIMEOUTS = ("10s", "30s", "90s")
 
 
 def draw_config(seed: int, config: ClusterConfig) -> ClusterConfig:
-    """Return the config, with flap limits that such a story reaches in some stories."""
+    """Return the config, with flap limits that such a story reaches, or with moves for balance, in some stories."""
+    config = _rebalancing(Random(f"{seed} rebalance"), config)
     random = Random(f"{seed} flaps")
     if random.random() >= FLAPS_SHARE:
         return config
@@ -36,6 +39,21 @@ def draw_config(seed: int, config: ClusterConfig) -> ClusterConfig:
         power_on_per_day_max=random.randint(1, 3),
     )
     return structs.replace(config, flap=flap)
+
+
+def _rebalancing(random: Random, config: ClusterConfig) -> ClusterConfig:
+    if random.random() >= REBALANCE_SHARE:
+        return config
+    rebalance = structs.replace(
+        config.rebalance,
+        mode="Auto",
+        hold=Duration(random.choice([0.0, 5.0, 20.0])),
+        margin=random.choice(["0%", "5%", "10%"]),
+        cooldown=Duration(random.choice([1.0, 10.0, 60.0])),
+        moves_per_hour_max=50,
+    )
+    profile = random.choice([LOW_NODE_UTILIZATION, LOW_NODE_UTILIZATION, HIGH_NODE_UTILIZATION])
+    return structs.replace(config, rebalance=rebalance, profile=profile)
 
 
 def draw_rules(seed: int, vms: tuple[VmPlan, ...]) -> tuple[VmPlan, ...]:

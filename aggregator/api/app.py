@@ -24,6 +24,7 @@ from aggregator.api import (
     moves,
     nodes,
     policies,
+    rebalance,
     tokens,
     vm_verbs,
     vms,
@@ -62,6 +63,7 @@ API_ROUTES: tuple[Route, ...] = (
     *history.ROUTES,
     *cluster.ROUTES,
     *whatif.ROUTES,
+    *rebalance.ROUTES,
     *tokens.ROUTES,
 )
 

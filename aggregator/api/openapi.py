@@ -156,6 +156,7 @@ def document(routes: Iterable[Route], version: str) -> dict[str, object]:
     )
     schemas = {**schemas, "Patch": {**_OBJECT, "description": "a merge patch (RFC 7396); null deletes"}}
     schemas["Status"] = _OBJECT
+    schemas["Rebalance"] = _OBJECT
     schemas["ClusterConfig"] = _settings(write_config(ClusterConfig()))
     paths: dict[str, dict[str, object]] = {}
     for route in routes:

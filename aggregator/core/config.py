@@ -106,12 +106,17 @@ class PlacementSettings(ConfigStruct, frozen=True, kw_only=True):
 
 
 class Rebalance(ConfigStruct, frozen=True, kw_only=True):
-    """When running VMs are moved for balance."""
+    """When running VMs are moved for balance.
+
+    hold: for how long nobody has come to or gone from either node before a move between them. margin: in hundredths
+    of a node. cooldown: for how long a VM stays after it has come to a node, or was tried to be moved.
+    """
 
     mode: str = "Suggest"
     hold: Duration = Duration(600)
     margin: str = "10%"
     moves_per_hour_max: int = 6
+    cooldown: Duration = Duration(3600)
 
 
 class Events(ConfigStruct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from aggregator.core.migrate import decide_migrations
 from aggregator.core.nodes import decide_brake, decide_nodes
 from aggregator.core.orphans import decide_orphans
 from aggregator.core.phases import decide_phases
+from aggregator.core.rebalance import decide_rebalance
 from aggregator.core.reconcile import decide_reconcile
 from aggregator.core.recovery import decide_starts, decide_stops
 from aggregator.core.reference import decide_reference
@@ -65,6 +66,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_drains,
     decide_taint_evictions,
     decide_rescues,
+    decide_rebalance,
     decide_migrations,
     decide_flaps,
     decide_starts,
@@ -85,6 +87,7 @@ _DEEDS = (
     decide_drains,
     decide_taint_evictions,
     decide_rescues,
+    decide_rebalance,
     decide_migrations,
     decide_starts,
 )

@@ -228,6 +228,8 @@ def _start_decided(state: State, event: ev.StartDecided) -> None:
 def _binding_freed(state: State, event: ev.BindingFreed) -> None:
     vm = state.vms[event.vm]
     freed = (event.node, event.boot_id)
+    if event.node in state.nodes:
+        state.nodes[event.node].left_at = event.at
     vm.bindings = [b for b in vm.bindings if (b.node, b.boot_id) != freed or b.epoch > event.epoch]
     if event.node == vm.owner and event.end is not EndReason.NOT_ENDED:
         vm.last_end = event.end

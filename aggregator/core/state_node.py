@@ -185,3 +185,4 @@ class NodeRecord(Struct):
     incident: str = ""
     impostor: Impostor | None = None
     fact: int = 0
+    left_at: float = 0.0  # when a VM was bound to it no longer, the last time

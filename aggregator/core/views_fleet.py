@@ -15,6 +15,7 @@ from aggregator.core.moments import rfc3339
 from aggregator.core.policy import ClusterConfig, write_config
 from aggregator.core.state import State
 from aggregator.core.views import Plain
+from aggregator.core.views_balance import rebalance_view
 from aggregator.core.views_vm import BACK_BY_ITSELF, unprotected
 
 
@@ -40,6 +41,7 @@ def fleet_view(state: State, now: float) -> Plain:
             if record.state == "Running"
         ],
         "migrations": moving,
+        "rebalance": rebalance_view(state, now)["words"],
         "holds": holds(state, now),
         "settings": changed_settings(state.config),
     }

@@ -42,6 +42,7 @@ def status_lines(api: str, found: Document) -> list[str]:
         ),
         _line("migrations", ", ".join(strings(found, "migrations")) or "none"),
     ]
+    lines.append(_line("rebalance", text(found, "rebalance", "?")))
     lines.append(_line("losses", _losses(found)))
     drains = documents(found, "drains")
     lines.append(_line("drains", ", ".join(text(each, "name") for each in drains) or "none"))
