@@ -28,7 +28,7 @@ from aggregator.core.lookups import (
     takes_vms,
 )
 from aggregator.core.lost_storage import lost_under
-from aggregator.core.migration_drive import drive_of, has_bandwidth, rescue_order
+from aggregator.core.migration_drive import drive_of, has_bandwidth, migration_address_of, rescue_order
 from aggregator.core.rescuable import why_not_rescued
 from aggregator.core.seats import choice_of, migration_targets
 from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
@@ -294,7 +294,7 @@ def _send(draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRe
         target=target.name,
         target_epoch=migration.epoch,
         peer_uri=facts.peer_uri if facts is not None else "",
-        migration_address=target.spec.migration_address or addresses.get(Plane.MIGRATION, ""),
+        migration_address=migration_address_of(target),
         peer_agent=tuple(
             f"{addresses[plane]}:{port}" for plane in (Plane.CONTROL, Plane.MIGRATION) if addresses.get(plane)
         ),

@@ -81,6 +81,12 @@ def has_bandwidth(state: State, vm: VmRecord, node: str, flying: Sequence[Migrat
     return own + sum(drive_of(state, state.vms[m.vm]).bandwidth_bytes_per_s for m in others) <= link
 
 
+def migration_address_of(target: NodeRecord) -> str:
+    """Return where guests come to a node: as a person set it, its migration network, else its only one."""
+    addresses = target.facts.addresses if target.facts is not None else {}
+    return target.spec.migration_address or addresses.get(Plane.MIGRATION) or addresses.get(Plane.CONTROL, "")
+
+
 def rescue_order(
     state: State, migration: MigrationRecord, vm: VmRecord, source: NodeRecord, target: NodeRecord
 ) -> RescueVm:
@@ -95,8 +101,7 @@ def rescue_order(
         source_uri=source.facts.peer_uri if source.facts is not None else "",
         source_host_uuid=source.host_uuid,
         peer_uri=to.peer_uri if to is not None else "",
-        migration_address=target.spec.migration_address
-        or (to.addresses.get(Plane.MIGRATION, "") if to is not None else ""),
+        migration_address=migration_address_of(target),
         bandwidth_bytes_per_s=drive.bandwidth_bytes_per_s,
         downtime_ms_max=drive.downtime_ms_max,
         timeout_s=drive.timeout_s,

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from aggregator.core import events as ev
 from aggregator.core.events import MigrationPhase
-from aggregator.core.migration_drive import drive_of
+from aggregator.core.migration_drive import drive_of, migration_address_of
 from aggregator.core.migration_words import eta_s, progress_words
 from aggregator.core.objects import MigrationPolicySpec, MigrationSelectors, MigrationSettings, VmSpec
 from fleet.messages import MigrateVm, MigrationProgress
@@ -80,6 +80,25 @@ def test_no_more_migrations_at_once_than_the_links_allow_but_always_one(link: st
         fleet.settle(ev.MigrationRequested(at=fleet.now, vm=name, target="n2"))
     flying = [m for m in fleet.state.migrations.values() if m.phase is not MigrationPhase.QUEUED]
     assert len(flying) == together
+
+
+@pytest.mark.parametrize(
+    ("written", "addresses", "expected"),
+    [
+        ("10.8.0.2", {"migration": "10.7.0.2", "control": "10.6.0.2"}, "10.8.0.2"),
+        ("", {"migration": "10.7.0.2", "control": "10.6.0.2"}, "10.7.0.2"),
+        ("", {"control": "10.6.0.2"}, "10.6.0.2"),  # a host with one network has no other
+    ],
+)
+def test_guests_come_by_the_migration_network_where_there_is_one(
+    written: str, addresses: dict[str, str], expected: str
+) -> None:
+    fleet = Fleet()
+    node = fleet.node("n2")
+    assert node.facts is not None
+    node.facts = structs.replace(node.facts, addresses=addresses)
+    node.spec = structs.replace(node.spec, migration_address=written)
+    assert migration_address_of(node) == expected
 
 
 def progress(left: float, rate: float, dirty: float = 0.0, downtime_ms: int = 0) -> MigrationProgress:
