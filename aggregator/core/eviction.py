@@ -16,6 +16,7 @@ from aggregator.core.state import State, VmRecord
 from fleet.model import EvictionStrategy
 
 PRIORITY_EVICTION = 100
+MOVED_LIVE = (EvictionStrategy.LIVE_MIGRATE, EvictionStrategy.LIVE_MIGRATE_IF_POSSIBLE)
 CHECK_AGAIN_S = 2.0
 EXTERNAL = "its eviction strategy is External: somebody else has to move it (its status names the node to leave)"
 

@@ -29,7 +29,7 @@ from aggregator.core.lookups import (
 )
 from aggregator.core.lost_storage import lost_under
 from aggregator.core.migration_drive import drive_of, has_bandwidth, migration_address_of, rescue_order
-from aggregator.core.rescuable import why_not_rescued
+from aggregator.core.rescuable import why_no_source, why_not_rescued
 from aggregator.core.seats import choice_of, migration_targets
 from aggregator.core.state import MigrationRecord, NodeRecord, State, VmRecord
 from fleet.messages import CancelMigration, DiscardIncoming, MigrateVm, ReceiveVm, RescueVm, ResumeVm
@@ -268,10 +268,10 @@ def _preparing(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
 def _prepared_rescue(
     draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRecord, target: NodeRecord
 ) -> None:
-    if source.state not in (NodeState.AGENT_LOST, NodeState.UNSEEN):
-        why = "its agent is back" if source.state is NodeState.UP else f"{source.name} is {source.state}"
-        _step(draft, migration, MigrationPhase.DISCARDING, why)
-    elif source.state is NodeState.AGENT_LOST and not open_orders(draft.state, vm):
+    if source.state is not NodeState.AGENT_LOST:
+        if why := why_no_source(source):
+            _step(draft, migration, MigrationPhase.DISCARDING, why)
+    elif not open_orders(draft.state, vm):
         _step(draft, migration, MigrationPhase.RUNNING, "the target is ready")
         body = rescue_order(draft.state, migration, vm, source, target)
         draft.order(target, vm, body, epoch=migration.epoch, reason=f"{migration.name} from {source.name}")

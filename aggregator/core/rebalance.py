@@ -16,7 +16,7 @@ from aggregator.core.calm import why_not_calm
 from aggregator.core.config import share_of
 from aggregator.core.draft import Draft
 from aggregator.core.events import MigrationChanged, MigrationPhase, MigrationQueued
-from aggregator.core.eviction import can_be_evicted, eviction_of
+from aggregator.core.eviction import MOVED_LIVE, can_be_evicted, eviction_of
 from aggregator.core.fold_moves import ENDED
 from aggregator.core.labels import HOSTNAME
 from aggregator.core.lookups import bound_to, counts_from, doubt_over_at, grace_over
@@ -27,13 +27,11 @@ from aggregator.core.state import MigrationRecord, State, VmRecord
 from aggregator.placement.balance import fills, load_of, spreads
 from aggregator.placement.selectors import Selector, compile_selector, selects
 from aggregator.placement.types import HIGH_NODE_UTILIZATION, LOW_NODE_UTILIZATION
-from fleet.model import EvictionStrategy
 
 PRIORITY_REBALANCE = 20
 HOUR_S = 3600.0
 JUDGED_MAX = 64  # VMs that placement is asked about at one look
 REASON = "rebalance"
-_LIVE = (EvictionStrategy.LIVE_MIGRATE, EvictionStrategy.LIVE_MIGRATE_IF_POSSIBLE)
 
 
 class Move(NamedTuple):
@@ -227,7 +225,7 @@ def _may_move(state: State, vm: VmRecord, source: str) -> bool:
     """Return whether the VM runs there, could be live-migrated, and its eviction strategy lets it."""
     if not can_be_evicted(vm, source) or vm.eviction is not None or len(vm.bindings) != 1 or vm.deleting:
         return False
-    return eviction_of(state, vm) in _LIVE and not why_not_migratable(state, vm)
+    return eviction_of(state, vm) in MOVED_LIVE and not why_not_migratable(state, vm)
 
 
 def _counted(state: State) -> Iterator[_Counted]:

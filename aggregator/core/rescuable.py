@@ -14,13 +14,18 @@ from fleet.model import QemuState
 def why_not_rescued(draft: Draft, vm: VmRecord, source: NodeRecord) -> str | None:
     """Return why the VM cannot be moved off this node now, empty while it only has to wait; None: it can."""
     state = draft.state
-    if source.state in (NodeState.UNSEEN, NodeState.SUSPECT):
-        return ""
     if source.state is not NodeState.AGENT_LOST:
-        return "its agent is back" if source.state is NodeState.UP else f"{source.name} is {source.state}"
+        return why_no_source(source)
     if not acts(state) or may_convict(draft) or why_vm_held(state, vm) or open_orders(state, vm):
         return ""
     return cannot_be_rescued(vm, source) or None
+
+
+def why_no_source(source: NodeRecord) -> str:
+    """Return why a node whose agent is not known to be gone is no source of a rescue, empty while that is not clear."""
+    if source.state is NodeState.UNSEEN:
+        return ""
+    return "its agent is back" if source.state is NodeState.UP else f"{source.name} is {source.state}"
 
 
 def cannot_be_rescued(vm: VmRecord, source: NodeRecord) -> str:

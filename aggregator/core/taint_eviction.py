@@ -70,10 +70,18 @@ def _is_wanted(state: State, vm: VmRecord, now: float) -> bool:
 
 
 def _advance(draft: Draft, node: NodeRecord) -> None:
-    taints = executing(node)
-    leaving: list[VmRecord] = []
     moving: list[VmRecord] = []
-    whys: dict[str, str] = {}
+    leaving = leaving_now(draft, node)
+    crowd = _too_many_degraded(draft.state, node)
+    whys = {vm.name: crowd or _evict(draft, vm, moving, leaving) for vm in leaving}
+    whys |= queue_moves(draft, node.name, moving, f"{node.name} is tainted NoExecute")
+    say_why(draft, leaving, whys)
+
+
+def leaving_now(draft: Draft, node: NodeRecord) -> list[VmRecord]:
+    """Return the VMs that have to leave the node now; none, where that is first to be said of one of them."""
+    taints = executing(node)
+    leaving = []
     for vm in bound_to(draft.state, node.name):
         when, taint = leaves_at(vm, taints)
         if taint is None or not can_be_evicted(vm, node.name):
@@ -83,12 +91,11 @@ def _advance(draft: Draft, node: NodeRecord) -> None:
         leaving.append(vm)
         if vm.eviction is None:
             say(draft, vm, reason=f"{node.name} has the taint {taint.key}:{taint.effect}")
-    if draft.transitions:
-        return
-    crowd = _too_many_degraded(draft.state, node)
-    for vm in leaving:
-        whys[vm.name] = crowd or _evict(draft, vm, moving, leaving)
-    whys |= queue_moves(draft, node.name, moving, f"{node.name} is tainted NoExecute")
+    return [] if draft.transitions else leaving
+
+
+def say_why(draft: Draft, leaving: list[VmRecord], whys: dict[str, str]) -> None:
+    """Decide what is said of VMs that have to leave: why each of them cannot, empty for one that does."""
     if any(whys.values()):
         draft.look_again(draft.now + CHECK_AGAIN_S)
     for vm in leaving:
