@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 
 from agent import libvirt_words as words
 from agent.deeds import (
+    AWAY_MIGRATED,
     CODE_NOT_PAUSED,
     CODE_UNKNOWN,
     AbortJob,
@@ -248,6 +249,8 @@ class Connection:
                 told = ET.fromstring(conn.getCapabilities()).findtext("host/uuid") or ""  # noqa: S314 - TLS, a node's
                 if told.lower() != host_uuid.lower():
                     return Result(ok=False, code="OTHER_HOST", message=f"{self.uri} is the libvirt of host {told}")
+                if isinstance(deed, Undefine) and state_word(conn.lookupByUUIDString(uuid)) != AWAY_MIGRATED:
+                    return Result(ok=False, code="NOT_MIGRATED", message="it is not what the migration left behind")
                 return self._attempt(conn, uuid, deed)
         except (libvirt.libvirtError, LibvirtDownError) as error:
             return Result(ok=False, code="LIBVIRT_DOWN", message=str(error))

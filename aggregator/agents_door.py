@@ -51,9 +51,7 @@ class AgentsDoor:
             self._listener.start(endpoint.host, endpoint.port, backlog)
         except OSError as error:
             await self._runner.cleanup()
-            raise ServiceError(
-                f"cannot listen on {endpoint}: {error.strerror or error}; is another one running?"
-            ) from None
+            raise endpoint.taken(error) from None
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._keep_renewing(own)), loop.create_task(self._keep_rotating())]
 

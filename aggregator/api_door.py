@@ -65,9 +65,7 @@ class ApiDoor:
             self._listener.start(endpoint.host, endpoint.port, backlog)
         except OSError as error:
             await self._runner.cleanup()
-            raise ServiceError(
-                f"cannot listen on {endpoint}: {error.strerror or error}; is another one running?"
-            ) from None
+            raise endpoint.taken(error) from None
         self._tasks.append(loop.create_task(self._idle.sweep()))
 
     async def cleanup(self) -> None:

@@ -13,7 +13,7 @@ from aggregator.fault_point import FaultPoint
 from aggregator.fleet import Fleet, open_fleet
 from aggregator.placement.exact import load_solver
 from aggregator.settings import Endpoint, Settings
-from fleet.service import Service, ServiceError
+from fleet.service import Service
 
 BACKLOG_CONNECTIONS_MAX = 1024
 
@@ -59,7 +59,7 @@ async def _listen(app: web.Application, endpoint: Endpoint) -> web.AppRunner:
         await web.TCPSite(runner, endpoint.host, endpoint.port, backlog=BACKLOG_CONNECTIONS_MAX).start()
     except OSError as error:
         await runner.cleanup()
-        raise ServiceError(f"cannot listen on {endpoint}: {error.strerror or error}; is another one running?") from None
+        raise endpoint.taken(error) from None
     return runner
 
 

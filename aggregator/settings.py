@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from aggregator.core.policy import ClusterConfig, decode_config_value, read_config, write_config
 from fleet.config import CREDENTIAL, ConfigError, convert_config, load_config, read_secret, secret_file
-from fleet.service import LEVELS
+from fleet.service import LEVELS, ServiceError
 
 _ENDPOINT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
 _CONTROL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -61,6 +61,10 @@ class Endpoint(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def taken(self, error: OSError) -> ServiceError:
+        """Return what is said where it cannot be listened on."""
+        return ServiceError(f"cannot listen on {self}: {error.strerror or error}; is another one running?")
 
 
 class Settings(Struct, frozen=True, kw_only=True):

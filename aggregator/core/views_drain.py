@@ -9,7 +9,6 @@ from msgspec import field
 
 from aggregator.core.drain import why_waiting
 from aggregator.core.eviction import eviction_method, no_target_words, way_out
-from aggregator.core.fold_moves import DRAINS_OPEN
 from aggregator.core.migration_drive import move_eta_s
 from aggregator.core.moments import rfc3339
 from aggregator.core.objects import API_VERSION, ApiStruct, Metadata
@@ -17,6 +16,8 @@ from aggregator.core.seats import place_moves, stays_in_maintenance
 from aggregator.core.state import DrainRecord, State, VmRecord
 from aggregator.core.views import Plain, every_field
 from fleet.model import RunStrategy
+
+BEGUN = ("Running", "Paused")  # a plan for one that waits would be of another day, and a job has many
 
 
 class BlockedVm(ApiStruct, frozen=True, kw_only=True):
@@ -30,7 +31,8 @@ class BlockedVm(ApiStruct, frozen=True, kw_only=True):
 class PlannedMove(ApiStruct, frozen=True, kw_only=True):
     """What a drain does, or would do, to one VM. method: LiveMigrate | Restart | ShutDown | Stay.
 
-    to: where it would go now, if it migrates. wave: with which others at once, from 1, as the limits allow.
+    to: where it would go now, if it migrates. wave: with which others at once, from 1, as the limits
+    allow; 0 if it does not.
     etaSeconds: of its own move, null where nothing is known of the link.
     """
 
@@ -38,7 +40,7 @@ class PlannedMove(ApiStruct, frozen=True, kw_only=True):
     method: str
     to: str = ""
     reason: str = ""
-    wave: int = 1
+    wave: int = 0
     eta_seconds: float | None = None
 
 
@@ -77,7 +79,7 @@ def vms_on(state: State, node: str) -> Iterator[VmRecord]:
 def drain_view(state: State, record: DrainRecord) -> Drain:
     """Return one drain with its progress and what is left of its plan."""
     left = {vm.name for vm in vms_on(state, record.node)}
-    plan = drain_plan(state, record.node, force=record.force) if record.state in DRAINS_OPEN else ()
+    plan = drain_plan(state, record.node, force=record.force) if record.state in BEGUN else ()
     return Drain(
         metadata=Metadata(name=record.node, creation_timestamp=rfc3339(record.since)),
         status=DrainStatus(

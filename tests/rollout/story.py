@@ -98,7 +98,7 @@ def rotate(story: Story, wheelhouse: Path) -> None:
     story.play("rotate_certificates", wheelhouse)
     for host in HOSTS:
         now = story.ssh(host, "sha256sum /var/lib/virtward-agent/identity/joined.pem")
-        expect(now != shown[host], f"{host} still shows the certificate that was revoked")
+        expect(now != shown[host], f"{host} still shows its old certificate")
     expect(all(story.counts_on(vm) for vm in VMS), "a VM stands still after the certificates were rotated")
     expect(not story.objects("incidents"), "the rotation of certificates opened an incident")
     story.say("certificates rotated: every agent shows another one, the VMs ran on, no incident")

@@ -64,3 +64,13 @@ async def test_a_job_is_refused_as_a_whole_where_one_node_is_drained_already(api
     assert list(world.state.drains) == ["n2"]
     assert (await api("POST", "/api/v1/drains", {"labelSelector": "row=9"})).status == 422
     assert (await api("POST", "/api/v1/drains", {})).status == 400
+
+
+async def test_a_plan_names_the_wave_of_each_move_the_first_one_too(api: Api, world: World) -> None:
+    await api("POST", "/api/v1/apply", {"documents": [a_vm("web-1"), a_vm("web-2", evictionStrategy="None")]})
+    world.run(10)
+    steps: dict[str, tuple[str, int | None]] = {}
+    for node in {vm.owner for vm in world.state.vms.values()}:
+        plan = await api("POST", f"/api/v1/nodes/{node}:drain", {"dryRun": True})
+        steps |= {step["vm"]: (step["method"], step.get("wave")) for step in plan.body["status"]["plan"]}
+    assert steps == {"web-1": ("LiveMigrate", 1), "web-2": ("Restart", None)}
