@@ -21,6 +21,7 @@ from fleet.model import CheckVerdict
 
 CHECKS_MAX = 32
 TIMEOUT_S = 10.0
+END_S_MAX = 1.0  # that a killed one is waited for
 OUTPUT_BYTES_MAX = 4096
 LINE_MAX = 200
 
@@ -92,6 +93,9 @@ async def run_check(path: Path) -> Outcome:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # and whatever it left behind
+        with suppress(TimeoutError):  # one that hangs in the kernel is not waited for
+            async with asyncio.timeout(END_S_MAX):
+                await process.wait()
     return Outcome(code, first_line(text))
 
 
