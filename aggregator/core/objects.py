@@ -310,6 +310,14 @@ class NodeSpec(ApiStruct, frozen=True, kw_only=True):
     migration_bandwidth: int | str | None = None
 
 
+class NodeDisarming(ApiStruct, frozen=True, kw_only=True):
+    """By whom this one node is disarmed, since when, and until when (empty: until it is armed again)."""
+
+    since: str
+    until: str = ""
+    who: str = ""
+
+
 class NodeStatus(ApiStruct, frozen=True, kw_only=True):
     """What is true of a node now."""
 
@@ -322,6 +330,8 @@ class NodeStatus(ApiStruct, frozen=True, kw_only=True):
     conditions: tuple[ApiCondition, ...] = ()
     taints: tuple[Taint, ...] = ()  # the system's; the operator's are in spec
     boot_id: str = field(default="", name="bootID")
+    agent_start: str = ""  # another word after each start of its agent
+    disarmed: NodeDisarming | None = None  # by its own name; what holds the whole fleet is in `status`
     addresses: dict[str, str] = {}
     versions: dict[str, str] = {}
     vms: int = 0

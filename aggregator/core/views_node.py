@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import msgspec
 
+from aggregator.core.arming import scope_key
 from aggregator.core.events import NodeState
 from aggregator.core.flapping import flap_words
 from aggregator.core.fold_nodes import CHECKS_MAX
 from aggregator.core.moments import rfc3339, span
-from aggregator.core.objects import API_VERSION, ApiCondition, Metadata, Node, NodeStatus, Taint
+from aggregator.core.objects import API_VERSION, ApiCondition, Metadata, Node, NodeDisarming, NodeStatus, Taint
 from aggregator.core.secrets import hide_rung
 from aggregator.core.state import NodeRecord, State
 from aggregator.core.views import Plain, every_field
@@ -55,11 +56,21 @@ def node_status(state: State, record: NodeRecord) -> NodeStatus:
         conditions=conditions_of(state, record),
         taints=tuple(map(shown_taint, record.taints)),
         boot_id=record.boot_id,
+        agent_start=record.session.agent_start if record.session else "",
+        disarmed=_disarmed(state, record),
         addresses=facts.addresses if facts else {},
         versions=facts.versions if facts else {},
         vms=sum(vm.run_open and vm.owner == record.name for vm in state.vms.values()),
         last_beat_ago=round(max(0.0, state.now - record.last_sign), 3) if record.last_sign else None,
     )
+
+
+def _disarmed(state: State, record: NodeRecord) -> NodeDisarming | None:
+    held = state.disarmed.get(scope_key(node=record.name))
+    if held is None:
+        return None
+    until = rfc3339(held.until) if held.until else ""
+    return NodeDisarming(since=rfc3339(held.since), until=until, who=held.who)
 
 
 def shown_taint(taint: Taint) -> Taint:

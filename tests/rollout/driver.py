@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +23,7 @@ from tests.rollout.machines import CONTROLLER, MachineError, Site, run, wait_unt
 from tests.rollout.outlet import PROGRAM
 
 ROOT = Path(__file__).parents[2]
-WORK = Path("/var/tmp/virtward-rollout-test")
-HOSTS = ("h1", "h2", "h3")
+PLACE = Path("/var/tmp")
 VMS = {"web-1": "6f0e3f6a-0000-4000-8000-000000000001", "web-2": "6f0e3f6a-0000-4000-8000-000000000002"}
 GUEST = "/var/lib/libvirt/tiny.elf"
 NBD_PORT = 10809
@@ -34,11 +34,15 @@ DISK_BYTES = 1 << 20
 class Story:
     """The site and what is asked of it."""
 
-    def __init__(self, ansible: Path) -> None:
-        self.site = Site(WORK, ("a1", *HOSTS))
+    def __init__(self, ansible: Path, hosts: Sequence[str], name: str, prefix: str) -> None:
+        """name: of the folder below /var/tmp; prefix: of networks and cgroups."""
+        self.work = PLACE / name
+        self.hosts = tuple(hosts)
+        self.vms = tuple(VMS)[: len(hosts)]
+        self.site = Site(self.work, ("a1", *hosts), prefix)
         self.ansible = ansible
         self.begun = time.monotonic()
-        self.key = WORK / "key"
+        self.key = self.work / "key"
         self.storage: subprocess.Popen[bytes] | None = None
 
     def say(self, text: str) -> None:
@@ -49,16 +53,16 @@ class Story:
     def build(self) -> None:
         """Machines that know nothing of virtward, and what stands beside them."""
         self.site.make_base()
-        WORK.mkdir(parents=True)
+        self.work.mkdir(parents=True)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)])
-        make_authority(WORK / "pki")
+        make_authority(self.work / "pki")
         self.site.make_network()
         for name in self.site.machines:
             self.site.boot(name, partial(self._prepare, name))
         for name in self.site.machines:
             wait_until(partial(self.answers, name), 60, f"sshd of {name}")
         self._start_storage()
-        collections = WORK / "collections/ansible_collections/virtward"
+        collections = self.work / "collections/ansible_collections/virtward"
         collections.mkdir(parents=True)
         shutil.copytree(ROOT / "ansible", collections / "fleet")  # as it is now: somebody may go on working on it
 
@@ -71,13 +75,13 @@ class Story:
             program.write_text(PROGRAM)
             program.chmod(0o755)
             return
-        give_certificates(WORK / "pki", self.site.machines[name], root)
+        give_certificates(self.work / "pki", self.site.machines[name], root)
         (root / GUEST[1:]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(tiny(), root / GUEST[1:])
         (root / GUEST[1:]).chmod(0o644)
 
     def _start_storage(self) -> None:
-        socket = WORK / "storage.sock"
+        socket = self.work / "storage.sock"
         self.storage = subprocess.Popen(
             self.site.at_controller(
                 [
@@ -92,8 +96,8 @@ class Story:
             )
         )
         wait_until(socket.exists, 10, "the start of the storage daemon")
-        for name in VMS:
-            disk = WORK / f"{name}.raw"
+        for name in self.vms:
+            disk = self.work / f"{name}.raw"
             with disk.open("xb") as file:
                 os.ftruncate(file.fileno(), DISK_BYTES)
             with Monitor(socket, 5.0) as monitor:
@@ -151,7 +155,7 @@ class Story:
 
     def count(self, vm: str) -> tuple[int, int]:
         """Return what the guest wrote last on its disk: the nonce of its boot and its count."""
-        with (WORK / f"{vm}.raw").open("rb") as disk:
+        with (self.work / f"{vm}.raw").open("rb") as disk:
             _, low, high, count = struct.unpack("<IIII", disk.read(16))
         return high << 32 | low, count
 
@@ -175,7 +179,7 @@ class Story:
             "virtward_agent_aggregators": [f"wss://{self.site.machines['a1'].address}:8421"],
         }
         hosts = {}
-        for name in HOSTS:
+        for name in self.hosts:
             fencing = {"agent": "fence_outlet", "params": {"plug": name}, "identity": "Operator", "timeout": "10s"}
             hosts[name] = {
                 "ansible_host": self.site.machines[name].address,
@@ -193,7 +197,7 @@ class Story:
             "virtward_aggregator_config": {"unseenAtLeast": "5s", "readinessEvery": "5s"},
         }
         groups = {"virtward_aggregators": {"hosts": {"a1": aggregator}}, "virtward_hosts": {"hosts": hosts}}
-        path = WORK / "inventory.json"
+        path = self.work / "inventory.json"
         path.write_text(json.dumps({"all": {"vars": common, "children": groups}}, indent=1))
         return path
 
@@ -201,20 +205,20 @@ class Story:
         """Return what Ansible is told besides."""
         return {
             **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(WORK / "collections"),
+            "ANSIBLE_COLLECTIONS_PATH": str(self.work / "collections"),
             "ANSIBLE_HOST_KEY_CHECKING": "0",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(WORK / "cp"),
-            "ANSIBLE_LOCAL_TEMP": str(WORK / "ansible"),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.work / "cp"),
+            "ANSIBLE_LOCAL_TEMP": str(self.work / "ansible"),
         }
 
     def live_inventory(self) -> dict[str, object]:
         """Return what the inventory plugin makes of the live fleet."""
-        token = WORK / "token"
+        token = self.work / "token"
         token.write_text(self.ssh("a1", "cat /etc/virtward/aggregator.token"))
-        source = WORK / "fleet.virtward.yml"
-        authority = WORK / "authority.crt"
+        source = self.work / "fleet.virtward.yml"
+        authority = self.work / "authority.crt"
         authority.write_text(self.ssh("a1", "cat /var/lib/virtward-aggregator/authority.crt"))
         api = f"https://{self.site.machines['a1'].address}:8420"
         source.write_text(f"plugin: virtward.fleet.fleet\napi: {api}\ntoken_file: {token}\nca_path: {authority}\n")
@@ -225,6 +229,25 @@ class Story:
         found: dict[str, object] = json.loads(done.stdout)
         return found
 
+    def _run_ansible(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; a machine that reboots meanwhile is booted again, as a real one would be."""
+        with (self.work / "play.out").open("w+") as out, (self.work / "play.err").open("w+") as err:
+            running = subprocess.Popen(words, env=self.environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+
+            def has_ended() -> bool:
+                self.site.start_the_rebooted()
+                return running.poll() is not None
+
+            try:
+                wait_until(has_ended, PLAYBOOK_S_MAX, words[-1])
+            finally:
+                if running.poll() is None:
+                    running.kill()
+            code = running.wait()
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(words, code, out.read(), err.read())
+
     def play(self, name: str, wheelhouse: Path, *more: str, playbook: Path | None = None) -> dict[str, int]:
         """Run a playbook, of the collection or another one; return how many tasks changed something, by machine."""
         words = [
@@ -234,15 +257,8 @@ class Story:
             f"virtward.fleet.{name}" if playbook is None else str(playbook),
             *more,
         ]
-        done = subprocess.run(
-            self.site.at_controller(words),
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PLAYBOOK_S_MAX,
-        )
-        (WORK.parent / f"virtward-rollout-{name}.log").write_text(done.stdout + done.stderr)
+        done = self._run_ansible(self.site.at_controller(words))
+        (self.work.parent / f"{self.work.name}-{name}.log").write_text(done.stdout + done.stderr)
         if done.returncode != 0:
             failed = re.findall(
                 r"^(?:fatal|\[ERROR\]).*(?:\n(?!TASK|PLAY).*){0,6}", done.stdout + done.stderr, re.MULTILINE

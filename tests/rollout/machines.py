@@ -6,6 +6,7 @@ folder and is removed by `Site.down`, also after a crash half-way. Needs root.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-PREFIX = "vwr"
+REBOOTED = 133  # what systemd-nspawn exits with, under --keep-unit, when its machine reboots
 NETWORK = "10.77.0"
 CONTROLLER = f"{NETWORK}.1"
 CACHE = Path("/var/cache/virtward/rollout-machines")
@@ -59,6 +60,7 @@ class Machine(Struct):
 
     name: str
     number: int
+    prefix: str
     nspawn: subprocess.Popen[bytes] | None = None
     init: int = 0
 
@@ -68,26 +70,32 @@ class Machine(Struct):
 
     @property
     def namespace(self) -> str:
-        return f"{PREFIX}-{self.name}"
+        return f"{self.prefix}-{self.name}"
 
 
 class Site:
     """The machines, their network, and the controller's place in it."""
 
-    def __init__(self, work: Path, names: Sequence[str]) -> None:
+    def __init__(self, work: Path, names: Sequence[str], prefix: str) -> None:
+        """prefix: of everything this site makes; two sites with their own stand side by side."""
         self.work = work
-        self.machines = {name: Machine(name, number) for number, name in enumerate(names)}
-        self.controller = f"{PREFIX}-ctl"
+        self.machines = {name: Machine(name, number, prefix) for number, name in enumerate(names)}
+        self.controller = f"{prefix}-ctl"
 
     # --- the base
 
     def make_base(self) -> Path:
-        """Return the tree all machines start from; made once and kept."""
+        """Return the tree all machines start from; made once and kept, by one at a time."""
         base = CACHE / SUITE
-        if (base / ".complete").exists():
-            return base
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with (CACHE / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (base / ".complete").exists():
+                self._make_base(base)
+        return base
+
+    def _make_base(self, base: Path) -> None:
         shutil.rmtree(base, ignore_errors=True)
-        base.parent.mkdir(parents=True, exist_ok=True)
         sources = [
             str(path)
             for path in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*")))
@@ -116,7 +124,6 @@ class Site:
             ]
         )
         (base / ".complete").touch()
-        return base
 
     # --- network
 
@@ -240,6 +247,12 @@ class Site:
         """Say whether the machine's process 1 lives."""
         machine = self.machines[name]
         return machine.nspawn is not None and machine.nspawn.poll() is None
+
+    def start_the_rebooted(self) -> None:
+        """Boot again whatever has rebooted itself; nobody else does."""
+        for name, machine in self.machines.items():
+            if machine.nspawn is not None and machine.nspawn.poll() == REBOOTED:
+                self.start(name)
 
     def kill(self, name: str) -> None:
         """Cut the machine's power: links first, then everything on it dies at once."""

@@ -41,8 +41,15 @@ options:
     type: bool
     default: false
   armed:
-    description: Whether virtward acts by itself on this node; V(false) keeps it from fencing it and moving its VMs.
+    description:
+      - Whether virtward acts by itself on this node; V(false) keeps it from fencing it and moving its VMs.
+      - A disarming that lasts longer than O(disarm_for) is left as it is. What holds the whole fleet is not touched.
     type: bool
+  arming_before:
+    description:
+      - With O(armed=true), the RV(arming_before) of the task that disarmed the node. What that task found is put
+        back, so that a node somebody had disarmed stays so.
+    type: dict
   disarm_for:
     description: With O(armed=false), after so many seconds it acts again by itself.
     type: int
@@ -52,6 +59,11 @@ options:
     type: list
     elements: str
     default: []
+  wait_agent_start_not:
+    description:
+      - With O(wait_state), wait until another start of the node's agent than this one (C(status.agentStart)) speaks.
+      - An aggregator may not have seen yet that an agent was restarted, and then says what was true before.
+    type: str
   wait_version:
     description: With O(wait_state), wait until its agent says it has this version, too.
     type: str
@@ -77,11 +89,18 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+arming_before:
+  description: What O(armed=false) found and whether it changed that; for O(arming_before) of a later task.
+  returned: success, O(armed=false)
+  type: dict
 node:
   description: The object as it is afterwards.
   returned: success, O(state=present)
   type: dict
 """
+
+import calendar
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -149,15 +168,30 @@ class Work:
         if self.params["schedulable"] is False and not closed:
             self.say("cordon")
 
-    def arming(self):
-        """Arm or disarm: said again, the new end counts, so a disarming is always a change."""
-        armed = self.params["armed"]
+    def arming(self, before):
+        """Arm or disarm; return what was found, for the task that puts it back."""
+        armed, held = self.params["armed"], ((before or {}).get("status") or {}).get("disarmed")
         if armed is None:
-            return
-        body = {"node": self.name} if armed else {"node": self.name, "forSeconds": self.params["disarm_for"]}
+            return {}
+        if not armed:
+            lasts = held is not None and (not held.get("until") or rest_s(held["until"]) >= self.params["disarm_for"])
+            if not lasts:
+                self._hold(self.params["disarm_for"])
+            return {"arming_before": {"touched": not lasts, "until": (held or {}).get("until") or ""}}
+        found = self.params["arming_before"] or {"touched": True, "until": ""}
+        left_s = rest_s(found["until"]) if found["until"] else 0
+        if found["touched"] and left_s > 0:
+            self._hold(left_s)
+        elif found["touched"] and held is not None:
+            self.changed = True
+            if not self.check_mode:
+                self.api.call("POST", "arm", {"node": self.name})
+        return {}
+
+    def _hold(self, seconds):
         self.changed = True
         if not self.check_mode:
-            self.api.call("POST", "arm" if armed else "disarm", body)
+            self.api.call("POST", "disarm", {"node": self.name, "forSeconds": seconds})
 
     def wait(self):
         """Wait for state, version and boot; return the object."""
@@ -169,18 +203,24 @@ class Work:
             status = (self.api.get("nodes", self.name) or {}).get("status") or {}
             raise ApiError(
                 f"node {self.name} is {status.get('state', 'not there')} ({status.get('reason', '')}) with agent "
-                f"{(status.get('versions') or {}).get('agent', '?')} and not {' or '.join(states)} as was waited for, "
-                f"after {self.params['timeout']} s"
+                f"{(status.get('versions') or {}).get('agent', '?')}, start {status.get('agentStart') or '?'} of it, "
+                f"and not {' or '.join(states)} as was waited for, after {self.params['timeout']} s"
             )
         return found
 
     def _arrived(self):
         found = self.api.get("nodes", self.name)
         status = (found or {}).get("status") or {}
-        version, boot = self.params["wait_version"], self.params["wait_boot_not"]
+        version, boot, start = (self.params[f"wait_{what}"] for what in ("version", "boot_not", "agent_start_not"))
         fits = status.get("state") in self.params["wait_state"]
         fits = fits and (not version or (status.get("versions") or {}).get("agent") == version)
+        fits = fits and (not start or status.get("agentStart") not in ("", None, start))
         return found if fits and (not boot or status.get("bootID") not in ("", boot)) else None
+
+
+def rest_s(until):
+    """Return how many seconds there are until a time as the aggregator writes it; it runs on the same clock."""
+    return calendar.timegm(time.strptime(until.split(".")[0], "%Y-%m-%dT%H:%M:%S")) - time.time()
 
 
 def main():
@@ -196,8 +236,10 @@ def main():
             "schedulable": {"type": "bool"},
             "bring_back": {"type": "bool", "default": False},
             "armed": {"type": "bool"},
+            "arming_before": {"type": "dict"},
             "disarm_for": {"type": "int", "default": 1800},
             "wait_state": {"type": "list", "elements": "str", "default": []},
+            "wait_agent_start_not": {"type": "str"},
             "wait_version": {"type": "str"},
             "wait_boot_not": {"type": "str"},
             "timeout": {"type": "int", "default": 120},
@@ -215,11 +257,11 @@ def main():
         work = Work(module, api)
         after = work.wish(before)
         work.verbs(before)
-        work.arming()
+        told = work.arming(before)
         after = work.wait() or after
     except ApiError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=work.changed, node=after, diff=difference(before, after, f"node/{name}"))
+    module.exit_json(changed=work.changed, node=after, diff=difference(before, after, f"node/{name}"), **told)
 
 
 if __name__ == "__main__":

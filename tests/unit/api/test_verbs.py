@@ -296,6 +296,24 @@ async def test_a_disarmed_fleet_starts_nothing_by_itself(api: Api, world: World)
     assert phase_of(world) is VmPhase.RUNNING
 
 
+async def test_a_node_shows_who_disarmed_it_and_until_when(api: Api, world: World) -> None:
+    assert (await api("GET", "/api/v1/nodes/n1")).body["status"]["disarmed"] is None
+    await api("POST", "/api/v1/disarm", {"node": "n1"})
+    held = (await api("GET", "/api/v1/nodes/n1")).body["status"]["disarmed"]
+    assert (held.get("until", ""), held["who"]) == ("", "admin")
+    await api("POST", "/api/v1/disarm", {"node": "n1", "forSeconds": 600})
+    assert (await api("GET", "/api/v1/nodes/n1")).body["status"]["disarmed"]["until"].endswith("Z")
+    await api("POST", "/api/v1/arm", {"node": "n1"})
+    assert (await api("GET", "/api/v1/nodes/n1")).body["status"]["disarmed"] is None
+
+
+async def test_a_node_shows_another_agent_start_once_its_agent_was_restarted(api: Api, world: World) -> None:
+    """Who has restarted an agent and asks whether it is well must be able to tell the answer from an old one."""
+    before = (await api("GET", "/api/v1/nodes/n1")).body["status"]["agentStart"]
+    assert before == world.state.nodes["n1"].session.agent_start  # type: ignore[union-attr]
+    assert before
+
+
 async def test_a_start_is_obeyed_although_the_vm_is_disarmed(api: Api, world: World) -> None:
     await api("PUT", "/api/v1/vms/web-1", a_vm("web-1", strategy="Manual"))
     await api("POST", "/api/v1/disarm", {"vm": "web-1"})
