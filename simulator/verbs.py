@@ -12,6 +12,7 @@ from msgspec import Struct, convert, structs
 
 from aggregator.core import events as ev
 from aggregator.core.arming import scope_key, scope_words
+from aggregator.core.commands import judge
 from aggregator.core.events import Event, VmVerb
 from aggregator.core.fencing import why_no_fence
 from aggregator.core.manifest import check_object
@@ -19,7 +20,6 @@ from aggregator.core.objects import MigrationPolicy, NodeSpec, Taint, TaintEffec
 from aggregator.core.policy import decode_config_value, read_config, write_config
 from aggregator.core.selector import read_selector
 from aggregator.core.state import NodeRecord, State, VmRecord
-from fleet.model import RunStrategy
 from fleet.units import parse_bytes, parse_cpu_m, parse_duration_s
 from simulator.beginning import xml_of
 from simulator.hypervisor import disk_of
@@ -188,33 +188,16 @@ def _confirm_gone(ask: Ask) -> list[Event]:
     return [ev.VmGoneConfirmed(at=ask.at, name=ask.vm().name, who=WHO)]
 
 
-def _start(ask: Ask) -> list[Event]:
-    vm = ask.vm()
-    if vm.run_open:
-        raise RefusedError(f"{vm.name} already has a run")
-    facts: list[Event] = []
-    if vm.spec.run_strategy is RunStrategy.HALTED:
-        facts.append(_write_vm(vm, ask.at, structs.replace(vm.spec, run_strategy=RunStrategy.ALWAYS)))
-    return [*facts, ev.VmCommanded(at=ask.at, name=vm.name, verb=VmVerb.START, who=WHO)]
-
-
-def _stop(ask: Ask) -> list[Event]:
-    vm = ask.vm()
-    if not vm.run_open:
-        raise RefusedError(f"{vm.name} has no run")
-    facts: list[Event] = []
-    if vm.spec.run_strategy in (RunStrategy.ALWAYS, RunStrategy.ONCE):
-        facts.append(_write_vm(vm, ask.at, structs.replace(vm.spec, run_strategy=RunStrategy.HALTED)))
-    force = bool(ask.get("force", False))
-    return [*facts, ev.VmCommanded(at=ask.at, name=vm.name, verb=VmVerb.STOP, force=force, who=WHO)]
-
-
 def _command(verb: VmVerb) -> Callable[[Ask], list[Event]]:
     def make(ask: Ask) -> list[Event]:
-        vm = ask.vm()
-        if not vm.run_open:
-            raise RefusedError(f"{vm.name} has no run")
-        return [ev.VmCommanded(at=ask.at, name=vm.name, verb=verb, force=bool(ask.get("force")), who=WHO)]
+        vm, force = ask.vm(), bool(ask.get("force", False))
+        verdict = judge(verb, vm, force=force)
+        if verdict.refused:
+            raise RefusedError(verdict.refused)
+        facts: list[Event] = []
+        if verdict.becomes:
+            facts.append(_write_vm(vm, ask.at, structs.replace(vm.spec, run_strategy=verdict.becomes)))
+        return [*facts, ev.VmCommanded(at=ask.at, name=vm.name, verb=verb, force=force, who=WHO)]
 
     return make
 
@@ -297,8 +280,8 @@ VERBS: dict[str, Callable[[Ask], list[Event]]] = {
     "migrate": _migrate,
     "pause": _command(VmVerb.PAUSE),
     "restart": _command(VmVerb.RESTART),
-    "start": _start,
-    "stop": _stop,
+    "start": _command(VmVerb.START),
+    "stop": _command(VmVerb.STOP),
     "taint": _taint,
     "uncordon": _uncordon,
     "unpause": _command(VmVerb.UNPAUSE),
