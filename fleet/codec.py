@@ -13,6 +13,7 @@ import msgspec
 from fleet.messages import FRAME_BYTES_MAX, BetweenAgents, FromAgent, FromAggregator, Message
 
 T = TypeVar("T")
+SAID_CHARS_MAX = 300  # of what is wrong with a frame: the words of the decoder may quote it
 
 
 class CodecError(Exception):
@@ -41,7 +42,12 @@ class Codec(Generic[T]):
         try:
             return self._decoder.decode(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise CodecError(f"the frame is no message of {self._speaker}: {error}") from None
+            raise CodecError(f"the frame is no message of {self._speaker}: {_in_a_log(str(error))}") from None
+
+
+def _in_a_log(text: str) -> str:
+    """Return text that may quote the frame so that it stays one line of a bounded length."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:SAID_CHARS_MAX])
 
 
 FROM_AGENT: Codec[FromAgent] = Codec(FromAgent, "an agent")
