@@ -29,10 +29,13 @@ log = structlog.get_logger(part="checks")
 
 
 class NodeChecks:
-    """What the check programs say of this host. effects: by program, the taint it sets when it fails."""
+    """What the checks say of this host. effects: by name, the taint when it fails. own: looks for the agent itself."""
 
-    def __init__(self, directory: Path, every_s: float, effects: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, every_s: float, effects: Mapping[str, str], own: Callable[[], dict[str, Outcome]] = dict
+    ) -> None:
         self._directory = directory
+        self._own = own
         self._every_s = every_s
         self._effects = effects
         self._known: dict[str, Steadied] = {}
@@ -50,12 +53,14 @@ class NodeChecks:
             await asyncio.sleep(self._every_s)
 
     async def run_all(self) -> bool:
-        """Run every program once, side by side; say whether a verdict has changed."""
+        """Run every program once, side by side, and look for ourselves; say whether a verdict has changed."""
         programs = await asyncio.to_thread(self._programs)
+        own = await asyncio.to_thread(self._own)
         before = self.verdicts()
-        self._known = {name: self._known.get(name, Steadied()) for name in programs}  # one that is gone says nothing
-        outcomes = await asyncio.gather(*(run_check(path) for path in programs.values()))
-        for name, outcome in zip(programs, outcomes, strict=True):
+        ran = await asyncio.gather(*(run_check(path) for path in programs.values()))
+        outcomes = own | dict(zip(programs, ran, strict=True))
+        self._known = {name: self._known.get(name, Steadied()) for name in outcomes}  # one that is gone says nothing
+        for name, outcome in outcomes.items():
             if self._known[name].take(outcome):
                 told = self._known[name]
                 (log.warning if told.level != "Fine" else log.info)("check", name=name, level=told.level)

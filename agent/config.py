@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from agent.host import Addresses
 from agent.link import check_urls
+from agent.own_checks import NAMES as OWN_CHECKS
 from agent.peer import split_listen
 from fleet.config import CREDENTIAL, ConfigError, load_config
 from fleet.service import LEVELS, ServiceError
@@ -28,7 +29,8 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     it need not be there afterwards. With ws:// nothing is encrypted, and it holds the agent's lasting token.
     migration_tls: guests migrate over TLS or not at all. pki_dir: where the certificates of libvirt and QEMU are laid
     out and renewed, /etc/pki; empty: they are yours. pki_reload_command: has libvirtd read them again.
-    checks_dir: of check programs (agent.checks). checks_taint: by program, the taint effect when it fails.
+    checks_dir: of check programs (agent.checks). checks_own: which of the agent's own ones count (agent.own_checks).
+    checks_taint: by check, the taint effect when it fails.
     """
 
     node: str
@@ -52,6 +54,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     bmc_identity_every_s: float = 60.0
     checks_dir: str = "/etc/virtward/checks.d"
     checks_every_s: float = 30.0
+    checks_own: tuple[str, ...] = OWN_CHECKS
     checks_taint: dict[str, str] = {}
     log_level: str = "info"
 
@@ -99,6 +102,9 @@ def load(path: Path) -> AgentConfig:
     if not CHECKS_EVERY_S_MIN <= config.checks_every_s <= CHECKS_EVERY_S_MAX:
         limits = f"{CHECKS_EVERY_S_MIN:g} to {CHECKS_EVERY_S_MAX:g}"
         raise ConfigError(f"{path}: checks_every_s: must be {limits} seconds, not {config.checks_every_s:g}")
+    for name in config.checks_own:
+        if name not in OWN_CHECKS:
+            raise ConfigError(f"{path}: checks_own: {name!r} is none of {', '.join(OWN_CHECKS)}")
     for name, effect in config.checks_taint.items():
         if effect not in EFFECTS:
             raise ConfigError(f"{path}: checks_taint.{name}: must be one of {', '.join(EFFECTS)}, not {effect!r}")

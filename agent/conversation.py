@@ -42,6 +42,7 @@ from fleet.model import (
     LedgerState,
     Needs,
     NodeFacts,
+    NodeLoad,
     OrderOutcome,
     QemuState,
     SessionKey,
@@ -67,6 +68,7 @@ class Conversation:
         self.link = 0
         self.session: SessionKey | None = None
         self.facts: NodeFacts = desk.settings.facts
+        self.load: NodeLoad | None = None
         self.assignments: dict[str, Assignment] = {}
         self.heartbeat_s = 1.0
         self.closed_s = 0.0  # since when there has been no link of our own
@@ -339,6 +341,6 @@ class Conversation:
         if self.desk.now >= self.beat_s:
             self.beats += 1
             self.desk.guard.lease.beat_sent(self.beats, self.desk.now)
-            self.send(Beat(self.beats, self._generation, self._answered))
+            self.send(Beat(self.beats, self._generation, self._answered, self.load))
             self.beat_s = max(self.beat_s + self.heartbeat_s, self.desk.now + self.heartbeat_s / 2)
         self.desk.wake_at(self.beat_s)

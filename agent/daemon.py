@@ -35,6 +35,7 @@ from agent.keeper_types import (
     Fact,
     FactsRead,
     KeeperSettings,
+    LoadRead,
     LookAgainAt,
     LookNow,
     Note,
@@ -51,9 +52,12 @@ from agent.keeper_types import (
 from agent.ledger import Ledger
 from agent.link import Link
 from agent.memory import Memory, to_records
+from agent.own_checks import judge
 from agent.permits import PermitFiles
 from agent.relay import RelayDoor
+from agent.sampler import Sampler
 from agent.storage import StorageWatch
+from agent.verdicts import Outcome
 from agent.wall import Forbid, LetGo, Permit, RaiseWall, WallEffect
 from fleet.clock import Clock
 from fleet.config import secret_file
@@ -61,6 +65,7 @@ from fleet.model import BmcIdentity, NodeFacts
 from fleet.service import Service
 
 FACTS_EVERY_S = 10.0
+SAMPLE_EVERY_S = 1.0
 FACTS_EVERY_UNTIL_READY_S = 0.5
 LIBVIRT_WAIT_S_MAX = 2.0
 QUEUE_MAX = 20_000
@@ -104,7 +109,10 @@ class Daemon:
         self._session = aiohttp.ClientSession()
         self._bmc: BmcIdentity | None = None
         self._storage = hands.storage
-        self._checks = NodeChecks(Path(config.checks_dir), config.checks_every_s, config.checks_taint)
+        self._sampler = Sampler()
+        self._checks = NodeChecks(
+            Path(config.checks_dir), config.checks_every_s, config.checks_taint, self._look_at_host
+        )
         self._permits = PermitFiles(Path(config.state_dir), Path(config.run_dir), self.clock)
         self._timer: asyncio.TimerHandle | None = None
         self._errands: set[asyncio.Task[None]] = set()
@@ -141,6 +149,7 @@ class Daemon:
             self._errand(self._keep_facts())
             self._errand(self._storage.run(self._tell_facts))
             self._errand(self._checks.run(self._tell_facts))
+            self._errand(self._keep_sampling())
             self._link.start()
             service.ready(f"node {self.config.node}, ledger {state}")
             try:
@@ -281,6 +290,15 @@ class Daemon:
         mounts = self._storage.mounts()
         facts = node_facts(self.identity, self.config.addresses, hypervisor, self._bmc, storages, mounts)
         return structs.replace(facts, trust=self._access.trust.version, checks=self._checks.verdicts())
+
+    def _look_at_host(self) -> dict[str, Outcome]:
+        measured = self._sampler.measured(Path(self.config.state_dir), self._storage.took_ms())
+        return {name: outcome for name, outcome in judge(measured).items() if name in self.config.checks_own}
+
+    async def _keep_sampling(self) -> None:
+        while True:
+            self._put(LoadRead(self._sampler.load()))
+            await asyncio.sleep(SAMPLE_EVERY_S)
 
     async def _know_libvirt(self) -> None:
         """Give libvirt a moment, so that the hello can name the host's uuid; go on without it after that."""

@@ -27,6 +27,7 @@ from agent.keeper_types import (
     KeeperSettings,
     LinkClosed,
     LinkOpened,
+    LoadRead,
     LookAgainAt,
     MessageReceived,
     MigrationMoved,
@@ -193,6 +194,8 @@ class Keeper:
                 self._pid_gone(fact)
             case MigrationMoved():
                 self._moved(fact)
+            case LoadRead(load=load):
+                self._conversation.load = load
             case FactsRead(facts=facts):
                 self._conversation.facts = facts
             case _:

@@ -88,6 +88,7 @@ from fleet.model import (
     Definition,
     EndReason,
     NodeFacts,
+    NodeLoad,
 )
 
 __all__ = [
@@ -127,6 +128,7 @@ __all__ = [
     "LedgerRecord",
     "LinkClosed",
     "LinkOpened",
+    "LoadRead",
     "LookAgainAt",
     "LookNow",
     "MessageReceived",
@@ -280,6 +282,12 @@ class XmlChecked(Struct, frozen=True):
     message: str = ""
 
 
+class LoadRead(Struct, frozen=True):
+    """The node's load was read anew: it goes with the next beat."""
+
+    load: NodeLoad
+
+
 class FactsRead(Struct, frozen=True):
     """The node's facts were read anew."""
 
@@ -312,6 +320,7 @@ Fact = (
     | ProbeReturned
     | XmlChecked
     | FactsRead
+    | LoadRead
     | Stopping
     | Tick
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -41,6 +41,7 @@ class StorageWatch:
         self._failures: dict[str, int] = {}
         self._workers: dict[str, Workers] = {}
         self._told: tuple[StorageReach, ...] = ()
+        self._took_ms: dict[str, float] = {}
 
     def take(self, fact: Fact) -> None:
         """Learn from what the hypervisor shows which disks there are."""
@@ -53,6 +54,10 @@ class StorageWatch:
     def reaches(self) -> tuple[StorageReach, ...]:
         """Return what the last round found."""
         return self._told
+
+    def took_ms(self) -> dict[str, float]:
+        """Return how long each storage's last answer took, in milliseconds; one that gave none is not there."""
+        return dict(self._took_ms)
 
     def mounts(self) -> tuple[str, ...]:
         """Return the shared storages that are mounted, in use or not."""
@@ -81,8 +86,9 @@ class StorageWatch:
         mounts = self._mounts()
         names = (*network, *sorted(mounts))[:STORAGES_MAX]
         asked = [self._ask_mount(mounts[name], name) if name in mounts else ask_network(name) for name in names]
-        answers = dict(zip(names, await asyncio.gather(*asked), strict=True))
-        self._failures = {name: 0 if answers[name] else self._failures.get(name, 0) + 1 for name in names}
+        took = dict(zip(names, await asyncio.gather(*map(_timed_ms, asked)), strict=True))
+        self._took_ms = {name: ms for name, ms in took.items() if ms is not None}
+        self._failures = {n: 0 if n in self._took_ms else self._failures.get(n, 0) + 1 for n in names}
         sockets = read_sockets() if any(self._failures.values()) else []
         told = tuple(self._reach(name, sockets) for name in names)
         for reach in told:
@@ -116,6 +122,13 @@ class StorageWatch:
             for socket in sockets
         )
         return StorageReach(name, reached, stuck=not reached and (unanswered or not servers))
+
+
+async def _timed_ms(question: Awaitable[bool]) -> float | None:
+    """Return how long an answer took, in milliseconds; None if there was none."""
+    loop = asyncio.get_running_loop()
+    asked_s = loop.time()
+    return 1000.0 * (loop.time() - asked_s) if await question else None
 
 
 async def ask_network(storage: str) -> bool:

@@ -341,7 +341,14 @@ class Intake:
                 "reset", f"a beat speaks of state {beat.generation}, and {session.generation} came last"
             )
         made_after = session.answers.sent_at(beat.answered) if session.answers is not None else None
-        fact = BeatHeard(at=now, node=session.node, session=session.key, sequence=beat.sequence, made_after=made_after)
+        fact = BeatHeard(
+            at=now,
+            node=session.node,
+            session=session.key,
+            sequence=beat.sequence,
+            made_after=made_after,
+            load=beat.load,
+        )
         self._offer(fact)
         if self._desk.leading:  # an answer is a promise that somebody leads (S5)
             leader = self._desk.state.leader

@@ -13,6 +13,7 @@ from fleet.model import (
     Leadership,
     LedgerState,
     NodeFacts,
+    NodeLoad,
     OrderOutcome,
     Plane,
     QemuState,
@@ -92,6 +93,7 @@ class Beat(Message, frozen=True):
     sequence: int
     generation: int
     answered: int = 0
+    load: NodeLoad | None = None
 
 
 class OrderReport(Message, frozen=True):

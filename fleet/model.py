@@ -254,8 +254,26 @@ def has_devices(needed: tuple[str, ...], offered: tuple[str, ...] | None) -> boo
     )
 
 
+WAITED_FOR = ("cpu", "memory", "io")
+
+
+class NodeLoad(Struct, frozen=True, array_like=True):
+    """How loaded a node is, told with its beats and never journalled.
+
+    cpu_percent: of all processors, since the last beat. waits_percent: by WAITED_FOR, of the last ten seconds,
+    in which some process waited for it (PSI); zeros where the kernel does not tell.
+    """
+
+    cpu_percent: int = 0
+    memory_available_bytes: int = 0
+    waits_percent: tuple[int, ...] = ()
+
+
 class CheckVerdict(Struct, frozen=True):
-    """A check program of the node's owner that is not fine. level: Degraded | Failing; effect: of the taint it sets."""
+    """A check that is not fine, of the node's owner or the agent's own.
+
+    level: Degraded | Failing; effect: of the taint it sets.
+    """
 
     name: str
     level: str

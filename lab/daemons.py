@@ -204,6 +204,7 @@ def write_agent_configuration(layout: Layout, host: Host, aggregators: list[Aggr
         "machine_id_file": str(host.dir / "machine_id"),
         "checks_dir": str(host.dir / CHECKS),
         "checks_every_s": CHECKS_EVERY_S,
+        "checks_own": [],  # all hosts share one kernel: what presses one presses all
         "log_level": "info",
     }
     if has_bmc:

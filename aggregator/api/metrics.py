@@ -18,6 +18,7 @@ from aggregator.core.state import State
 from aggregator.core.views_vm import is_fenceable, unprotected
 from aggregator.core.whatif import Readiness
 from aggregator.fleet_access import FleetAccess
+from fleet.model import WAITED_FOR
 
 
 def exposition(fleet: FleetAccess) -> tuple[bytes, str]:
@@ -71,13 +72,22 @@ def _of_nodes(state: State, now: float) -> Iterator[Metric]:
     up = GaugeMetricFamily("virtward_node_up", "1 while the node is Up", labels=["node"])
     silence = GaugeMetricFamily("virtward_node_silence_seconds", "Time since the last sign of life", labels=["node"])
     fenceable = GaugeMetricFamily("virtward_node_fenceable", "1 while a fence device is proven right", labels=["node"])
+    busy = GaugeMetricFamily("virtward_node_cpu_ratio", "Share of its processors' time in use", labels=["node"])
+    spare = GaugeMetricFamily("virtward_node_memory_available_bytes", "Memory a new process can have", labels=["node"])
+    waiting = "Share of the last ten seconds in which a process waited for it"
+    waits = GaugeMetricFamily("virtward_node_pressure_ratio", waiting, labels=["node", "resource"])
     for name in sorted(state.nodes):
         record = state.nodes[name]
         up.add_metric([name], record.state is NodeState.UP)
         fenceable.add_metric([name], is_fenceable(record))
         if record.last_sign:
             silence.add_metric([name], max(0.0, now - record.last_sign))
-    yield from (up, silence, fenceable)
+        if record.load is not None and record.connected:
+            busy.add_metric([name], record.load.cpu_percent / 100)
+            spare.add_metric([name], record.load.memory_available_bytes)
+            for resource, percent in zip(WAITED_FOR, record.load.waits_percent, strict=False):
+                waits.add_metric([name, resource], percent / 100)
+    yield from (up, silence, fenceable, busy, spare, waits)
 
 
 def _of_losses(report: Readiness | None) -> Iterator[Metric]:

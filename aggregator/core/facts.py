@@ -13,6 +13,7 @@ from fleet.model import (
     Leadership,
     LedgerState,
     NodeFacts,
+    NodeLoad,
     OrderOutcome,
     SessionKey,
     VmReport,
@@ -97,6 +98,7 @@ class BeatHeard(Event, frozen=True, kw_only=True):
     session: SessionKey
     sequence: int
     made_after: float | None = None
+    load: NodeLoad | None = None
 
 
 class VmsReported(Event, frozen=True, kw_only=True):

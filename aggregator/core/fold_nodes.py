@@ -153,6 +153,7 @@ def _beat_heard(state: State, event: ev.BeatHeard) -> None:
     node = state.nodes.get(event.node)
     if node is not None and node.connected and node.session == event.session and _speaks_of_now(state, event):
         node.last_sign = event.at
+        node.load = event.load
 
 
 def _speaks_of_now(state: State, beat: ev.BeatHeard) -> bool:

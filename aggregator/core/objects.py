@@ -318,6 +318,14 @@ class NodeDisarming(ApiStruct, frozen=True, kw_only=True):
     who: str = ""
 
 
+class Load(ApiStruct, frozen=True, kw_only=True):
+    """How loaded a node is, by its last beat. waits: percent of the time in which a process waited, by resource."""
+
+    cpu_percent: int = 0
+    memory_available: str = ""
+    waits: dict[str, int] = {}
+
+
 class NodeStatus(ApiStruct, frozen=True, kw_only=True):
     """What is true of a node now."""
 
@@ -336,6 +344,7 @@ class NodeStatus(ApiStruct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
     vms: int = 0
     last_beat_ago: float | None = None
+    load: Load | None = None
 
 
 class Node(ApiStruct, frozen=True, kw_only=True):

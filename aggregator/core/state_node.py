@@ -7,7 +7,7 @@ from msgspec import Struct, field
 from aggregator.core.objects import NodeSpec, Taint
 from aggregator.core.words import NodeState, PowerAnswer, ProofKind
 from fleet.messages import OrderInHand
-from fleet.model import LedgerState, NodeFacts, Plane, SessionKey
+from fleet.model import LedgerState, NodeFacts, NodeLoad, Plane, SessionKey
 
 
 class PowerRead(Struct):
@@ -156,6 +156,7 @@ class NodeRecord(Struct):
     ledger: LedgerState = LedgerState.NEW
     in_hand: tuple[OrderInHand, ...] = ()
     last_sign: float = 0.0
+    load: NodeLoad | None = None  # by its last beat; not journalled, so nothing is decided by it
     last_order_at: float = 0.0
     ended_how: str = ""
     ended_by_it: bool = False  # its own end closed or broke the connection, not ours

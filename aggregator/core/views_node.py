@@ -13,12 +13,12 @@ from aggregator.core.events import NodeState
 from aggregator.core.flapping import flap_words
 from aggregator.core.fold_nodes import CHECKS_MAX
 from aggregator.core.moments import rfc3339, span
-from aggregator.core.objects import API_VERSION, ApiCondition, Metadata, Node, NodeDisarming, NodeStatus, Taint
+from aggregator.core.objects import API_VERSION, ApiCondition, Load, Metadata, Node, NodeDisarming, NodeStatus, Taint
 from aggregator.core.secrets import hide_rung
 from aggregator.core.state import NodeRecord, State
 from aggregator.core.views import Plain, every_field
 from aggregator.core.views_vm import fencing_problem, rung_ready
-from fleet.model import LedgerState
+from fleet.model import WAITED_FOR, LedgerState, NodeLoad
 from fleet.units import format_bytes, format_cpu
 
 MAINTENANCE = "virtward/maintenance"
@@ -62,6 +62,7 @@ def node_status(state: State, record: NodeRecord) -> NodeStatus:
         versions=facts.versions if facts else {},
         vms=sum(vm.run_open and vm.owner == record.name for vm in state.vms.values()),
         last_beat_ago=round(max(0.0, state.now - record.last_sign), 3) if record.last_sign else None,
+        load=_load(record.load) if record.load is not None and record.connected else None,
     )
 
 
@@ -88,6 +89,11 @@ def plain_node(node: Node) -> Plain:
     if node.status is not None:
         shown["status"] = every_field(node.status)
     return shown
+
+
+def _load(load: NodeLoad) -> Load:
+    waits = dict(zip(WAITED_FOR, load.waits_percent, strict=False))
+    return Load(cpu_percent=load.cpu_percent, memory_available=format_bytes(load.memory_available_bytes), waits=waits)
 
 
 def _room(cpu_m: int, memory_bytes: int) -> dict[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec import structs
 
 from aggregator.core import events as ev
-from aggregator.core.views_node import node_view
-from fleet.model import CheckVerdict
+from aggregator.core.views_node import node_status, node_view
+from fleet.model import CheckVerdict, NodeLoad
 from tests.unit.core.fleet import Fleet
 from tests.unit.core.test_moves import running_on
 
@@ -74,3 +74,16 @@ def test_checks_that_fail_on_more_nodes_than_the_brake_lets_through_move_nobody(
     moved_once = sum(vm.owner != f"n{number}" for number, vm in enumerate(map(fleet.vm, "abc"), 1))
     assert moved_once <= 1  # the first that said so, before the others did
     assert "3 nodes are degraded at once" in " ".join(vm.eviction.blocked for vm in map(fleet.vm, "abc") if vm.eviction)
+
+
+def test_the_load_that_comes_with_a_beat_is_shown_while_the_node_is_connected() -> None:
+    fleet = Fleet()
+    node = fleet.node("n1")
+    assert node.session is not None
+    load = NodeLoad(40, 8 << 30, (1, 2, 3))
+    fleet.settle(ev.BeatHeard(at=fleet.now, node="n1", session=node.session, sequence=9, load=load))
+    shown = node_status(fleet.state, node).load
+    assert shown is not None
+    assert (shown.cpu_percent, shown.memory_available, shown.waits) == (40, "8Gi", {"cpu": 1, "memory": 2, "io": 3})
+    fleet.settle(ev.SessionEnded(at=fleet.now, node="n1", session=node.session, how="closed", by_it=False))
+    assert node_status(fleet.state, node).load is None
