@@ -21,6 +21,7 @@ from agent.keeper_types import (
     Send,
     SessionOpened,
 )
+from agent.kept import tell_kept
 from fleet.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
@@ -82,6 +83,7 @@ class Conversation:
         self._told: dict[str, VmReport] = {}
         self._definitions_told: dict[str, tuple[str, Needs]] = {}
         self._facts_told: NodeFacts | None = None
+        self._asked_what_is_kept = False
 
     # --- the link
 
@@ -168,6 +170,7 @@ class Conversation:
         self.phase = Phase.WELCOMED
         self.heartbeat_s = max(0.05, welcome.heartbeat_s)
         self.assignments = {a.uuid: a for a in welcome.assignments}
+        self._asked_what_is_kept = welcome.rebuild
         self.desk.note("welcomed", detail=f"term {welcome.leader.term}")
 
     def learn(self, leader: Leadership) -> bool:
@@ -275,6 +278,9 @@ class Conversation:
         )
         for definitions in rest:
             self._delta((), definitions)
+        if self._asked_what_is_kept and complete:
+            for message in tell_kept(desk.memory, self.session):
+                self.send(message)
 
     def _adopt(self) -> None:
         """Take over a run that is here, that no ledger knows and that the aggregator says is ours."""

@@ -24,8 +24,8 @@ from agent.records import (
     VmForgotten,
     VmReleased,
 )
-from fleet.messages import Order, ReceiveVm, SetIsolation, StartVm, UndefineVm
-from fleet.model import Isolation, Leadership, OrderOutcome, SessionKey
+from fleet.messages import KEPT_BYTES_MAX, Order, ReceiveVm, SetIsolation, StartVm, UndefineVm
+from fleet.model import EndReason, Isolation, Leadership, OrderOutcome, SessionKey
 
 ORDERS_DONE_MAX = 1000
 PROMISES_MAX = 4000
@@ -88,8 +88,10 @@ def _fold_promise(memory: Memory, record: RunBegan | VmReleased | NoticeTaken | 
                 receive=None if record.confirmed or not old else old.receive,
                 notice_taken=bool(old and old.notice_taken and not record.confirmed),
                 isolation=old.isolation if old else Isolation(),
+                kept=old.kept if old else b"",
             )
         case VmReleased():
+            old = memory.promises.get(record.uuid)
             memory.promises[record.uuid] = Promise(
                 uuid=record.uuid,
                 name=record.name,
@@ -98,6 +100,7 @@ def _fold_promise(memory: Memory, record: RunBegan | VmReleased | NoticeTaken | 
                 standing=Standing.RELEASED,
                 end=record.end,
                 ran=record.ran,
+                kept=old.kept if old and not _is_kept_elsewhere(old, record) else b"",
             )
         case NoticeTaken(uuid=uuid):
             if uuid in memory.promises:
@@ -108,10 +111,15 @@ def _fold_promise(memory: Memory, record: RunBegan | VmReleased | NoticeTaken | 
             memory.promises.pop(uuid, None)
 
 
+def _is_kept_elsewhere(old: Promise, record: VmReleased) -> bool:
+    """Return whether the other end of a migration holds the VM, and what is kept of it."""
+    return record.end is EndReason.MIGRATED or (old.receive is not None and not record.ran)
+
+
 def _let_go(memory: Memory, order: Order, ended: OrderEnded) -> None:
     promise = memory.promises.get(order.uuid)
     if isinstance(order.body, UndefineVm) and ended.outcome is OrderOutcome.DONE and promise is not None:
-        memory.promises[order.uuid] = structs.replace(promise, let_go=True)
+        memory.promises[order.uuid] = structs.replace(promise, let_go=True, kept=b"")
 
 
 def without_xml(order: Order) -> Order:
@@ -120,13 +128,26 @@ def without_xml(order: Order) -> Order:
     return structs.replace(order, body=structs.replace(body, xml="")) if isinstance(body, StartVm) else order
 
 
+def _bounded(kept: bytes) -> bytes:
+    return kept if len(kept) <= KEPT_BYTES_MAX else b""
+
+
+def as_remembered(order: Order) -> Order:
+    """Return the order as it is remembered: what it gave to keep lies in the promise."""
+    body = without_xml(order).body
+    if isinstance(body, (StartVm, ReceiveVm, SetIsolation)) and body.kept:
+        body = structs.replace(body, kept=b"")
+    return structs.replace(order, body=body)
+
+
 def _begin(memory: Memory, order: Order) -> None:
     body = order.body
     leader, highest = order.leader, memory.highest
     if highest is None or (leader.term, leader.position) > (highest.term, highest.position):
         memory.highest = leader  # who obeys an order has met its leader, as far as it was then
-    memory.orders[order.order_id] = OrderEntry(order=order)
-    memory.open[order.order_id] = order
+    remembered = as_remembered(order)
+    memory.orders[order.order_id] = OrderEntry(order=remembered)
+    memory.open[order.order_id] = remembered
     surplus = len(memory.orders) - ORDERS_DONE_MAX
     if surplus > 0:
         done = [key for key, entry in memory.orders.items() if entry.ended is not None]
@@ -141,9 +162,12 @@ def _begin(memory: Memory, order: Order) -> None:
             standing=Standing.PERMITTED,
             receive=body if isinstance(body, ReceiveVm) else None,
             isolation=body.isolation,
+            kept=_bounded(body.kept),
         )
     elif isinstance(body, SetIsolation) and order.uuid in memory.promises:
-        memory.promises[order.uuid] = structs.replace(memory.promises[order.uuid], isolation=body.isolation)
+        old = memory.promises[order.uuid]
+        kept = _bounded(body.kept) or old.kept
+        memory.promises[order.uuid] = structs.replace(old, isolation=body.isolation, kept=kept)
 
 
 def recall(records: Iterable[AnyLedgerRecord]) -> Memory:

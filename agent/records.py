@@ -38,6 +38,7 @@ class Promise(Struct, frozen=True):
     receive: ReceiveVm | None = None  # the permit for an incoming copy
     notice_taken: bool = False
     isolation: Isolation = Isolation()  # of the run that is here
+    kept: bytes = b""  # for an aggregator that has lost its store (fleet.messages.KeptVm)
     let_go: bool = False  # undefined by order: whoever defines it by hand may start it by hand
 
 

@@ -20,7 +20,7 @@ from agent.keeper_types import (
     Suspend,
     Undefine,
 )
-from agent.memory import without_xml
+from agent.memory import as_remembered, without_xml
 from agent.records import Standing
 from agent.work import Bench, Step, Work
 from fleet.messages import (
@@ -274,5 +274,5 @@ class Works:
 
 def _is_same(known: Order, order: Order) -> bool:
     """Tell a repeated order from another one of its id: a store that was rolled back gives ids out anew."""
-    one, other = without_xml(known), without_xml(order)
+    one, other = as_remembered(known), as_remembered(order)
     return (one.uuid, one.epoch, one.body) == (other.uuid, other.epoch, other.body)

@@ -5,15 +5,19 @@ Knows headers and certificates; what a caller then says, and whether its name fi
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 
 from aiohttp import web
 from msgspec import Struct
 
-from aggregator.core.state import NodeRecord
+from aggregator.core.events import NodeReadmitted
+from aggregator.core.state import NodeRecord, State
 from fleet.identity import Identity, Role, same_digest
 from fleet.sealing import Claim, read_claim, token_digest
 from fleet.tls import caller_of
+
+SECRET_BYTES = 32
 
 
 class Caller(Struct, frozen=True):
@@ -27,6 +31,22 @@ class Caller(Struct, frozen=True):
     @property
     def via(self) -> str:
         return self.claim.via if self.claim is not None else ""
+
+
+def readmission(state: State, request: web.Request, now: float) -> NodeReadmitted | None:
+    """Return that a member comes in again by its certificate, which a person named when the store was rebuilt.
+
+    Which certificates had been revoked went with the store. The first one that names the node counts; they live
+    for a day.
+    """
+    identity = caller_of(request) if state.rebuilding else None
+    if identity is None or identity.role is not Role.AGENT:
+        return None
+    record = state.nodes.get(identity.name)
+    if record is None or not record.expected or record.credentials.enrolment or record.token_sha256:
+        return None
+    nobodys = token_digest(secrets.token_hex(SECRET_BYTES))
+    return NodeReadmitted(at=now, name=identity.name, enrolment=identity.enrolment, relay_sha256=nobodys)
 
 
 def certified(nodes: Mapping[str, NodeRecord], request: web.Request) -> Caller | str:

@@ -17,7 +17,7 @@ import structlog
 from aiohttp import web
 
 from aggregator.authority import Authority
-from aggregator.callers import Caller, by_token, certified
+from aggregator.callers import Caller, by_token, certified, readmission
 from aggregator.connection import BadFrameError, Connection, ConnectionEndedError
 from aggregator.core.events import (
     BeatHeard,
@@ -27,6 +27,7 @@ from aggregator.core.events import (
     ProbeAnswered,
     SessionEnded,
     SessionOpened,
+    VmsKeptTold,
     VmsReported,
 )
 from aggregator.core.freshness import AnswersSent
@@ -111,6 +112,9 @@ class Intake:
     # --- one connection
 
     async def _come_in(self, request: web.Request) -> web.StreamResponse:
+        if self._certificates and (fact := readmission(self._desk.state, request, self._desk.now())) is not None:
+            self._desk.report(fact)
+            await self._desk.at_rest()
         nodes = self._desk.state.nodes
         caller = certified(nodes, request) if self._certificates else by_token(nodes, request)
         if isinstance(caller, str):
@@ -332,6 +336,10 @@ class Intake:
                         results=message.results,
                     )
                 )
+            case msg.VmsKept():
+                self._check_session(session, message.session)
+                vms, more = message.vms, message.more
+                self._offer(VmsKeptTold(at=now, node=node, session=key, vms=vms, more=more))
             case _:
                 raise BadFrameError("unexpected", f"a {type(message).__name__} has no place in a standing session")
 

@@ -19,11 +19,19 @@ from aggregator.service import run_aggregator
 from aggregator.settings import Settings, read_settings
 from aggregator.store.backup import back_up, put_back
 from aggregator.store.protocol import StoreError
+from aggregator.store.rebuild import MEMBERS_MAX, rebuild
 from fleet.config import ConfigError
 from fleet.environment import report
 from fleet.service import EXIT_FAILURE, EXIT_OK, Service, ServiceError, complain, configure_log, run_service
 
 PROGRAM = "virtward-aggregator"
+ARGUMENTS_OF = {
+    None: (0, 0),
+    "backup": (1, 1),
+    "restore": (1, 1),
+    "rebuild": (1, MEMBERS_MAX),
+    "rotate-authority": (0, 1),
+}
 
 
 def main() -> int:
@@ -40,23 +48,24 @@ def main() -> int:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=("backup", "restore", "rotate-authority"),
+        choices=("backup", "restore", "rebuild", "rotate-authority"),
         help="backup FILE copies the journal, also while the aggregator runs; restore FILE puts a copy back; "
+        "rebuild NODE… begins anew from what the agents of these members know, where store and backups are lost; "
         "rotate-authority replaces the fleet's authorities, step by step while it runs",
     )
     parser.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        metavar="FILE",
-        help="of backup and restore; of rotate-authority: key and certificate, in PEM, of an authority of your own PKI",
+        "rest",
+        nargs="*",
+        metavar="FILE|NODE",
+        help="the FILE of backup and restore; for rebuild the name of every member; for rotate-authority: "
+        "key and certificate, in PEM, of an authority of your own PKI",
     )
     arguments = parser.parse_args()
-    needs_file = arguments.action in ("backup", "restore")
-    may_have_file = needs_file or arguments.action == "rotate-authority"
-    has_file = arguments.file is not None
-    if (needs_file and not has_file) or (has_file and not may_have_file) or (arguments.action and arguments.check):
-        parser.error("backup and restore take one FILE, and nothing else beside --config")
+    given = len(arguments.rest)
+    if not ARGUMENTS_OF[arguments.action][0] <= given <= ARGUMENTS_OF[arguments.action][1]:
+        parser.error("backup and restore take one FILE, rebuild the name of every member, and others nothing")
+    if arguments.action and arguments.check:
+        parser.error(f"--check and {arguments.action} do not go together")
     try:
         settings = read_settings(arguments.config)
         fault_point = FaultPoint(os.environ.get(VARIABLE, ""))
@@ -67,9 +76,11 @@ def main() -> int:
         print(f"ok: {arguments.config}: aggregator {settings.name} is configured well")
         return EXIT_OK if arguments.check == "config" else report(look_around(settings))
     if arguments.action == "rotate-authority":
-        return _rotate(settings, arguments.file)
+        return _rotate(settings, Path(arguments.rest[0]) if given else None)
+    if arguments.action == "rebuild":
+        return _rebuild(settings.state_dir, arguments.rest)
     if arguments.action:
-        return _copy(arguments.action, settings.state_dir, arguments.file)
+        return _copy(arguments.action, settings.state_dir, Path(arguments.rest[0]))
     return _leave(_run(settings, fault_point))
 
 
@@ -106,6 +117,24 @@ def _copy(action: str, state_dir: Path, file: Path) -> int:
         print(f"{kept}: the journal that was there before")
     print(
         "The next start only listens until every member has spoken or is proven off; virtward status names the missing."
+    )
+    return EXIT_OK
+
+
+def _rebuild(state_dir: Path, members: list[str]) -> int:
+    """Begin anew from what agents know, and say what follows."""
+    try:
+        rebuild(state_dir, members)
+    except StoreError as error:
+        complain(PROGRAM, error)
+        return EXIT_FAILURE
+    print(
+        f"{state_dir}: a new journal that knows {len(members)} members and nothing else. Start the aggregator: it only "
+        "listens until each of them has spoken or is proven off (virtward status names the missing), and then knows "
+        "again every VM that an agent keeps.\n"
+        "Agents do not know, and somebody must apply anew: labels and fencing of nodes, migration policies, tokens of "
+        "the API, VMs that never ran. Where the authority is lost too (identity/ of this folder), every node joins "
+        "anew: virtward node token NODE."
     )
     return EXIT_OK
 

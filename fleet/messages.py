@@ -27,6 +27,7 @@ PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 VMS_PER_NODE_MAX = 2000
+KEPT_BYTES_MAX = 12 * 1024  # of one VM in a ledger (StartVm.kept)
 
 
 class Message(Struct, frozen=True, tag_field="t", tag=str.lower):
@@ -156,6 +157,24 @@ class DefinitionChecked(Message, frozen=True):
     message: str = ""
 
 
+class KeptVm(Struct, frozen=True):
+    """What a node's ledger keeps of a VM for the aggregator (StartVm.kept), at the epoch and run it was promised."""
+
+    uuid: str
+    name: str
+    epoch: int
+    run: int
+    kept: bytes
+
+
+class VmsKept(Message, frozen=True):
+    """Everything that the ledger keeps, in portions behind the FullState. Only where the Welcome asks (rebuild)."""
+
+    session: SessionKey
+    vms: tuple[KeptVm, ...]
+    more: bool = False  # another portion follows
+
+
 class Goodbye(Message, frozen=True):
     """The agent stops on purpose (service stop, upgrade): its guests live on."""
 
@@ -182,6 +201,7 @@ class Welcome(Message, frozen=True):
     assignments name every VM the aggregator knows to concern this node, those in other
     hands included: the agent learns what is no longer its own before it may run any.
     trust: names whom to trust and whom no more (fleet.trust); an agent that holds another one asks. Empty: nothing new.
+    rebuild: this aggregator has lost its store; tell what the ledger keeps (VmsKept).
     """
 
     protocol: int
@@ -190,6 +210,7 @@ class Welcome(Message, frozen=True):
     heartbeat_s: float
     assignments: tuple[Assignment, ...]
     trust: str = ""
+    rebuild: bool = False
 
 
 class BeatAnswer(Message, frozen=True):
@@ -306,7 +327,16 @@ class RelayOffer(Message, frozen=True):
 
 
 FromAgent = (
-    Hello | FullState | Delta | Beat | OrderReport | MigrationProgress | ProbeReport | DefinitionChecked | Goodbye
+    Hello
+    | FullState
+    | Delta
+    | Beat
+    | OrderReport
+    | MigrationProgress
+    | ProbeReport
+    | DefinitionChecked
+    | VmsKept
+    | Goodbye
 )
 FromAggregator = Welcome | BeatAnswer | Order | ProbeRequest | OfferRelay | CheckDefinition | Challenge | Refusal
 BetweenAgents = ReleasedNotice | ReleasedReceipt | RelayOffer

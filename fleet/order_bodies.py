@@ -11,12 +11,17 @@ from fleet.model import EndReason, Isolation
 
 
 class StartVm(Struct, frozen=True, tag_field="k", tag="start"):
-    """Define (XML as given; empty: as it is here) and create; autostart stays off. Report the completed definition."""
+    """Define (XML as given; empty: as it is here) and create; autostart stays off. Report the completed definition.
+
+    kept: what the aggregator wants back should it lose its store: the VM as people wrote it, for nobody else to read.
+    The ledger keeps it with the promise.
+    """
 
     xml: str
     run: int
     force_boot: bool = True
     isolation: Isolation = Isolation()
+    kept: bytes = b""
 
 
 class ShutdownVm(Struct, frozen=True, tag_field="k", tag="shutdown"):
@@ -35,10 +40,11 @@ class DestroyVm(Struct, frozen=True, tag_field="k", tag="destroy"):
 
 
 class SetIsolation(Struct, frozen=True, tag_field="k", tag="isolation"):
-    """From now on do this with the run when the node has lost its lease; the ledger keeps it."""
+    """From now on do this with the run when the node has lost its lease; the ledger keeps it. kept: as in StartVm."""
 
     run: int
     isolation: Isolation
+    kept: bytes = b""
 
 
 class PauseVm(Struct, frozen=True, tag_field="k", tag="pause"):
@@ -67,6 +73,7 @@ class ReceiveVm(Struct, frozen=True, tag_field="k", tag="receive"):
     source_epoch: int
     handover_secret: str
     isolation: Isolation = Isolation()
+    kept: bytes = b""
 
 
 class MigrateVm(Struct, frozen=True, tag_field="k", tag="migrate"):

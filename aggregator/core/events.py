@@ -7,5 +7,6 @@ reading history. `at` is fleet time: Unix seconds that never go backwards within
 
 from aggregator.core.facts import *  # noqa: F403 (this module is the one name for all events)
 from aggregator.core.facts_hypervisor import *  # noqa: F403
+from aggregator.core.facts_rebuild import *  # noqa: F403
 from aggregator.core.transitions import *  # noqa: F403
 from aggregator.core.words import *  # noqa: F403

@@ -123,6 +123,7 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.last_sign = event.at
     node.ended_how, node.ended_by_it = "", False
     node.seen = True
+    node.kept_told = False
     node.fact = state.position
     node.labels = {**node.labels, "virtward/hostname": event.node}  # none that a node gives itself: they attract VMs
     fold_controllers.take_controller(state, node)

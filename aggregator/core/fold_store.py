@@ -19,7 +19,7 @@ def take_mark(state: State, event: ev.AggregatorStarted) -> None:
     """Fall behind if the journal was written in another copy of the store than the one it is read from."""
     if event.lost_events or (state.store_mark and state.store_mark != event.store_mark):
         lost = f"at least {event.lost_events} events" if event.lost_events else "an unknown number of events"
-        _fall_behind(state, event.lost_events, f"the store was restored from a backup, {lost} after it were lost")
+        fall_behind(state, event.lost_events, f"the store was restored from a backup, {lost} after it were lost")
     state.store_mark = event.store_mark
 
 
@@ -29,8 +29,12 @@ def take_highest(state: State, node: str, highest: Leadership | None) -> None:
         return
     leader, past = state.leader, state.tenures.get(highest.instance)
     held = past.ended if past is not None else leader.position
-    why = f"{node} has obeyed term {highest.term} up to {highest.position}, this store knows it up to {held}"
-    _fall_behind(state, max(0, highest.position - held), why)
+    why = (
+        state.behind
+        if state.rebuilding
+        else f"{node} has obeyed term {highest.term} up to {highest.position}, this store knows it up to {held}"
+    )
+    fall_behind(state, max(0, highest.position - held), why)
     state.tenures[highest.instance] = PastTenure(highest.term, highest.position)
     state.leader = Leadership(max(leader.term, highest.term + 1), leader.instance, leader.position)
 
@@ -53,7 +57,7 @@ def _never_given(state: State) -> int:
     return int(state.now * 1000)
 
 
-def _fall_behind(state: State, lost_events: int, why: str) -> None:
+def fall_behind(state: State, lost_events: int, why: str) -> None:
     """Only reconcile from now on; skip the numbers that were given out and lost: no more than events."""
     skipped = lost_events if state.behind else lost_events + UNTOLD_EVENTS
     state.behind = why

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from msgspec import structs
 
 from aggregator.core import events as ev
-from aggregator.core import fold_leftovers
+from aggregator.core import fold_definitions, fold_leftovers
 from aggregator.core.events import Event, ProofKind, RunOutcome
 from aggregator.core.flapping import HOUR_S
 from aggregator.core.state import (
@@ -83,17 +83,7 @@ def take_reports(
                 foreign[report.uuid] = report
         else:
             _take_report(state, node, known, report, at)
-    for definition in definitions:
-        owner = state.vms.get(state.names.get(definition.uuid, ""))
-        if owner is not None and owner.owner == node.name and owner.run_open:
-            _take_definition(owner, definition)
-
-
-def _take_definition(vm: VmRecord, definition: Definition) -> None:
-    if vm.run_xml_version == vm.xml_version:
-        vm.definition = definition
-        vm.home = vm.owner
-        vm.disks = definition.disks or vm.disks
+    fold_definitions.take(state, node, definitions)
 
 
 def _take_report(state: State, node: NodeRecord, vm: VmRecord, report: VmReport, at: float) -> None:
@@ -119,7 +109,9 @@ def _take_report(state: State, node: NodeRecord, vm: VmRecord, report: VmReport,
 
 def _order_issued(state: State, event: ev.OrderIssued) -> None:
     state.counters["ord"] = max(state.counters.get("ord", 0), int(event.order.order_id.rsplit("-", 1)[1]))
-    state.orders[event.order.order_id] = OrderRecord(event.order, event.node, event.vm, event.at)
+    record = state.orders[event.order.order_id] = OrderRecord(event.order, event.node, event.vm, event.at)
+    if isinstance(event.order.body, SetIsolation) and event.vm in state.vms:
+        record.kept_version = state.vms[event.vm].version
     node = state.nodes.get(event.node)
     if node is not None:
         node.last_order_at = event.at
@@ -130,6 +122,7 @@ def _order_issued(state: State, event: ev.OrderIssued) -> None:
         state.vms[event.vm].resumed_at.append(event.at)
     if isinstance(body, StartVm):
         state.vms[event.vm].isolation_told = body.isolation
+        state.vms[event.vm].kept_told = state.vms[event.vm].version
     if isinstance(body, ReceiveVm | MigrateVm | RescueVm | CancelMigration):
         migration = state.migrations.get(body.migration)
         if migration is not None and isinstance(body, ReceiveVm):
@@ -187,6 +180,7 @@ def _order_closed(state: State, event: ev.OrderClosed) -> None:
         _undefined(vm, record.node, done=event.outcome == "Done")
     if isinstance(record.order.body, SetIsolation) and event.outcome == "Done":
         vm.isolation_told = record.order.body.isolation
+        vm.kept_told = record.kept_version or vm.kept_told
     if isinstance(record.order.body, PauseVm | UnpauseVm) and event.outcome == "Done":
         vm.pause_asked = None
     if event.outcome in {"Failed", "Refused"} and not isinstance(record.order.body, MigrateVm | RescueVm):

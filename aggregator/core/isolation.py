@@ -1,19 +1,21 @@
 """What agents shall do with their VMs when their node has lost its lease, and telling them so. Pure.
 
-A run is started, and received, with its isolation policy; a policy that was changed since is ordered
-to the run's owner, whose ledger keeps it. Nothing is concluded here from a lease: without a watchdog
-it proves nothing, and a VM that its agent has ended is started elsewhere only once that was said.
+A run is started, and received, with its isolation policy and what its agent is to keep of the VM (kept.py); what
+was changed since is ordered to the run's owner, whose ledger keeps it. Nothing is concluded here from a lease:
+without a watchdog it proves nothing, and a VM that its agent has ended is started elsewhere only once that was said.
 """
 
 from __future__ import annotations
 
 from aggregator.core.arming import acts, why_vm_held
 from aggregator.core.draft import Draft
+from aggregator.core.kept import pack
 from aggregator.core.lookups import ALIVE, can_order, current_report, open_orders
 from aggregator.core.state import State, VmRecord
 from fleet.messages import SetIsolation
 from fleet.model import Isolation, IsolationPolicy, RunStrategy
 
+KEPT_ORDERS_MAX = 100
 RESTARTED = (RunStrategy.ALWAYS, RunStrategy.RERUN_ON_FAILURE)
 GRACE_S_DEFAULT = 180.0
 GRACE_S_WINDOWS = 3600.0
@@ -48,12 +50,17 @@ def decide_isolation(draft: Draft) -> None:
     for vm in state.derived.active_vms:
         wanted = isolation_of(state, vm)
         node = state.nodes.get(vm.owner)
-        if not vm.run_open or vm.isolation_told == wanted or node is None or not can_order(node):
+        told = vm.isolation_told == wanted
+        if not vm.run_open or (told and vm.kept_told == vm.version) or node is None or not can_order(node):
             continue
+        if told and len(state.orders) >= KEPT_ORDERS_MAX:
+            continue  # there is time: an order's end has it looked at again
         report = current_report(state, vm, vm.owner)
         if vm.migration or vm.stopping is not None or report is None or report.state not in ALIVE:
             continue
         if report.run == vm.run and not open_orders(state, vm) and draft.due(vm.retry_at):
             restarts = "may" if wanted.restart else "may not"
             reason = f"its isolation policy is {wanted.policy}, and its agent {restarts} restart it by itself"
-            draft.order(node, vm, SetIsolation(vm.run, wanted), epoch=vm.epoch, reason=reason)
+            if told:
+                reason = "its agent keeps what it is, should this store be lost"
+            draft.order(node, vm, SetIsolation(vm.run, wanted, pack(vm)), epoch=vm.epoch, reason=reason)

@@ -17,6 +17,7 @@ from aggregator.core.copies import copy_is_the_vm, copy_runs, end_source, is_stu
 from aggregator.core.draft import Draft
 from aggregator.core.events import MigrationChanged, MigrationPhase, NodeState, OwnerChanged
 from aggregator.core.fold_moves import ENDED
+from aggregator.core.kept import pack
 from aggregator.core.lookups import (
     binding_to,
     can_order,
@@ -233,6 +234,7 @@ def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: Nod
         source_epoch=vm.epoch,
         handover_secret=handover_secret(draft.state, migration.name),
         isolation=vm.isolation_told,  # as the source has it; a newer one follows when the VM has moved
+        kept=pack(vm),
     )
     draft.order(target, vm, receive, epoch=epoch, reason=f"{migration.name} comes here")
 

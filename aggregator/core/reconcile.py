@@ -12,6 +12,7 @@ from __future__ import annotations
 from aggregator.core.draft import Draft
 from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, OwnerChanged, ReconcileEnded
 from aggregator.core.lookups import ALIVE, HALVES, current_report, open_orders
+from aggregator.core.rebuild import decide_rebuild
 from aggregator.core.state import NodeRecord, State, VmRecord
 from fleet.model import Leadership
 
@@ -37,12 +38,13 @@ def unaccounted(state: State) -> list[str]:
 
 
 def _is_accounted(state: State, node: NodeRecord) -> bool:
-    if not (node.approved and node.machine_id):
+    if not (node.approved and (node.machine_id or node.expected)):
         return True
     since = state.started_at
     proven = node.inert is not None and node.inert.at >= since
     lost = [hand for hand in node.in_hand if hand.order_id not in state.orders and hand.kind != MIGRATE_KIND]
-    spoken = node.seen and node.complete and not lost  # an order that the store has lost may yet start a VM
+    told = node.kept_told or not state.rebuilding
+    spoken = node.seen and node.complete and told and not lost  # an order that the store has lost may yet start a VM
     return spoken or proven or node.off_confirmed_at >= since
 
 
@@ -53,6 +55,9 @@ def decide_reconcile(draft: Draft) -> None:
         for vm in state.derived.active_vms:
             if _is_adrift(state, vm):
                 _take_owner(draft, vm, "a hand-over that the store has lost left it there alone")
+    elif state.rebuilding:
+        if not unaccounted(state):
+            decide_rebuild(draft)
     else:
         for vm in state.vms.values():
             _take_owner(draft, vm, "the highest reported epoch wins while the store is behind")

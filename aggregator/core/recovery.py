@@ -21,6 +21,7 @@ from aggregator.core.events import (
     VmVerb,
 )
 from aggregator.core.isolation import grace_of, isolation_of
+from aggregator.core.kept import pack
 from aggregator.core.lookups import (
     can_order,
     counts_from,
@@ -128,7 +129,7 @@ def _start(draft: Draft, vm: VmRecord, node: NodeRecord, choice: Choice | None) 
         )
     )
     xml = vm.definition.xml if vm.definition is not None else vm.spec.domain_xml
-    body = StartVm(xml=xml, run=run, isolation=isolation_of(draft.state, vm))
+    body = StartVm(xml=xml, run=run, isolation=isolation_of(draft.state, vm), kept=pack(vm))
     draft.order(node, vm, body, epoch=epoch, reason=reason)
 
 

@@ -153,6 +153,7 @@ def is_vm_at_rest(state: State, vm: VmRecord) -> bool:
         and vm.stopping is None
         and vm.pause_asked is None
         and vm.isolation_told == isolation_of(state, vm)
+        and vm.kept_told == vm.version
         and (vm.spec.run_strategy is not RunStrategy.HALTED or vm.start_wanted)
         and binding.node == vm.owner
         and binding.boot_id == node.boot_id

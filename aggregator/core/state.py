@@ -20,6 +20,7 @@ from aggregator.core.state_storage import StorageLoss
 from aggregator.core.state_vm import *  # noqa: F403
 from aggregator.core.state_vm import (
     DrainRecord,
+    KeptRecord,
     Leftover,
     MigrationPolicyRecord,
     MigrationRecord,
@@ -140,6 +141,8 @@ class State(Struct, dict=True):
     brake_incident: str = ""
     store_mark: str = ""  # of the copy of the store that this was journalled in
     behind: str = ""  # why this aggregator only reconciles: an agent obeyed what this store does not hold
+    rebuilding: bool = False  # the store was lost: agents are asked what they keep of VMs
+    kept: dict[str, KeptRecord] = field(default_factory=dict)  # uuid -> what was told of it, while rebuilding
     store_incident: str = ""
     breach: str = ""  # the invariant last broken by a decision, which was not carried out, and how
     breaches: int = 0

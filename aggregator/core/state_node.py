@@ -161,6 +161,8 @@ class NodeRecord(Struct):
     ended_how: str = ""
     ended_by_it: bool = False  # its own end closed or broke the connection, not ours
     seen: bool = False  # in this life of the aggregator
+    expected: bool = False  # a person named it when the store was rebuilt: nothing is done before it has spoken
+    kept_told: bool = False  # in this session, all that its ledger keeps of VMs (rebuild.py)
     taints: tuple[Taint, ...] = ()  # the system's
     rescue_since: float = 0.0  # its agent is gone for so long that its VMs have to leave; 0: not so
     drain: str = ""  # name of the drain that set maintenance; also after it is done

@@ -7,7 +7,7 @@ from msgspec import Struct, field
 from aggregator.core.choice import Choice
 from aggregator.core.objects import MigrationPolicySpec, VmSpec
 from aggregator.core.words import MigrationPhase, RunOutcome, VmPhase, VmVerb
-from fleet.messages import MigrationProgress, Order
+from fleet.messages import KeptVm, MigrationProgress, Order
 from fleet.model import Definition, Disk, EndReason, Isolation, OrderOutcome, SessionKey, VmReport
 
 
@@ -117,6 +117,7 @@ class VmRecord(Struct):
     run_xml_version: int = 0  # of the XML the newest run was started from
     incident: str = ""  # about this VM alone
     isolation_told: Isolation = Isolation()  # what the run's owner was told to do without its lease
+    kept_told: int = 0  # the version of the VM that the run's owner was given to keep (rebuild.py)
     eviction: Eviction | None = None  # by a NoExecute taint
     second_run: SecondRun | None = None  # until a person stops or restarts it: its disk may be damaged
     fact: int = 0  # position of the last fact about it
@@ -136,6 +137,13 @@ class Leftover(Struct):
     asked_at: float = 0.0
 
 
+class KeptRecord(Struct, frozen=True):
+    """What a node's ledger keeps of a VM that this aggregator does not know, at the highest epoch that was told."""
+
+    node: str
+    vm: KeptVm
+
+
 class OrderRecord(Struct):
     """An order that was issued and not closed. vm: empty where the VM was removed meanwhile (leftovers.py)."""
 
@@ -148,6 +156,7 @@ class OrderRecord(Struct):
     code: str = ""
     message: str = ""
     dropped: str = ""  # why it never left this process
+    kept_version: int = 0  # of the VM that it gives to keep
 
 
 class MigrationRecord(Struct):

@@ -31,6 +31,7 @@ def answer_hello(state: State, hello: Hello, token_sha256: str, via: str = "") -
         session=hello.session,
         heartbeat_s=float(state.config.heartbeat),
         assignments=tuple(_assignments(state, node)),
+        rebuild=state.rebuilding,
     )
 
 

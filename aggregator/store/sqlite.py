@@ -80,6 +80,10 @@ class SqliteStore:
     async def issue_term(self) -> int:
         return await self._call(self._writing, self._issue_term)
 
+    async def begin_terms(self, least: int) -> None:
+        """Have the next term be higher than this one. Raises StoreError."""
+        await self._call(self._writing, lambda: self._begin_terms(least))
+
     def leads(self) -> bool:
         return self._lock_is_ours()
 
@@ -221,6 +225,12 @@ class SqliteStore:
         writer = self._need_writer()
         writer.execute("INSERT INTO meta VALUES ('term', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1")
         return int(writer.execute("SELECT value FROM meta WHERE key = 'term'").fetchone()[0])
+
+    def _begin_terms(self, least: int) -> None:
+        self._need_writer().execute(
+            "INSERT INTO meta VALUES ('term', ?) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
+            (least,),
+        )
 
     def _append(self, events: Sequence[StoredEvent]) -> None:
         if events[0].position != self._position + 1:

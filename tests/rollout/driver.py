@@ -75,6 +75,7 @@ class Story:
             program.write_text(PROGRAM)
             program.chmod(0o755)
             return
+        _give_own_boot_id(root)
         give_certificates(self.work / "pki", self.site.machines[name], root)
         (root / GUEST[1:]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(tiny(), root / GUEST[1:])
@@ -268,6 +269,18 @@ class Story:
             host: int(changed)
             for host, changed in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", done.stdout, re.MULTILINE)
         }
+
+
+def _give_own_boot_id(root: Path) -> None:
+    """Let the agent's sandbox, which has a /proc of its own, see this machine's boot id and not the kernel's below.
+
+    systemd-nspawn lays another one over it for each boot, and a sandbox's fresh /proc is without it.
+    """
+    kept = "/run/machine-boot-id"
+    (root / "etc/tmpfiles.d/boot-id.conf").write_text(f"C {kept} 0444 - - - /proc/sys/kernel/random/boot_id\n")
+    folder = root / "etc/systemd/system/virtward-agent.service.d"
+    folder.mkdir(parents=True)
+    (folder / "boot-id.conf").write_text(f"[Service]\nBindReadOnlyPaths={kept}:/proc/sys/kernel/random/boot_id\n")
 
 
 def manifest(vm: str, host: str) -> dict[str, object]:
