@@ -5,6 +5,7 @@ Knows headers and certificates; what a caller then says, and whether its name fi
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from collections.abc import Mapping
 
@@ -77,3 +78,16 @@ def by_token(nodes: Mapping[str, NodeRecord], request: web.Request) -> Caller | 
     if record is None or not record.token_sha256:
         return "an agent must send its token: Authorization: Bearer TOKEN"
     return Caller(record.token_sha256, claim)
+
+
+def fault_of_caller(nodes: Mapping[str, NodeRecord], node: str, caller: Caller) -> tuple[str, str] | None:
+    """Return (code, sentence) why who opened a connection may not say hello as this node; None if it may."""
+    if caller.claim is not None and caller.claim.node != node:
+        return "token", f"a connection opened for {caller.claim.node} speaks of {node}"
+    if caller.claim is None and caller.identity is not None and caller.identity.name != node:
+        return "identity", f"the certificate names {caller.identity.name}, not {node}"
+    record = nodes.get(node)
+    known = record.token_sha256 if record else ""
+    if known and not hmac.compare_digest(known, caller.token_sha256):
+        return "token", f"this is not {node}'s token; virtward node token {node} issues another"
+    return None

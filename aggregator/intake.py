@@ -8,7 +8,6 @@ replaces an older one, an older one is refused.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import secrets
 from typing import Protocol
 
@@ -17,7 +16,7 @@ import structlog
 from aiohttp import web
 
 from aggregator.authority import Authority
-from aggregator.callers import Caller, by_token, certified, readmission
+from aggregator.callers import Caller, by_token, certified, fault_of_caller, readmission
 from aggregator.connection import BadFrameError, Connection, ConnectionEndedError
 from aggregator.core.events import (
     BeatHeard,
@@ -171,7 +170,8 @@ class Intake:
         if not self._desk.leading:
             raise BadFrameError("not-leading", "this aggregator does not lead now; try again")
         await self._desk.at_rest()
-        self._check_token(hello, caller)
+        if fault := fault_of_caller(self._desk.state.nodes, hello.node, caller):
+            raise BadFrameError(*fault)
         answer = answer_hello(self._desk.state, hello, caller.token_sha256, caller.via)
         if isinstance(answer, Refusal):
             refused = identity_refused(self._desk.state, hello, self._desk.now())
@@ -188,19 +188,6 @@ class Intake:
             raise BadFrameError("no-state", f"after the welcome a FullState must come, not a {type(first).__name__}")
         self._open(session, hello, first, caller.via)
         return session
-
-    def _check_token(self, hello: Hello, caller: Caller) -> None:
-        if caller.claim is not None and caller.claim.node != hello.node:
-            raise BadFrameError("token", f"a connection opened for {caller.claim.node} speaks of {hello.node}")
-        if caller.claim is None and caller.identity is not None and caller.identity.name != hello.node:
-            raise BadFrameError("identity", f"the certificate names {caller.identity.name}, not {hello.node}")
-        token_sha256 = caller.token_sha256
-        record = self._desk.state.nodes.get(hello.node)
-        known = record.token_sha256 if record else ""
-        if known and not hmac.compare_digest(known, token_sha256):
-            raise BadFrameError(
-                "token", f"this is not {hello.node}'s token; virtward node token {hello.node} issues another"
-            )
 
     def _replace(self, session: _Session) -> None:
         """Put the new session in the old one's place, which ends here; an older session is refused."""
