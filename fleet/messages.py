@@ -24,7 +24,7 @@ from fleet.order_bodies import *  # noqa: F403 (one name for all that travels)
 from fleet.order_bodies import OrderBody
 
 PROTOCOL_MIN = 1
-PROTOCOL_MAX = 1
+PROTOCOL_MAX = 2  # 2: agents keep VMs for an aggregator that loses its store (StartVm.kept, VmsKept)
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 VMS_PER_NODE_MAX = 2000
 KEPT_BYTES_MAX = 12 * 1024  # of one VM in a ledger (StartVm.kept)
