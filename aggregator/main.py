@@ -18,6 +18,7 @@ from aggregator.log_bridge import bridge_libraries
 from aggregator.service import run_aggregator
 from aggregator.settings import Settings, read_settings
 from aggregator.store.backup import back_up, put_back
+from aggregator.store.migrate import migrate_store
 from aggregator.store.protocol import StoreError
 from aggregator.store.rebuild import MEMBERS_MAX, rebuild
 from fleet.config import ConfigError
@@ -30,6 +31,7 @@ ARGUMENTS_OF = {
     "backup": (1, 1),
     "restore": (1, 1),
     "rebuild": (1, MEMBERS_MAX),
+    "migrate-store": (0, 0),
     "rotate-authority": (0, 1),
 }
 
@@ -48,9 +50,10 @@ def main() -> int:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=("backup", "restore", "rebuild", "rotate-authority"),
+        choices=("backup", "restore", "rebuild", "migrate-store", "rotate-authority"),
         help="backup FILE copies the journal, also while the aggregator runs; restore FILE puts a copy back; "
         "rebuild NODE… begins anew from what the agents of these members know, where store and backups are lost; "
+        "migrate-store brings the journal of an older version up, as the first start would; "
         "rotate-authority replaces the fleet's authorities, step by step while it runs",
     )
     parser.add_argument(
@@ -79,6 +82,8 @@ def main() -> int:
         return _rotate(settings, Path(arguments.rest[0]) if given else None)
     if arguments.action == "rebuild":
         return _rebuild(settings.state_dir, arguments.rest)
+    if arguments.action == "migrate-store":
+        return _migrate(settings.state_dir)
     if arguments.action:
         return _copy(arguments.action, settings.state_dir, Path(arguments.rest[0]))
     return _leave(_run(settings, fault_point))
@@ -136,6 +141,18 @@ def _rebuild(state_dir: Path, members: list[str]) -> int:
         "the API, VMs that never ran. Where the authority is lost too (identity/ of this folder), every node joins "
         "anew: virtward node token NODE."
     )
+    return EXIT_OK
+
+
+def _migrate(state_dir: Path) -> int:
+    """Bring an older journal up, and say what it was."""
+    try:
+        done = migrate_store(state_dir)
+    except StoreError as error:
+        complain(PROGRAM, error)
+        return EXIT_FAILURE
+    was = f"was of layout {done.before} and is" if done.before != done.layout else "is"
+    print(f"{state_dir}: the journal {was} of layout {done.layout}; all of it, up to {done.position}, can be read")
     return EXIT_OK
 
 

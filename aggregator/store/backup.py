@@ -17,8 +17,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from aggregator.core.journal_form import FORM_VERSION
+from aggregator.store.layout import LAYOUT_VERSION
 from aggregator.store.protocol import StoreError
-from aggregator.store.sqlite import FILE_NAME, LAYOUT_VERSION, LOCK_NAME
+from aggregator.store.sqlite import FILE_NAME, LOCK_NAME
 from aggregator.store.witness import FILE_NAME as WITNESS
 
 BUSY_S_MAX = 30.0

@@ -7,7 +7,6 @@ their ledgers keep (core/rebuild.py). All errors are StoreError, one sentence ea
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from aggregator.core.fold import fold
 from aggregator.core.journal_form import FORM_VERSION
 from aggregator.core.state import State
 from aggregator.journal_row import row_of
+from aggregator.store.migrate import own
 from aggregator.store.protocol import StoreError
 from aggregator.store.sqlite import FILE_NAME, LOCK_NAME, SqliteStore
 from aggregator.store.witness import FILE_NAME as WITNESS
@@ -39,7 +39,7 @@ def rebuild(state_dir: Path, members: Sequence[str]) -> None:
             "good, move it away first"
         )
     asyncio.run(_begin(state_dir, members))
-    _give_to_owner(state_dir)
+    own(state_dir, MADE)
 
 
 async def _begin(state_dir: Path, members: Sequence[str]) -> None:
@@ -54,16 +54,3 @@ async def _begin(state_dir: Path, members: Sequence[str]) -> None:
         await store.append([row_of(state, event, state.position)])
     finally:
         await store.close()
-
-
-def _give_to_owner(state_dir: Path) -> None:
-    """Whoever runs this, the aggregator's own account writes on."""
-    owner = state_dir.stat()
-    try:
-        for name in MADE:
-            if (state_dir / name).exists():
-                os.chown(state_dir / name, owner.st_uid, owner.st_gid)
-    except OSError as error:
-        raise StoreError(
-            f"{state_dir}: {error.strerror or error}; give its files to the aggregator's account"
-        ) from None

@@ -1,6 +1,6 @@
 """The journal in one SQLite file: WAL, synchronous=FULL, one writing thread, one transaction a turn.
 
-Knows SQL and files; must not know what an event means. Layout: meta (layout and form versions, term),
+Knows SQL and files; must not know what an event means. Layout (layout.py): meta (form version, term),
 journal (position, at, kind, node, vm, data, shown), snapshot (position, checksum, data). A reader of its own
 serves history, so a long query never holds up a decision. A witness beside the file tells a restored one.
 """
@@ -21,30 +21,18 @@ from typing import TypeVar
 from msgspec import structs
 
 from aggregator.fleet_access import HISTORY_LINES_MAX, HistoryQuery
+from aggregator.store.layout import LAYOUT_VERSION, bring_up, layout_of, refuse_newer
 from aggregator.store.protocol import Recovered, StoredEvent, StoreError
 from aggregator.store.witness import Witness
 
 FILE_NAME = "journal.sqlite"
 LOCK_NAME = "lock"
-LAYOUT_VERSION = 1
 SNAPSHOTS_KEPT = 3
 JOURNAL_EVENTS_MAX = 1_000_000
 CALL_S_MAX = 30.0  # a disk that takes longer is a disk that is gone
 BUSY_MS_MAX = 5000  # somebody may read the file with sqlite3
 
 Answer = TypeVar("Answer")
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS journal (
-    position INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, node TEXT NOT NULL, vm TEXT NOT NULL,
-    data BLOB NOT NULL, shown INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS journal_shown ON journal (position) WHERE shown;
-CREATE INDEX IF NOT EXISTS journal_kind ON journal (kind, position) WHERE shown;
-CREATE INDEX IF NOT EXISTS journal_node ON journal (node, position) WHERE shown AND node != '';
-CREATE INDEX IF NOT EXISTS journal_vm ON journal (vm, position) WHERE shown AND vm != '';
-CREATE TABLE IF NOT EXISTS snapshot (position INTEGER PRIMARY KEY, checksum BLOB NOT NULL, data BLOB NOT NULL);
-"""
 
 
 def _checksum(data: bytes) -> bytes:
@@ -141,20 +129,19 @@ class SqliteStore:
             self._path, isolation_level=None, check_same_thread=False, timeout=BUSY_MS_MAX / 1000
         )
         self._inode = self._path.stat().st_ino
-        version = int(writer.execute("PRAGMA user_version").fetchone()[0])
-        if version > LAYOUT_VERSION:
-            raise self._newer(version, LAYOUT_VERSION)
+        refuse_newer(self._path, writer, layout_of(writer), LAYOUT_VERSION)
         verdict = str(writer.execute("PRAGMA quick_check(1)").fetchone()[0])
         if verdict != "ok":
             raise self._damaged(verdict)
         writer.execute("PRAGMA journal_mode=WAL")
         writer.execute("PRAGMA synchronous=FULL")
-        writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={LAYOUT_VERSION}; COMMIT;")
+        kept = bring_up(self._path, writer)
         self._check_form(writer)
         recovered = self._read_back(writer)
         sight = self._witness.look(os.fstat(self._lock), self._position)
         self._sync_directory()
-        return structs.replace(recovered, mark=sight.mark, lost_events=sight.lost_events)
+        note = recovered.note or (f"the journal has a newer layout; as it was it lies in {kept}" if kept else "")
+        return structs.replace(recovered, mark=sight.mark, lost_events=sight.lost_events, note=note)
 
     def _take_lock(self) -> None:
         lock = os.open(self._dir / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -180,16 +167,10 @@ class SqliteStore:
         if not self._path.exists() or self._path.stat().st_ino != self._inode:
             raise StoreError(f"{self._path}: replaced under a running aggregator; start it again")
 
-    def _newer(self, found: int, known: int) -> StoreError:
-        return StoreError(
-            f"{self._path}: written by a newer virtward (store version {found}, this one knows {known}); "
-            "install the newer version again"
-        )
-
     def _check_form(self, writer: sqlite3.Connection) -> None:
         row = writer.execute("SELECT value FROM meta WHERE key = 'form'").fetchone()
-        if row and int(row[0]) > self._form_version:
-            raise self._newer(int(row[0]), self._form_version)
+        if row:
+            refuse_newer(self._path, writer, int(row[0]), self._form_version)
         writer.execute("INSERT OR REPLACE INTO meta VALUES ('form', ?)", (self._form_version,))
 
     def _sync_directory(self) -> None:
