@@ -41,7 +41,7 @@ setup-rollout: setup ## what the roll-out test needs besides: mmdebstrap, system
 	@scripts/setup.sh rollout
 
 rollout-test: setup-rollout ## the Ansible roles on real booted machines, from nothing to a fleet and away again
-	@ANSIBLE_BIN=.ansible-venv/bin .venv/bin/python -m tests.rollout.story
+	@.venv/bin/python -m tests.rollout.story
 
 clean: ## remove .venv and all that tools left behind here; not the system packages
 	@rm -rf .venv .tools .ansible-venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -14,12 +14,16 @@ from agent.link import check_urls
 from agent.own_checks import NAMES as OWN_CHECKS
 from agent.peer import split_listen
 from fleet.config import CREDENTIAL, ConfigError, load_config
+from fleet.renames import Renames
 from fleet.service import LEVELS, ServiceError
 
 DEFAULT_PATH = Path("/etc/virtward/agent.toml")
 BMC_IDENTITY_EVERY_S_MIN, BMC_IDENTITY_EVERY_S_MAX = 1.0, 3600.0
 CHECKS_EVERY_S_MIN, CHECKS_EVERY_S_MAX = 5.0, 3600.0
 EFFECTS = ("PreferNoSchedule", "NoSchedule", "NoExecute")
+
+
+RENAMED: Renames = {}  # old key -> new key, for one release (fleet.renames)
 
 
 class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +88,7 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: Path) -> AgentConfig:
     """Read and check the file. Raises ConfigError with file and key."""
-    config = load_config(path, AgentConfig)
+    config = load_config(path, AgentConfig, renames=RENAMED)
     try:
         check_urls(config.aggregators)
         split_listen(config.listen)

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from aggregator.core.policy import ClusterConfig, decode_config_value, read_config, write_config
 from fleet.config import CREDENTIAL, ConfigError, convert_config, load_config, read_secret, secret_file
+from fleet.renames import Renames
 from fleet.service import LEVELS, ServiceError
 
 _ENDPOINT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]\s]+)):([0-9]{1,5})")
@@ -22,6 +23,9 @@ _CONTROL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 PORT_MAX = 65535
 CERTIFICATE_LIFE_S, CERTIFICATE_LIFE_S_MIN, CERTIFICATE_LIFE_S_MAX = 24 * 3600.0, 4.0, 7 * 24 * 3600.0
 MACHINE_ID_FILE = "/etc/machine-id"
+
+
+RENAMED: Renames = {}  # old key -> new key, `config.lostAfter` too, for one release (fleet.renames)
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,7 +97,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 def read_settings(path: Path) -> Settings:
     """Return the settings; ConfigError is one sentence with file and key."""
-    file = load_config(path, File)
+    file = load_config(path, File, renames=RENAMED)
     if not _CONTROL_NAME.fullmatch(file.name):
         raise ConfigError(f"{path}: name: {file.name!r} is no name; use letters, digits, '.', '_' and '-'")
     if file.log_level not in LEVELS:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+
+from fleet.renames import Renames, with_new_names
 
 CONFIG_BYTES_MAX = 1024 * 1024
 CREDENTIAL = "credential:"  # the file that systemd hands over under this name (LoadCredential=)
@@ -30,10 +33,11 @@ class ConfigError(Exception):
     """The text is one sentence: file, key, what is wrong."""
 
 
-def load_config(path: Path, kind: type[T], hook: Hook | None = None) -> T:
+def load_config(path: Path, kind: type[T], hook: Hook | None = None, renames: Renames | None = None) -> T:
     """Read a file into a Struct; ConfigError if it cannot be read, parsed or checked.
 
-    hook converts types msgspec does not know (a duration), as in `msgspec.convert(dec_hook=…)`.
+    hook converts types msgspec does not know (a duration), as in `msgspec.convert(dec_hook=…)`. renames: keys that
+    have another name now; one that is found is said on stderr, which the journal keeps.
     """
     try:
         raw = path.read_bytes()
@@ -47,6 +51,12 @@ def load_config(path: Path, kind: type[T], hook: Hook | None = None) -> T:
         raise ConfigError(f"{path}: is not UTF-8 at byte {error.start}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is no TOML: {error}") from None
+    try:
+        data, warnings = with_new_names(data, renames or {})
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    for warning in warnings:
+        sys.stderr.write(f"warning: {path}: {warning}\n")
     return convert_config(data, kind, str(path), hook)
 
 

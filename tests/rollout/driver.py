@@ -19,7 +19,7 @@ from pathlib import Path
 from lab.guest_build import tiny
 from lab.qmp import Monitor
 from tests.rollout.keys import give_certificates, make_authority
-from tests.rollout.machines import CONTROLLER, MachineError, Site, run, wait_until
+from tests.rollout.machines import CONTROLLER, MachineError, NoMachinesError, Site, run, wait_until
 from tests.rollout.outlet import PROGRAM
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,17 @@ class Story:
     # --- building
 
     def build(self) -> None:
-        """Machines that know nothing of virtward, and what stands beside them."""
+        """Machines that know nothing of virtward, and what stands beside them. NoMachinesError where it cannot be."""
+        try:
+            self._boot_all()
+        except (MachineError, OSError) as error:
+            raise NoMachinesError(str(error)) from None
+        self._start_storage()
+        collections = self.work / "collections/ansible_collections/virtward"
+        collections.mkdir(parents=True)
+        shutil.copytree(ROOT / "ansible", collections / "fleet")  # as it is now: somebody may go on working on it
+
+    def _boot_all(self) -> None:
         self.site.make_base()
         self.work.mkdir(parents=True)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)])
@@ -61,10 +71,6 @@ class Story:
             self.site.boot(name, partial(self._prepare, name))
         for name in self.site.machines:
             wait_until(partial(self.answers, name), 60, f"sshd of {name}")
-        self._start_storage()
-        collections = self.work / "collections/ansible_collections/virtward"
-        collections.mkdir(parents=True)
-        shutil.copytree(ROOT / "ansible", collections / "fleet")  # as it is now: somebody may go on working on it
 
     def _prepare(self, name: str, root: Path) -> None:
         keys = root / "root/.ssh"

@@ -29,12 +29,28 @@ INCLUDED = (
 # What the roles install: downloaded once, so that the machines need no mirror. Nothing of it is installed beforehand.
 DOWNLOADED = "libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils python3-libvirt fence-agents"
 CGROUPS = (Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+PROGRAMS = ("mmdebstrap", "systemd-nspawn", "ip", "ssh", "qemu-storage-daemon", "openssl")
 BOOT_S_MAX = 90.0
 POLL_S = 0.1
 
 
 class MachineError(Exception):
     """One sentence."""
+
+
+class NoMachinesError(MachineError):
+    """Machines cannot be booted here, whatever virtward does; one sentence says why."""
+
+
+def why_no_machines() -> str:
+    """Return what is missing to boot machines here, empty if nothing is known against it."""
+    if os.geteuid() != 0:
+        return "it needs root"
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing:
+        return f"{', '.join(missing)} are missing; make setup-rollout installs them"
+    writable = [parent for parent in CGROUPS if os.access(parent / "cgroup.procs", os.W_OK)]
+    return "" if writable else f"no cgroups can be made below {CGROUPS[-1]}"
 
 
 def run(command: Sequence[str], **options: object) -> str:
