@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -114,3 +115,29 @@ def test_ansible_lint_finds_nothing_in_its_production_profile(tmp_path: Path) ->
         [str(LINT), "--offline", "-q"], cwd=place, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not LINT.exists(), reason="Ansible comes with make setup-rollout")
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("role", ROLES),
+        ("module", sorted(path.stem for path in (COLLECTION / "plugins/modules").glob("*.py"))),
+        ("inventory", sorted(path.stem for path in (COLLECTION / "plugins/inventory").glob("*.py"))),
+    ],
+)
+def test_ansible_doc_tells_of_everything(tmp_path: Path, kind: str, names: list[str]) -> None:
+    """What a person asks for first: ansible-doc -t role virtward.fleet.agent."""
+    place = tmp_path / "ansible_collections/virtward/fleet"
+    shutil.copytree(COLLECTION, place)
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "HOME": str(tmp_path), "NO_COLOR": "1"}
+    environment["PATH"] = f"{LINT.parent}:/usr/bin:/bin"
+    words = [str(LINT.with_name("ansible-doc")), "-t", kind, "--json", *(f"virtward.fleet.{name}" for name in names)]
+    done = subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert sorted(told) == [f"virtward.fleet.{name}" for name in names]
+    for found in told.values():
+        options = found["entry_points"]["main"]["options"] if kind == "role" else found["doc"]["options"]
+        assert options
+        assert all(option["description"] for option in options.values())
