@@ -34,8 +34,12 @@ DISK_BYTES = 1 << 20
 class Story:
     """The site and what is asked of it."""
 
-    def __init__(self, ansible: Path, hosts: Sequence[str], name: str, prefix: str) -> None:
-        """name: of the folder below /var/tmp; prefix: of networks and cgroups."""
+    def __init__(self, ansible: Path, hosts: Sequence[str], name: str, prefix: str, *, pki: bool) -> None:
+        """name: of the folder below /var/tmp; prefix: of networks and cgroups.
+
+        pki: the agents lay out libvirt's certificates; without it they lie there beforehand.
+        """
+        self.pki = pki
         self.work = PLACE / name
         self.hosts = tuple(hosts)
         self.vms = tuple(VMS)[: len(hosts)]
@@ -82,7 +86,8 @@ class Story:
             program.chmod(0o755)
             return
         _give_own_boot_id(root)
-        give_certificates(self.work / "pki", self.site.machines[name], root)
+        if not self.pki:
+            give_certificates(self.work / "pki", self.site.machines[name], root)
         (root / GUEST[1:]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(tiny(), root / GUEST[1:])
         (root / GUEST[1:]).chmod(0o644)
@@ -192,6 +197,7 @@ class Story:
                 "ansible_host": self.site.machines[name].address,
                 "virtward_agent_control_address": self.site.machines[name].address,
                 "virtward_agent_zone": f"z{name[1:]}",
+                "virtward_agent_pki": self.pki,
                 "virtward_agent_libvirt_settings": {"host_uuid_source": "machine-id"},
                 # A machine inside a machine: no cgroups to give away, no AppArmor, no namespaces in namespaces.
                 "virtward_agent_qemu_settings": {"cgroup_controllers": [], "security_driver": "none", "namespaces": []},

@@ -31,6 +31,8 @@ LEFT_BEHIND = [
     "/run/virtward",
     "/etc/systemd/system/virtward-agent.service",
     "/etc/systemd/system/virtward-aggregator.service",
+    "/etc/systemd/system/virtward-libvirt-tls.path",
+    "/etc/systemd/system/virtward-libvirt-tls.service",
     "/usr/local/bin/virtward",
     "/etc/systemd/system/virtward-agent.service.d",
     "/etc/libvirt/hooks/qemu.d/virtward",
@@ -257,9 +259,9 @@ def main(words: Sequence[str]) -> int:
     short = list(words) == ["short"]
     ansible = Path(os.environ.get("ANSIBLE_BIN", ROOT / ".ansible-venv/bin"))
     if short:
-        story = Story(ansible, ("h1",), "virtward-rollout-short", "vws")
+        story = Story(ansible, ("h1",), "virtward-rollout-short", "vws", pki=False)
     else:
-        story = Story(ansible, ("h1", "h2", "h3"), "virtward-rollout-test", "vwr")
+        story = Story(ansible, ("h1", "h2", "h3"), "virtward-rollout-test", "vwr", pki=True)
     if why := why_no_machines():
         print(f"roll-out test: cannot run here: {why}", file=sys.stderr)
         return CANNOT_RUN
