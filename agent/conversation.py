@@ -22,6 +22,7 @@ from agent.keeper_types import (
     SessionOpened,
 )
 from agent.kept import tell_kept
+from agent.records import MembersTold
 from fleet.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
@@ -171,6 +172,7 @@ class Conversation:
         self.heartbeat_s = max(0.05, welcome.heartbeat_s)
         self.assignments = {a.uuid: a for a in welcome.assignments}
         self._asked_what_is_kept = welcome.rebuild
+        self._learn_members(welcome.members)
         self.desk.note("welcomed", detail=f"term {welcome.leader.term}")
 
     def learn(self, leader: Leadership) -> bool:
@@ -185,6 +187,10 @@ class Conversation:
             self.desk.persist(LeadershipSeen(leader))  # the authority was rotated: the old proof is none soon
         return leader.term == highest.term and leader.instance == highest.instance
 
+    def _learn_members(self, members: tuple[str, ...]) -> None:
+        if members and members != self.desk.memory.members:
+            self.desk.persist(MembersTold(members))
+
     def answered(self, answer: BeatAnswer) -> None:
         """Count an answered beat."""
         if self.phase is not Phase.STANDING or answer.sequence > self.beats:
@@ -193,6 +199,7 @@ class Conversation:
             self._answered = max(self._answered, answer.sequence)
             self.desk.guard.lease.beat_answered(answer.sequence)
             self._heard_s = self.desk.now
+            self._learn_members(answer.members)
 
     def refused(self, refusal: Refusal) -> None:
         """The aggregator does not want us: say why, try again later."""

@@ -1,6 +1,7 @@
 """What the ledger keeps for an aggregator that may lose its store, and how it is told. Pure.
 
-The agent never reads it: it is the VM as people wrote it, as the aggregator packed it into the order to start it.
+The agent never reads what is kept of a VM: the VM as people wrote it, as the aggregator packed it into the order to
+start it.
 """
 
 from __future__ import annotations
@@ -25,4 +26,7 @@ def tell_kept(memory: Memory, session: SessionKey) -> list[VmsKept]:
         room -= len(promise.kept)
         portions[-1].append(KeptVm(promise.uuid, promise.name, promise.epoch, promise.run, promise.kept))
     last = len(portions) - 1
-    return [VmsKept(session, tuple(portion), more=number < last) for number, portion in enumerate(portions)]
+    return [
+        VmsKept(session, tuple(portion), more=number < last, members=() if number else memory.members)
+        for number, portion in enumerate(portions)
+    ]

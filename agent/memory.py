@@ -13,6 +13,7 @@ from agent.records import (
     AnyLedgerRecord,
     LeadershipSeen,
     LedgerLost,
+    MembersTold,
     NoticeTaken,
     OrderBegun,
     OrderEnded,
@@ -46,6 +47,7 @@ class Memory(Struct):
     promises: dict[str, Promise] = field(default_factory=dict)
     orders: dict[str, OrderEntry] = field(default_factory=dict)
     open: dict[str, Order] = field(default_factory=dict)  # of the orders, those that have not ended
+    members: tuple[str, ...] = ()  # of the fleet, as told last
     lost_in_boot: str = ""  # the boot id in which the ledger before this one was lost
 
     def in_hand(self) -> list[Order]:
@@ -60,6 +62,8 @@ def fold(memory: Memory, record: AnyLedgerRecord) -> None:
             memory.session = session
         case LeadershipSeen(leader=leader):
             memory.highest = leader
+        case MembersTold(members=members):
+            memory.members = members
         case OrderBegun(order=order):
             _begin(memory, order)
         case OrderEnded(order_id=order_id):
@@ -187,6 +191,8 @@ def to_records(memory: Memory) -> list[AnyLedgerRecord]:
         records.append(SessionOpened(memory.session))
     if memory.highest is not None:
         records.append(LeadershipSeen(memory.highest))
+    if memory.members:
+        records.append(MembersTold(memory.members))
     for entry in memory.orders.values():
         records.append(OrderBegun(entry.order))
         if entry.ended is not None:

@@ -58,6 +58,12 @@ class LeadershipSeen(LedgerRecord, frozen=True):
     leader: Leadership
 
 
+class MembersTold(LedgerRecord, frozen=True):
+    """The nodes of the fleet, as an aggregator told them: for one that has lost its store."""
+
+    members: tuple[str, ...]
+
+
 class OrderBegun(LedgerRecord, frozen=True):
     """An order was accepted; synced before its deed begins. Without its XML, which is large."""
 
@@ -126,6 +132,7 @@ class LedgerLost(LedgerRecord, frozen=True):
 AnyLedgerRecord = (
     SessionOpened
     | LeadershipSeen
+    | MembersTold
     | OrderBegun
     | OrderEnded
     | RunBegan

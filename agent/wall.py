@@ -23,6 +23,7 @@ from agent.records import (
     AnyLedgerRecord,
     LeadershipSeen,
     LedgerLost,
+    MembersTold,
     OrderBegun,
     OrderEnded,
     Promise,
@@ -139,7 +140,7 @@ def _start_in_hand(memory: Memory, promise: Promise) -> bool:
 def _uuid_of(memory: Memory, record: AnyLedgerRecord) -> str:
     """Return the VM that a record is about; empty: none."""
     match record:
-        case SessionOpened() | LeadershipSeen() | LedgerLost():
+        case SessionOpened() | LeadershipSeen() | MembersTold() | LedgerLost():
             return ""
         case OrderBegun(order=order):
             return order.uuid

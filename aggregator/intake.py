@@ -26,13 +26,12 @@ from aggregator.core.events import (
     ProbeAnswered,
     SessionEnded,
     SessionOpened,
-    VmsKeptTold,
     VmsReported,
 )
 from aggregator.core.freshness import AnswersSent
 from aggregator.core.identity import identity_refused
 from aggregator.core.state import State
-from aggregator.core.welcome import answer_hello
+from aggregator.core.welcome import answer_hello, kept_told, members_of
 from aggregator.definition_checks import DefinitionChecks, Send
 from aggregator.leadership_proof import is_believed
 from aggregator.plausible import fault_of
@@ -75,6 +74,7 @@ class _Session:
         self.stands = False
         self.enrolment = ""  # that it was opened by
         self.trust_told = ""
+        self.members_told = -1
 
 
 class Intake:
@@ -325,8 +325,7 @@ class Intake:
                 )
             case msg.VmsKept():
                 self._check_session(session, message.session)
-                vms, more = message.vms, message.more
-                self._offer(VmsKeptTold(at=now, node=node, session=key, vms=vms, more=more))
+                self._offer(kept_told(message, now, node))
             case _:
                 raise BadFrameError("unexpected", f"a {type(message).__name__} has no place in a standing session")
 
@@ -348,7 +347,9 @@ class Intake:
         if self._desk.leading:  # an answer is a promise that somebody leads (S5)
             leader = self._desk.state.leader
             known = Leadership(leader.term, leader.instance, self._desk.durable_position)
-            session.connection.send(msg.BeatAnswer(beat.sequence, known, self._new_trust(session)))
+            session.connection.send(
+                msg.BeatAnswer(beat.sequence, known, self._new_trust(session), self._new_members(session))
+            )
             if session.answers is not None:
                 session.answers.sent(beat.sequence, now)
 
@@ -359,6 +360,13 @@ class Intake:
             return ""
         session.trust_told = version
         return version
+
+    def _new_members(self, session: _Session) -> tuple[str, ...]:
+        """Return who belongs to the fleet, if that has changed since this session was told."""
+        if (state := self._desk.state).behind or session.members_told == state.members_at:
+            return ()
+        session.members_told = state.members_at
+        return members_of(state)
 
     def _offer(self, fact: Event) -> None:
         if not self._desk.offer(fact):

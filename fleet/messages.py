@@ -27,6 +27,7 @@ PROTOCOL_MIN = 1
 PROTOCOL_MAX = 2  # 2: agents keep VMs for an aggregator that loses its store (StartVm.kept, VmsKept)
 FRAME_BYTES_MAX = 4 * 1024 * 1024
 VMS_PER_NODE_MAX = 2000
+MEMBERS_TOLD_MAX = 500  # of a larger fleet agents are not told who belongs to it
 KEPT_BYTES_MAX = 12 * 1024  # of one VM in a ledger (StartVm.kept)
 
 
@@ -168,11 +169,15 @@ class KeptVm(Struct, frozen=True):
 
 
 class VmsKept(Message, frozen=True):
-    """Everything that the ledger keeps, in portions behind the FullState. Only where the Welcome asks (rebuild)."""
+    """Everything that the ledger keeps, in portions behind the FullState. Only where the Welcome asks (rebuild).
+
+    members: the nodes of the fleet, as this one was told last.
+    """
 
     session: SessionKey
     vms: tuple[KeptVm, ...]
     more: bool = False  # another portion follows
+    members: tuple[str, ...] = ()
 
 
 class Goodbye(Message, frozen=True):
@@ -201,7 +206,8 @@ class Welcome(Message, frozen=True):
     assignments name every VM the aggregator knows to concern this node, those in other
     hands included: the agent learns what is no longer its own before it may run any.
     trust: names whom to trust and whom no more (fleet.trust); an agent that holds another one asks. Empty: nothing new.
-    rebuild: this aggregator has lost its store; tell what the ledger keeps (VmsKept).
+    rebuild: this aggregator has lost its store; tell what the ledger keeps (VmsKept). members: the nodes of the fleet,
+    for the ledger to keep; empty: nothing new.
     """
 
     protocol: int
@@ -211,6 +217,7 @@ class Welcome(Message, frozen=True):
     assignments: tuple[Assignment, ...]
     trust: str = ""
     rebuild: bool = False
+    members: tuple[str, ...] = ()
 
 
 class BeatAnswer(Message, frozen=True):
@@ -218,12 +225,13 @@ class BeatAnswer(Message, frozen=True):
 
     A relayed beat is a sign of life only if the answer it names as `answered` (the welcome for 0)
     was sent no longer ago than a lease: so nothing that a relay kept back says that a node lives.
-    trust: as in the welcome, once for each change.
+    trust, members: as in the welcome, once for each change.
     """
 
     sequence: int
     leader: Leadership
     trust: str = ""
+    members: tuple[str, ...] = ()
 
 
 class Order(Message, frozen=True):

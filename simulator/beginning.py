@@ -7,11 +7,12 @@ world would not find by itself: sessions open and readiness is checked while the
 from __future__ import annotations
 
 from agent.keeper_types import AnyLedgerRecord, LeadershipSeen
-from agent.records import Promise, PromiseKept, Standing
+from agent.records import MembersTold, Promise, PromiseKept, Standing
 from aggregator.core.events import NodeState, VmPhase
 from aggregator.core.isolation import isolation_of
 from aggregator.core.objects import NodeSpec
 from aggregator.core.state import Binding, NodeRecord, State, VmRecord
+from aggregator.core.welcome import members_of
 from fleet.model import Definition, Leadership
 from simulator.hypervisor import disk_of
 from simulator.outlets import ladder_of
@@ -103,8 +104,10 @@ def _vm(uuid: str, plan: VmPlan, at: float) -> VmRecord:
 
 def ledger_of(plan: WorldPlan, node: str) -> list[AnyLedgerRecord]:
     """Return what the node's agent has on disk at the beginning."""
-    records: list[AnyLedgerRecord] = [LeadershipSeen(LEADER)]
     state = state_of(plan, FLEET_EPOCH_S)
+    records: list[AnyLedgerRecord] = [LeadershipSeen(LEADER)]
+    if members := members_of(state):
+        records.append(MembersTold(members))
     for uuid, name in state.names.items():
         vm = state.vms[name]
         if vm.owner == node:

@@ -28,12 +28,13 @@ class NodeReadmitted(Event, frozen=True, kw_only=True):
 
 
 class VmsKeptTold(Event, frozen=True, kw_only=True):
-    """A portion of what a node's ledger keeps of VMs. more: another one follows."""
+    """A portion of what a node's ledger keeps of VMs. more: another one follows. members: of the fleet, as it knows."""
 
     node: str
     session: SessionKey
     vms: tuple[KeptVm, ...]
     more: bool = False
+    members: tuple[str, ...] = ()
 
 
 class VmRebuilt(Transition, frozen=True, kw_only=True):

@@ -104,6 +104,8 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node = state.nodes.get(event.node)
     if node is None:
         node = state.nodes[event.node] = NodeRecord(event.node, created=event.at)
+    if not node.machine_id:
+        state.members_at = state.position
     node.machine_id = node.machine_id or event.facts.machine_id
     node.host_uuid = node.host_uuid or event.facts.host_uuid
     node.facts = event.facts
@@ -227,6 +229,7 @@ def _node_deleted(state: State, event: ev.NodeDeleted) -> None:
     for name in (node.incident, node.impostor.incident if node.impostor else "") if node is not None else ():
         if name in state.incidents:
             state.incidents[name].closed, state.incidents[name].way_out = event.at, ""
+    state.members_at = state.position
     state.foreign.pop(event.name, None)
     fold_leftovers.forget(state, node=event.name)
     state.drains.pop(event.name, None)

@@ -38,6 +38,9 @@ def _vms_kept_told(state: State, event: ev.VmsKeptTold) -> None:
         known = state.kept.get(vm.uuid)
         if known is None or known.node == node.name or (vm.epoch, vm.run) > (known.vm.epoch, known.vm.run):
             state.kept[vm.uuid] = KeptRecord(node.name, vm)
+    for name in event.members:
+        if name not in state.nodes:  # the person who began this did not name it
+            state.nodes[name] = NodeRecord(name, created=event.at, approved=True, expected=True)
     node.kept_told = node.kept_told or not event.more
     node.fact = state.position
 

@@ -141,6 +141,7 @@ class State(Struct, dict=True):
     brake_incident: str = ""
     store_mark: str = ""  # of the copy of the store that this was journalled in
     behind: str = ""  # why this aggregator only reconciles: an agent obeyed what this store does not hold
+    members_at: int = 0  # position of the last event that changed who belongs to the fleet
     rebuilding: bool = False  # the store was lost: agents are asked what they keep of VMs
     kept: dict[str, KeptRecord] = field(default_factory=dict)  # uuid -> what was told of it, while rebuilding
     store_incident: str = ""

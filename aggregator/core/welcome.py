@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from aggregator.core.events import VmsKeptTold
 from aggregator.core.identity import is_another_machine
 from aggregator.core.lookups import binding_to, speaks_directly
 from aggregator.core.state import NodeRecord, State
-from fleet.messages import PROTOCOL_MAX, PROTOCOL_MIN, Assignment, Hello, Refusal, Welcome
+from fleet.messages import MEMBERS_TOLD_MAX, PROTOCOL_MAX, PROTOCOL_MIN, Assignment, Hello, Refusal, VmsKept, Welcome
 from fleet.model import Leadership
 
 
 def leadership(state: State) -> Leadership:
     """Return who gives orders now: term, instance and the journal's position."""
     return Leadership(state.leader.term, state.leader.instance, state.position)
+
+
+def members_of(state: State) -> tuple[str, ...]:
+    """Return who belongs to the fleet, for agents to keep; nothing where it is too large, or this store has gaps."""
+    names = tuple(sorted(node.name for node in state.nodes.values() if node.machine_id))
+    return () if state.behind or len(names) > MEMBERS_TOLD_MAX else names
+
+
+def kept_told(told: VmsKept, now: float, node: str) -> VmsKeptTold:
+    """Return the fact that a node has told what its ledger keeps."""
+    members = told.members[:MEMBERS_TOLD_MAX]
+    return VmsKeptTold(at=now, node=node, session=told.session, vms=told.vms, more=told.more, members=members)
 
 
 def answer_hello(state: State, hello: Hello, token_sha256: str, via: str = "") -> Welcome | Refusal:
@@ -32,6 +45,7 @@ def answer_hello(state: State, hello: Hello, token_sha256: str, via: str = "") -
         heartbeat_s=float(state.config.heartbeat),
         assignments=tuple(_assignments(state, node)),
         rebuild=state.rebuilding,
+        members=members_of(state),
     )
 
 

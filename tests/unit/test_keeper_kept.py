@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from agent.keeper_types import LinkOpened
+from agent.keeper_types import LinkOpened, Tick
 from agent.kept import PORTION_BYTES_MAX, tell_kept
 from agent.memory import recall, to_records
 from agent.records import PromiseKept, Standing
-from fleet.messages import KEPT_BYTES_MAX, FullState, MigrateVm, ReceiveVm, SetIsolation, StartVm, VmsKept, Welcome
+from fleet.messages import (
+    KEPT_BYTES_MAX,
+    BeatAnswer,
+    FullState,
+    MigrateVm,
+    ReceiveVm,
+    SetIsolation,
+    StartVm,
+    VmsKept,
+    Welcome,
+)
 from fleet.model import EndReason, Isolation, QemuState, SessionKey
 from tests.unit.keeper_harness import LEADER, SECRET, UUID, Node, a_vm, only_call, sent_of
 
@@ -52,6 +62,22 @@ def test_a_newer_form_takes_its_place_and_survives_a_restart_and_a_compaction() 
     node.restart()
     (told,) = asked(node)
     assert [vm.kept for vm in told.vms] == [b"newer"]
+
+
+def test_who_belongs_to_the_fleet_is_kept_and_told_as_it_was_told_last() -> None:
+    node = running()
+    node.link += 1
+    node.step(LinkOpened(node.link))
+    node.hear(Welcome(1, LEADER, node.session, 1.0, (), members=("h1", "h2")))
+    node.listed(a_vm(QemuState.RUNNING))
+    node.step(Tick(), 1.1)
+    node.hear(BeatAnswer(1, LEADER, members=("h1", "h2", "h3")))
+    node.step(Tick(), 1.1)
+    node.hear(BeatAnswer(2, LEADER))
+    node.records = to_records(recall(node.records))
+    node.restart()
+    (told,) = asked(node)
+    assert told.members == ("h1", "h2", "h3")
 
 
 def test_a_vm_that_was_moved_away_is_kept_by_its_new_owner_alone() -> None:

@@ -12,6 +12,7 @@ from aggregator.core.journal_form import encode_event
 from aggregator.core.kept import pack, unpack
 from aggregator.core.reconcile import unaccounted
 from aggregator.core.state import State
+from aggregator.core.welcome import members_of
 from fleet.messages import KEPT_BYTES_MAX, KeptVm, SetIsolation
 from fleet.model import Leadership, QemuState
 from tests.unit.core.fleet import Fleet
@@ -29,14 +30,15 @@ def deeds(fleet: Fleet) -> list[str]:
 class Ledgers:
     """What the agents of a fleet keep; the aggregator's store is gone."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, named: tuple[str, ...] = NODES) -> None:
         self.fleet = fleet
+        self.members = members_of(fleet.state)
         self.kept: dict[str, list[KeptVm]] = {name: [] for name in NODES}
         for vm in fleet.state.vms.values():
             self.kept[vm.owner].append(KeptVm(vm.uuid, vm.name, vm.epoch, vm.run, pack(vm)))
         fleet.now += 60
         fleet.state, fleet.journal = State(), []
-        begun = ev.RebuildBegun(at=fleet.now, members=NODES)
+        begun = ev.RebuildBegun(at=fleet.now, members=named)
         fold(fleet.state, begun)
         fleet.journal.append(encode_event(begun))
         leader = Leadership(1_700_000_000, "i9", 1)
@@ -52,7 +54,9 @@ class Ledgers:
             for vm in self.kept[name]:
                 told = ev.VmsKeptTold(at=self.fleet.now, node=name, session=session, vms=(vm,), more=True)
                 self.fleet.settle(told)
-            self.fleet.settle(ev.VmsKeptTold(at=self.fleet.now, node=name, session=session, vms=()))
+            self.fleet.settle(
+                ev.VmsKeptTold(at=self.fleet.now, node=name, session=session, vms=(), members=self.members)
+            )
 
 
 def test_nothing_is_known_or_done_before_the_last_member_has_spoken_and_then_all_is_as_it_was() -> None:
@@ -85,6 +89,21 @@ def test_a_member_that_never_comes_back_is_vouched_for_by_name() -> None:
     assert fleet.state.behind == ""
     assert sorted(fleet.state.vms) == sorted({"v1", "v2", "v3"} - set(lost))
     assert all(vm.phase is VmPhase.RUNNING for vm in fleet.state.vms.values())
+
+
+def test_a_member_that_was_not_named_and_that_another_one_knows_is_waited_for() -> None:
+    """Whoever began the rebuild forgot n3, where v1 runs; n1 kept it from before it failed over."""
+    fleet = fleet_with_vms()
+    assert members_of(fleet.state) == NODES
+    ledgers = Ledgers(fleet, named=("n1", "n2"))
+    assert members_of(fleet.state) == ()
+    ledgers.speak("n1", "n2")
+    fleet.run(60)
+    assert (fleet.state.vms, unaccounted(fleet.state)) == ({}, ["n3"])
+    ledgers.speak("n3")
+    fleet.run(5)
+    assert sorted(fleet.state.vms) == ["v1", "v2", "v3"]
+    assert (fleet.state.behind, members_of(fleet.state)) == ("", NODES)
 
 
 def test_a_vm_that_nobody_runs_waits_for_a_person_for_it_may_have_been_deleted() -> None:
