@@ -25,6 +25,7 @@ from fleet.messages import (
     RescueVm,
     ResumeVm,
     SetIsolation,
+    SetProbes,
     ShutdownVm,
     StartVm,
     UndefineVm,
@@ -124,7 +125,7 @@ def _judge_kind(desk: Desk, order: Order) -> Verdict | None:
             return _judge_resume(order, state, promise)
         case DiscardIncoming():
             return _judge_discard(state, promise)
-        case SetIsolation(run=run):
+        case SetIsolation(run=run) | SetProbes(run=run):
             text = "this node does not hold that run of the VM"
             return None if _same_run(order, run, promise) else Verdict(REFUSED, "UNKNOWN_RUN", text)
         case body:

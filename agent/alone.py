@@ -52,7 +52,13 @@ class Alone:
             epoch=promise.epoch,
             leader=desk.memory.highest,
             session=session,
-            body=StartVm(NOT_DEFINED_ANEW, promise.run + 1, isolation=promise.isolation, kept=promise.kept),
+            body=StartVm(
+                NOT_DEFINED_ANEW,
+                promise.run + 1,
+                isolation=promise.isolation,
+                probes=promise.probes,
+                kept=promise.kept,
+            ),
         )
         desk.note("started again without the aggregator", promise.uuid, f"run {promise.run + 1}", warning=True)
         self._works.take_up(order)

@@ -20,8 +20,9 @@ from agent import peer, prober
 from agent.access import Access, CertifiedAccess
 from agent.checks import NodeChecks
 from agent.config import AgentConfig
+from agent.guest_probing import GuestProber
 from agent.host import Identity, node_facts, read_bmc
-from agent.hypervisor import Hypervisor
+from agent.hypervisor import GuestChannel, Hypervisor
 from agent.hypervisor_identity import HypervisorIdentity
 from agent.joining import Enrolment
 from agent.keeper import Keeper
@@ -43,6 +44,7 @@ from agent.keeper_types import (
     OpenRelay,
     Persist,
     Probe,
+    ProbeGuest,
     Send,
     Stopping,
     TellPeer,
@@ -81,6 +83,7 @@ class Hands(Struct, frozen=True):
     clock: Clock
     access: Access
     storage: StorageWatch
+    guests: GuestChannel
 
 
 class Daemon:
@@ -110,6 +113,7 @@ class Daemon:
         self._bmc: BmcIdentity | None = None
         self._storage = hands.storage
         self._sampler = Sampler()
+        self._guests = GuestProber(hands.guests)
         self._checks = NodeChecks(
             Path(config.checks_dir), config.checks_every_s, config.checks_taint, self._look_at_host
         )
@@ -263,13 +267,15 @@ class Daemon:
                 _note(event, uuid, detail, warning=warning)
             case OpenRelay():
                 self._link.open_relay(effect)
-            case Call() | TellPeer() | Probe() | OfferToPeer() | CheckXml():
+            case Call() | TellPeer() | Probe() | ProbeGuest() | OfferToPeer() | CheckXml():
                 self._errand(self._do(effect))
             case Persist() | LookAgainAt() | RaiseWall() | Permit() | Forbid() | LetGo():
                 raise AssertionError(f"a {type(effect).__name__} is performed elsewhere")
 
-    async def _do(self, effect: Call | TellPeer | Probe | OfferToPeer | CheckXml) -> None:
+    async def _do(self, effect: Call | TellPeer | Probe | ProbeGuest | OfferToPeer | CheckXml) -> None:
         match effect:
+            case ProbeGuest():
+                self._put(await self._guests.ask(effect))
             case Call(call_id=call_id, uuid=uuid, deed=deed, timeout_s=timeout_s):
                 result = await self.hypervisor.do(uuid, deed, timeout_s)
                 self._put(CallReturned(call_id, result.ok, result.code, result.message, result.definition))

@@ -34,6 +34,7 @@ class VmObservation(Struct, frozen=True):
     memory_bytes: int = 0
     busy: str = ""
     not_migratable: str = ""
+    guest_agent: str = ""  # Connected | Disconnected, where libvirt says so
 
 
 class Deed(Struct, frozen=True, tag_field="d", tag=str.lower):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 import structlog
 from msgspec import Struct, structs
@@ -17,17 +18,19 @@ from msgspec import Struct, structs
 from agent.hypervisor import Facts
 from agent.inotify import DirectoryWatch
 from agent.keeper_types import DefinitionRead
-from agent.libvirt_driver import Connection
+from agent.libvirt_driver import Connection, DomainTexts
 from agent.libvirt_pool import LibvirtDownError
 from agent.places import Places
 from agent.sysfs import identified, read_devices
 from agent.workers import CrowdedError, StuckError, Workers
-from fleet.domain_xml import Domain, DomainXmlError, parse_domain
+from fleet.domain_xml import Domain, DomainXmlError, parse_domain, parse_tree
 from fleet.model import Definition, Needs
 from fleet.storage import network_storage, servers_of
 
 READ_TIMEOUT_S = 2.0
 COMPARE_EVERY_S = 10.0
+ANEW_EVERY_ROUNDS = 6
+GUEST_AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 log = structlog.get_logger(part="definitions")
 
@@ -42,6 +45,7 @@ class Known(Struct, frozen=True):
     not_migratable: str
     needs: Needs
     ports: frozenset[int] = frozenset()  # of the servers its writable disks lie on
+    guest_agent: str = ""  # Connected | Disconnected; empty: it has no channel, or does not run
 
 
 class Definitions:
@@ -56,6 +60,8 @@ class Definitions:
         self._watch = DirectoryWatch(directory, self._file_changed)
         self._facts: Facts = lambda _fact: None
         self._wanted: set[str] = set()
+        self._texts: dict[str, DomainTexts] = {}  # as they were when they were last understood
+        self._rounds = 0
         self._all_wanted = False
         self._wake = asyncio.Event()
 
@@ -108,30 +114,37 @@ class Definitions:
             wanted, self._wanted = self._wanted, set()
             if self._all_wanted:
                 self._all_wanted = False
-                wanted |= await self._all_uuids()
+                wanted |= await self._changed_uuids()
             for uuid in sorted(wanted):
                 await self.read(uuid)
 
-    async def _all_uuids(self) -> set[str]:
+    async def _changed_uuids(self) -> set[str]:
+        """Read all texts at once; return those that are not as they were when they were last understood.
+
+        Now and then that is all of them: where a path leads, and which device has an address, changes without them.
+        """
         try:
-            raws = await self._workers.run(self._connection.list_domains, READ_TIMEOUT_S)
+            texts = await self._workers.run(self._connection.read_all_texts, READ_TIMEOUT_S)
         except (StuckError, CrowdedError, LibvirtDownError):
             return set()
-        here = {raw.uuid for raw in raws}
-        for uuid in self.known.keys() - here:
+        for uuid in self.known.keys() - texts.keys():
             del self.known[uuid]
-        return here
+            self._texts.pop(uuid, None)
+        self._rounds += 1
+        if self._rounds % ANEW_EVERY_ROUNDS == 0:
+            return set(texts)
+        return {uuid for uuid, text in texts.items() if self._texts.get(uuid) != text}
 
     async def read(self, uuid: str) -> Definition | None:
         """Read one definition now and tell it if it is new; None if it cannot be read or is none."""
         try:
-            xml = await self._workers.run(lambda: self._connection.read_definition(uuid), READ_TIMEOUT_S)
-            if xml is None:
+            texts = await self._workers.run(lambda: self._connection.read_texts(uuid), READ_TIMEOUT_S)
+            if texts is None:
                 self.known.pop(uuid, None)
+                self._texts.pop(uuid, None)
                 return None
             # in a thread too: a path on a file system whose server is dead is looked up for ever
-            domain = await self._workers.run(lambda: parse_domain(xml, self._places.resolve), READ_TIMEOUT_S)
-            needs = await self._workers.run(lambda: self._needs(uuid, domain.needs), READ_TIMEOUT_S)
+            domain, needs, guest_agent = await self._workers.run(lambda: self._understand(texts), READ_TIMEOUT_S)
         except (StuckError, CrowdedError, LibvirtDownError) as error:
             log.warning("definition not read", uuid=uuid, error=str(error))
             return None
@@ -141,17 +154,35 @@ class Definitions:
         old = self.known.get(uuid)
         reason = not_migratable(domain)
         ports = ports_of(domain)
-        self.known[uuid] = Known(domain.name, domain.hash, domain.cpu_m, domain.memory_bytes, reason, needs, ports)
-        definition = Definition(uuid, domain.name, xml, domain.hash, domain.disks, needs=needs)
+        self.known[uuid] = Known(
+            domain.name, domain.hash, domain.cpu_m, domain.memory_bytes, reason, needs, ports, guest_agent
+        )
+        self._texts[uuid] = texts
+        definition = Definition(uuid, domain.name, texts.stored, domain.hash, domain.disks, needs=needs)
         if old != self.known[uuid]:
             self._facts(DefinitionRead(definition))
             self._changed(uuid)
         return definition
 
-    def _needs(self, uuid: str, written: Needs) -> Needs:
-        """Return what the domain needs, with what only this host knows of it."""
+    def _understand(self, texts: DomainTexts) -> tuple[Domain, Needs, str]:
+        """Return the domain, what it needs with what only this host knows of it, and its guest agent's state."""
+        domain = parse_domain(texts.stored, self._places.resolve)
+        written = domain.needs
         devices = identified(written.devices, read_devices(self._places.node)) if written.devices else ()
-        return structs.replace(written, devices=devices, guest_cpu=self._connection.read_guest_cpu(uuid))
+        guest_cpu: tuple[str, ...] = ()
+        guest_agent = ""
+        if texts.live:
+            live = parse_tree(texts.live)
+            guest_cpu, guest_agent = self._connection.guest_cpu(live), guest_agent_of(live)
+        return domain, structs.replace(written, devices=devices, guest_cpu=guest_cpu), guest_agent
+
+
+def guest_agent_of(live: Element) -> str:
+    """Return whether the guest's agent has opened its channel, as the XML of what runs says."""
+    for target in live.iterfind("devices/channel/target"):
+        if target.get("name") == GUEST_AGENT_CHANNEL:
+            return "Connected" if target.get("state") == "connected" else "Disconnected"
+    return ""
 
 
 def ports_of(domain: Domain) -> frozenset[int]:

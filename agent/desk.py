@@ -6,7 +6,7 @@ nothing about orders (agent.works) or the link (agent.conversation).
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from agent.guard import Guard
 from agent.inventory import Inventory
@@ -26,6 +26,7 @@ from agent.keeper_types import (
 from agent.memory import PROMISES_MAX, Memory, fold
 from agent.records import Promise, Standing
 from agent.wall import Wall
+from fleet.guest_health import GuestHealth
 from fleet.messages import MigrateVm, Order, OrderInHand
 from fleet.model import EndReason, LedgerState, QemuState, VmReport
 
@@ -54,6 +55,7 @@ class Desk:
         self.persisted = 0  # records in this life of the agent
         self.via = ""  # the peer that carries the present link
         self.end_due_s: dict[str, float] = {}  # until when libvirt may say why a QEMU ended
+        self.health: dict[str, GuestHealth] = {}  # what probes found (agent.guest_watch)
         self.guard = Guard()
         self._wall = Wall()
         self._call_id = 0
@@ -198,6 +200,7 @@ class Desk:
             memory_bytes=vm.memory_bytes if vm else 0,
             busy=order_kind(orders[0]) if orders else (vm.busy if vm else ""),
             not_migratable=vm.not_migratable if vm else "",
+            guest=structs.replace(self.health.get(uuid, GuestHealth()), agent=vm.guest_agent if vm else ""),
         )
 
     def all_uuids(self) -> list[str]:

@@ -7,6 +7,7 @@ from msgspec import Struct
 from agent.deeds import AnyDeed
 from agent.records import AnyLedgerRecord
 from agent.wall import Forbid, LetGo, Permit, RaiseWall
+from fleet.guest_health import GuestProbe, ProbeKind
 from fleet.messages import FromAgent, ProbeAddress, ReleasedNotice, ReleasedReceipt
 
 
@@ -62,6 +63,15 @@ class Probe(Struct, frozen=True):
     addresses: tuple[ProbeAddress, ...]
 
 
+class ProbeGuest(Struct, frozen=True):
+    """Ask a running guest once; GuestProbed with that number follows, or nothing."""
+
+    uuid: str
+    kind: ProbeKind
+    number: int
+    probe: GuestProbe
+
+
 class OfferToPeer(Struct, frozen=True):
     """Send a RelayOffer with a fresh ticket to that agent (host:port); nothing follows."""
 
@@ -111,6 +121,7 @@ Effect = (
     | TellPeer
     | AnswerPeer
     | Probe
+    | ProbeGuest
     | OfferToPeer
     | OpenRelay
     | CheckXml

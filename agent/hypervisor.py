@@ -41,6 +41,22 @@ class HypervisorFacts(Struct, frozen=True):
     offers: HostOffers | None = None
 
 
+class Unaskable(Exception):  # noqa: N818 (it is what happened)
+    """A guest could not be asked, which says nothing of it; the text says why."""
+
+
+class GuestChannel(Protocol):
+    """What the hypervisor can tell of a guest's inside. Calls block, and may hang: threads of their own make them."""
+
+    def ping(self, uuid: str, timeout_s: float) -> tuple[bool, str]:
+        """Return whether the guest's agent answers, and in words. Raises Unaskable."""
+        ...
+
+    def address(self, uuid: str) -> str:
+        """Return the guest's address as others reach it. Raises Unaskable."""
+        ...
+
+
 class Hypervisor(Protocol):
     """Everything the agent may ask."""
 

@@ -13,6 +13,7 @@ from msgspec import structs
 from agent.alone import Alone
 from agent.conversation import Conversation, Phase
 from agent.desk import Desk
+from agent.guest_watch import GuestWatch
 from agent.inventory import Ended
 from agent.isolated import Isolated
 from agent.keeper_types import (
@@ -24,6 +25,7 @@ from agent.keeper_types import (
     Effect,
     Fact,
     FactsRead,
+    GuestProbed,
     KeeperSettings,
     LinkClosed,
     LinkOpened,
@@ -80,6 +82,7 @@ class Keeper:
         self._relaying = Relaying(self._desk, self._conversation)
         self._works = Works(self._desk, self._conversation)
         self._isolated = Isolated(self._desk, self._works)
+        self._guests = GuestWatch(self._desk)
         self._alone = Alone(self._desk, self._conversation, self._works)
         self._recovered = False
         self._probing: set[str] = set()
@@ -98,6 +101,7 @@ class Keeper:
         self._take(fact)
         self._works.advance_all()
         self._isolated.advance()
+        self._guests.advance()
         for uuid in list(desk.end_due_s):
             self._release_ended(uuid)
         self._conversation.advance()
@@ -115,8 +119,9 @@ class Keeper:
     @property
     def only_beats(self) -> bool:
         """Say whether nothing is in hand or awaited: until a fact comes, only beats are said."""
-        desk = self._desk
-        return self._conversation.only_beats and not desk.calls and not desk.end_due_s and self._works.idle
+        desk, works = self._desk, self._works
+        quiet = self._conversation.only_beats and not desk.calls and not desk.end_due_s
+        return quiet and works.idle and self._guests.idle
 
     @property
     def beat_s(self) -> float:
@@ -194,6 +199,8 @@ class Keeper:
                 self._pid_gone(fact)
             case MigrationMoved():
                 self._moved(fact)
+            case GuestProbed():
+                self._guests.answered(fact)
             case LoadRead(load=load):
                 self._conversation.load = load
             case FactsRead(facts=facts):

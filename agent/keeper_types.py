@@ -60,6 +60,7 @@ from agent.effects import (
     OpenRelay,
     Persist,
     Probe,
+    ProbeGuest,
     Send,
     TellPeer,
 )
@@ -77,6 +78,7 @@ from agent.records import (
     VmForgotten,
     VmReleased,
 )
+from fleet.guest_health import ProbeKind
 from fleet.messages import (
     FromAggregator,
     ProbeResult,
@@ -122,6 +124,7 @@ __all__ = [
     "Elsewhere",
     "Fact",
     "FactsRead",
+    "GuestProbed",
     "KeeperSettings",
     "LeadershipSeen",
     "LedgerLost",
@@ -145,6 +148,7 @@ __all__ = [
     "Persist",
     "PidGone",
     "Probe",
+    "ProbeGuest",
     "ProbeReturned",
     "RelayOffered",
     "Resume",
@@ -282,6 +286,16 @@ class XmlChecked(Struct, frozen=True):
     message: str = ""
 
 
+class GuestProbed(Struct, frozen=True):
+    """The answer to a ProbeGuest. good: None where the guest could not be asked, which says nothing of it."""
+
+    uuid: str
+    kind: ProbeKind
+    number: int
+    good: bool | None
+    words: str = ""
+
+
 class LoadRead(Struct, frozen=True):
     """The node's load was read anew: it goes with the next beat."""
 
@@ -321,6 +335,7 @@ Fact = (
     | XmlChecked
     | FactsRead
     | LoadRead
+    | GuestProbed
     | Stopping
     | Tick
 )

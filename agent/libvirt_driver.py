@@ -71,6 +71,17 @@ class RawDomain(Struct, frozen=True):
         return self.state not in (words.SHUTOFF, words.NOSTATE)
 
 
+class DomainTexts(Struct, frozen=True):
+    """A domain's XML. stored: with its secrets, another node starts the VM from it. live: empty if it does not run."""
+
+    stored: str
+    live: str
+
+
+def _texts(domain: Any) -> DomainTexts:  # noqa: ANN401 - libvirt-python ships no types
+    return DomainTexts(str(domain.XMLDesc(XML_FLAGS)), str(domain.XMLDesc(0)) if domain.isActive() else "")
+
+
 class LibvirtEvent(Struct, frozen=True):
     """A hint that a domain changed. stopped_detail: for the event STOPPED, else None."""
 
@@ -78,7 +89,7 @@ class LibvirtEvent(Struct, frozen=True):
     name: str
     stopped_detail: int | None = None
     started: bool = False
-    defined: bool = False  # defined or undefined
+    changed: bool = False  # what is stored of it, or its guest agent
 
 
 @contextmanager
@@ -117,7 +128,10 @@ class Connection:
             stopped = detail if event == libvirt.VIR_DOMAIN_EVENT_STOPPED else None
             defined = event in (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED)
             started = event == libvirt.VIR_DOMAIN_EVENT_STARTED
-            changed(LibvirtEvent(domain.UUIDString(), domain.name(), stopped, started, defined))
+            changed(LibvirtEvent(domain.UUIDString(), domain.name(), stopped, started, changed=defined))
+
+        def guest_agent(_conn: object, domain: Any, *_: object) -> None:  # noqa: ANN401
+            changed(LibvirtEvent(domain.UUIDString(), domain.name(), changed=True))
 
         def any_other(_conn: object, domain: Any, *_: object) -> None:  # noqa: ANN401
             changed(LibvirtEvent(domain.UUIDString(), domain.name()))
@@ -125,6 +139,7 @@ class Connection:
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, any_other, None)
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, any_other, None)
+        conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, guest_agent, None)
         return conn
 
     # --- reading; nothing here waits for a QEMU
@@ -169,27 +184,34 @@ class Connection:
                 return None
             raise LibvirtDownError(str(error)) from None
 
-    def read_definition(self, uuid: str) -> str | None:
-        """Return the persistent XML with its secrets (another node starts the VM from it), None if unknown."""
+    def read_texts(self, uuid: str) -> DomainTexts | None:
+        """Return what is stored of a domain and what runs of it, None if libvirt does not know it."""
         try:
             with self._pool.borrow() as conn:
-                return str(conn.lookupByUUIDString(uuid).XMLDesc(XML_FLAGS))
+                return _texts(conn.lookupByUUIDString(uuid))
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
             raise LibvirtDownError(str(error)) from None
 
-    def read_guest_cpu(self, uuid: str) -> tuple[str, ...]:
-        """Return every feature of the CPU a running guest was given; empty if it does not run or cannot be told."""
+    @_down_when_it_fails()
+    def read_all_texts(self) -> dict[str, DomainTexts]:
+        """Return the same of all domains, by uuid, over one connection; one that goes away meanwhile is left out."""
+        with self._pool.borrow() as conn:
+            found = (
+                (domain.UUIDString(), _or_none(functools.partial(_texts, domain))) for domain in conn.listAllDomains()
+            )
+            return {uuid: texts for uuid, texts in found if texts is not None}
+
+    def guest_cpu(self, live: ET.Element) -> tuple[str, ...]:
+        """Return every feature of the CPU that a running guest was given; empty if that cannot be told."""
+        cpu, kind = live.find("cpu"), live.find("os/type")
+        if cpu is None or kind is None:
+            return ()
         try:
             with self._pool.borrow() as conn:
-                domain = conn.lookupByUUIDString(uuid)
-                root = parse_tree(domain.XMLDesc(0)) if domain.isActive() else ET.Element("domain")
-                cpu, kind = root.find("cpu"), root.find("os/type")
-                if cpu is None or kind is None:
-                    return ()
-                return self._features(conn, cpu, kind.get("arch", ""), root.get("type", "")) or ()
-        except (libvirt.libvirtError, DomainXmlError):
+                return self._features(conn, cpu, kind.get("arch", ""), live.get("type", "")) or ()
+        except (libvirt.libvirtError, LibvirtDownError):
             return ()
 
     def _features(self, conn: Any, cpu: ET.Element, arch: str, kind: str) -> tuple[str, ...] | None:  # noqa: ANN401

@@ -17,6 +17,7 @@ from agent.config import DEFAULT_PATH, AgentConfig, load
 from agent.daemon import Daemon, Hands
 from agent.host import read_identity
 from agent.ledger import Ledger, LedgerError
+from agent.libvirt_guest import LibvirtGuests
 from agent.places import Places
 from agent.storage import StorageWatch
 from agent.watcher import LibvirtHypervisor
@@ -62,7 +63,8 @@ def main() -> int:
             hypervisor = LibvirtHypervisor(config.libvirt_uri, clock, Places(config.node), storage.mount_is_lost)
             ledger = Ledger(Path(config.state_dir), Path(config.run_dir), identity.boot_id)
             access = CertifiedAccess(config.identity_dir) if config.secure else OpenAccess(token)
-            await Daemon(config, identity, ledger, Hands(hypervisor, clock, access, storage)).run(service)
+            hands = Hands(hypervisor, clock, access, storage, LibvirtGuests(config.libvirt_uri))
+            await Daemon(config, identity, ledger, hands).run(service)
         except LedgerError as error:
             raise ServiceError(str(error)) from None
         finally:

@@ -25,7 +25,8 @@ from agent.records import (
     VmForgotten,
     VmReleased,
 )
-from fleet.messages import KEPT_BYTES_MAX, Order, ReceiveVm, SetIsolation, StartVm, UndefineVm
+from fleet.guest_health import GuestProbes
+from fleet.messages import KEPT_BYTES_MAX, Order, ReceiveVm, SetIsolation, SetProbes, StartVm, UndefineVm
 from fleet.model import EndReason, Isolation, Leadership, OrderOutcome, SessionKey
 
 ORDERS_DONE_MAX = 1000
@@ -93,6 +94,7 @@ def _fold_promise(memory: Memory, record: RunBegan | VmReleased | NoticeTaken | 
                 notice_taken=bool(old and old.notice_taken and not record.confirmed),
                 isolation=old.isolation if old else Isolation(),
                 kept=old.kept if old else b"",
+                probes=old.probes if old else GuestProbes(),
             )
         case VmReleased():
             old = memory.promises.get(record.uuid)
@@ -166,12 +168,15 @@ def _begin(memory: Memory, order: Order) -> None:
             standing=Standing.PERMITTED,
             receive=body if isinstance(body, ReceiveVm) else None,
             isolation=body.isolation,
+            probes=body.probes,
             kept=_bounded(body.kept),
         )
     elif isinstance(body, SetIsolation) and order.uuid in memory.promises:
         old = memory.promises[order.uuid]
         kept = _bounded(body.kept) or old.kept
         memory.promises[order.uuid] = structs.replace(old, isolation=body.isolation, kept=kept)
+    elif isinstance(body, SetProbes) and order.uuid in memory.promises:
+        memory.promises[order.uuid] = structs.replace(memory.promises[order.uuid], probes=body.probes)
 
 
 def recall(records: Iterable[AnyLedgerRecord]) -> Memory:

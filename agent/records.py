@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from fleet.guest_health import GuestProbes
 from fleet.messages import Order, ReceiveVm
 from fleet.model import EndReason, Isolation, Leadership, OrderOutcome, SessionKey
 
@@ -39,6 +40,7 @@ class Promise(Struct, frozen=True):
     notice_taken: bool = False
     isolation: Isolation = Isolation()  # of the run that is here
     kept: bytes = b""  # for an aggregator that has lost its store (fleet.messages.KeptVm)
+    probes: GuestProbes = GuestProbes()  # likewise
     let_go: bool = False  # undefined by order: whoever defines it by hand may start it by hand
 
 

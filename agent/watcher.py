@@ -223,7 +223,7 @@ class LibvirtHypervisor:
             self._ends[event.uuid] = words.stopped_end(event.stopped_detail)
         elif event.started:
             self._ends.pop(event.uuid, None)
-        if event.defined or event.started:  # what CPU it was given is known when it runs
+        if event.changed or event.started:  # what CPU it was given is known when it runs
             self.definitions.refresh(event.uuid)
         self._look_at(event.uuid)
 
@@ -297,6 +297,7 @@ class LibvirtHypervisor:
             memory_bytes=known.memory_bytes if known else 0,
             busy="migration" if raw.uuid in self._moving_vms else "",
             not_migratable=known.not_migratable if known else "",
+            guest_agent=known.guest_agent if known and state is QemuState.RUNNING else "",
         )
 
     def _orphan(self, process: proc.QemuProcess) -> VmObservation:

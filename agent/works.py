@@ -34,6 +34,7 @@ from fleet.messages import (
     RescueVm,
     ResumeVm,
     SetIsolation,
+    SetProbes,
     ShutdownVm,
     StartVm,
     UndefineVm,
@@ -101,7 +102,7 @@ class Works:
                 work_migrate.begin(bench, work, body)
             case RescueVm() as body:
                 work_rescue.begin(bench, work, body)
-            case ReceiveVm() | SetIsolation():
+            case ReceiveVm() | SetIsolation() | SetProbes():
                 bench.done(work)
             case ResumeVm():
                 self._begin_resume(work)
@@ -248,7 +249,7 @@ class Works:
                 work_migrate.recover(self.bench, work)
             elif isinstance(body, RescueVm):
                 work_rescue.recover(self.bench, work)
-            elif isinstance(body, (ReceiveVm, SetIsolation)):
+            elif isinstance(body, (ReceiveVm, SetIsolation, SetProbes)):
                 self.bench.done(work)
             elif isinstance(body, ResumeVm):
                 work.step, work.due_s = Step.CONFIRMING, desk.now + ARRIVAL_WAIT_S_MAX

@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from fleet.guest_health import GuestHealth
+
 
 class RunStrategy(StrEnum):
     """What happens when a run ends (product.md, run strategies)."""
@@ -153,6 +155,7 @@ class VmReport(Struct, frozen=True):
     memory_bytes: int = 0
     busy: str = ""  # libvirt job or order in progress, for people
     not_migratable: str = ""  # why it cannot be live-migrated; empty: nothing known against it
+    guest: GuestHealth = GuestHealth()
 
 
 class Needs(Struct, frozen=True):

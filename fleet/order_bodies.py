@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from fleet.guest_health import GuestProbes
 from fleet.model import EndReason, Isolation
 
 
@@ -22,6 +23,7 @@ class StartVm(Struct, frozen=True, tag_field="k", tag="start"):
     force_boot: bool = True
     isolation: Isolation = Isolation()
     kept: bytes = b""
+    probes: GuestProbes = GuestProbes()
 
 
 class ShutdownVm(Struct, frozen=True, tag_field="k", tag="shutdown"):
@@ -45,6 +47,13 @@ class SetIsolation(Struct, frozen=True, tag_field="k", tag="isolation"):
     run: int
     isolation: Isolation
     kept: bytes = b""
+
+
+class SetProbes(Struct, frozen=True, tag_field="k", tag="probes"):
+    """From now on ask the run's guest this; the ledger keeps it."""
+
+    run: int
+    probes: GuestProbes
 
 
 class PauseVm(Struct, frozen=True, tag_field="k", tag="pause"):
@@ -74,6 +83,7 @@ class ReceiveVm(Struct, frozen=True, tag_field="k", tag="receive"):
     handover_secret: str
     isolation: Isolation = Isolation()
     kept: bytes = b""
+    probes: GuestProbes = GuestProbes()
 
 
 class MigrateVm(Struct, frozen=True, tag_field="k", tag="migrate"):
@@ -166,4 +176,5 @@ OrderBody = (
     | DiscardIncoming
     | UndefineVm
     | SetIsolation
+    | SetProbes
 )

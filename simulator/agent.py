@@ -40,6 +40,7 @@ from agent.keeper_types import (
     Persist,
     PidGone,
     Probe,
+    ProbeGuest,
     Send,
     Stopping,
     TellPeer,
@@ -68,6 +69,7 @@ RECONNECT_S = (0.1, 3.0)
 LIST_EVERY_S = 10.0
 LOOK_TIMEOUT_S = 2.0
 PIDFD_S = 0.002
+PROBE_S = 0.05
 EVENT_S = (0.05, 0.25)
 
 
@@ -297,6 +299,8 @@ class SimulatedAgent(Process):
                 self.peers.do(effect)
             case AnswerPeer():
                 self.peers.answer(effect)
+            case ProbeGuest():
+                self.later(PROBE_S, lambda: self.give(self.host.probe_guest(effect)))
             case RaiseWall() | Permit() | Forbid() | LetGo():
                 self.host.take(effect)
             case Note(event=event, uuid=uuid, detail=detail):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agent.keeper_types import AnyLedgerRecord
+from agent.keeper_types import AnyLedgerRecord, GuestProbed, ProbeGuest
 from agent.wall import Forbid, LetGo, Permit, RaiseWall, WallEffect, Way
 from fleet.model import BmcIdentity, Definition, EndReason, NodeFacts, Plane, QemuState, StorageReach
 from simulator.agent import SimulatedAgent
@@ -252,6 +252,14 @@ class Host:
         elif not qemu.frozen:
             end = EndReason.CRASHED if what == "crash" else EndReason.POWEROFF
             self.end_qemu(qemu, end, f"guest {what}")
+
+    def probe_guest(self, asked: ProbeGuest) -> GuestProbed:
+        """Ask a guest: one that hangs does not answer, and neither does any while libvirtd or the host stands still."""
+        qemu = self.qemus.get(asked.uuid)
+        if qemu is None or not self.hypervisor.alive or self.hypervisor.paused:
+            return GuestProbed(asked.uuid, asked.kind, asked.number, None, "it cannot be asked")
+        good = not qemu.hung and not qemu.frozen
+        return GuestProbed(asked.uuid, asked.kind, asked.number, good, "" if good else "no answer")
 
     def by_hand(self, name: str, does: str) -> None:
         """Do what a person's virsh does here: start | destroy."""

@@ -17,6 +17,7 @@ from aggregator.core.duplicates import decide_duplicates, decide_second_runs
 from aggregator.core.evidence import decide_evidence, decide_readiness, decide_trust
 from aggregator.core.fencing import decide_fencing
 from aggregator.core.flapping import decide_flaps
+from aggregator.core.health import decide_health
 from aggregator.core.identity import decide_identities
 from aggregator.core.incidents import decide_incidents
 from aggregator.core.incidents_vm import decide_vm_incidents
@@ -63,6 +64,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_storage_recovery,
     decide_stops,
     decide_isolation,
+    decide_health,
     decide_drains,
     decide_taint_evictions,
     decide_rescues,
@@ -84,6 +86,7 @@ _DEEDS = (
     decide_storage_recovery,
     decide_stops,
     decide_isolation,
+    decide_health,
     decide_drains,
     decide_taint_evictions,
     decide_rescues,

@@ -2,7 +2,8 @@
 
 Orders the starts after a loss and of new VMs, never the restart of a single VM that crashed, nor a start that a person
 asked for. What is absent, deleted, held or not to run counts as met. After its timeout the VM starts all the
-same. Agents report neither guest agents nor readiness yet, so both conditions come to Running, and it is said. Pure.
+same. GuestAgent is met when libvirt sees the guest agent's channel opened, Ready when the readiness probe says so; a
+VM without one is ready when it runs. Pure.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from aggregator.core.state import State, VmRecord
 from fleet.model import EndReason, QemuState
 from fleet.units import parse_duration_s
 
-OBSERVED = ("Running",)
-
 
 def is_postponed(draft: Draft, vm: VmRecord) -> bool:
     """Return whether the VM waits for others now; says so when it begins, or what it waits for changes."""
@@ -29,7 +28,7 @@ def is_postponed(draft: Draft, vm: VmRecord) -> bool:
     for need in vm.spec.depends_on:
         ends = since + parse_duration_s(need.timeout)
         if _is_unmet(draft.state, draft.now, need) and not draft.due(ends):
-            waits.append(f"waits for {need.vm} to be {_condition(need)}, until {rfc3339(ends)}")
+            waits.append(f"waits for {need.vm} to be {_in_words(need)}, until {rfc3339(ends)}")
             until = max(until, ends)
     words = "; ".join(waits)
     if words and (vm.postponed is None or vm.postponed.words != words):
@@ -45,15 +44,13 @@ def dependency_notes(state: State, now: float, vm: VmRecord) -> list[str]:
     for need in vm.spec.depends_on:
         if why := _why_not_awaited(state, now, need):
             notes.append(why)
-        elif not _runs(state, state.vms[need.vm]):
-            notes.append(f"{need.vm} was not {_condition(need)} within {need.timeout}")
+        elif not _is_met(state, need):
+            notes.append(f"{need.vm} was not {_in_words(need)} within {need.timeout}")
     return notes
 
 
-def _condition(need: Dependency) -> str:
-    if need.condition in OBSERVED:
-        return need.condition
-    return f"Running ({need.condition} is not reported by any agent yet)"
+def _in_words(need: Dependency) -> str:
+    return "with its guest agent connected" if need.condition == "GuestAgent" else need.condition
 
 
 def _is_of_a_batch(vm: VmRecord) -> bool:
@@ -64,7 +61,7 @@ def _is_of_a_batch(vm: VmRecord) -> bool:
 
 
 def _is_unmet(state: State, now: float, need: Dependency) -> bool:
-    return not _why_not_awaited(state, now, need) and not _runs(state, state.vms[need.vm])
+    return not _why_not_awaited(state, now, need) and not _is_met(state, need)
 
 
 def _why_not_awaited(state: State, now: float, need: Dependency) -> str:
@@ -84,8 +81,13 @@ def _why_not_awaited(state: State, now: float, need: Dependency) -> str:
     return f"{need.vm} is held ({held}), which counts as met" if held else ""
 
 
-def _runs(state: State, other: VmRecord) -> bool:
+def _is_met(state: State, need: Dependency) -> bool:
+    other = state.vms[need.vm]
     node, seen = state.nodes.get(other.owner), last_report(other, other.owner)
     if not other.run_open or not other.run_reached_running or node is None or seen is None:
         return False
-    return node.state not in (*CONVICTED, NodeState.UNSEEN) and seen.report.state is QemuState.RUNNING
+    if node.state in (*CONVICTED, NodeState.UNSEEN) or seen.report.state is not QemuState.RUNNING:
+        return False
+    if need.condition == "GuestAgent":
+        return seen.report.guest.agent == "Connected"
+    return need.condition != "Ready" or other.spec.readiness_probe is None or seen.report.guest.ready == "True"

@@ -35,6 +35,7 @@ from fleet.messages import (
     RescueVm,
     ResumeVm,
     SetIsolation,
+    SetProbes,
     StartVm,
     UndefineVm,
     UnpauseVm,
@@ -123,6 +124,7 @@ def _order_issued(state: State, event: ev.OrderIssued) -> None:
     if isinstance(body, StartVm):
         state.vms[event.vm].isolation_told = body.isolation
         state.vms[event.vm].kept_told = state.vms[event.vm].version
+        state.vms[event.vm].probes_told = body.probes
     if isinstance(body, ReceiveVm | MigrateVm | RescueVm | CancelMigration):
         migration = state.migrations.get(body.migration)
         if migration is not None and isinstance(body, ReceiveVm):
@@ -181,6 +183,8 @@ def _order_closed(state: State, event: ev.OrderClosed) -> None:
     if isinstance(record.order.body, SetIsolation) and event.outcome == "Done":
         vm.isolation_told = record.order.body.isolation
         vm.kept_told = record.kept_version or vm.kept_told
+    if isinstance(record.order.body, SetProbes) and event.outcome == "Done":
+        vm.probes_told = record.order.body.probes
     if isinstance(record.order.body, PauseVm | UnpauseVm) and event.outcome == "Done":
         vm.pause_asked = None
     if event.outcome in {"Failed", "Refused"} and not isinstance(record.order.body, MigrateVm | RescueVm):

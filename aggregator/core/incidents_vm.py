@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from aggregator.core.draft import Draft
 from aggregator.core.duplicates import second_run_words
-from aggregator.core.events import IncidentClosed, IncidentNoted, IncidentOpened, MigrationPhase, NodeState, VmPhase
+from aggregator.core.events import (
+    IncidentClosed,
+    IncidentNoted,
+    IncidentOpened,
+    MigrationPhase,
+    NodeState,
+    RunOutcome,
+    VmPhase,
+)
+from aggregator.core.health import failed_words, why_spared
 from aggregator.core.state import State, VmRecord
 
 HAND_OVER_S_MAX = 5.0
@@ -37,6 +46,8 @@ def _trouble(draft: Draft, vm: VmRecord) -> tuple[str, str]:
     second = vm.second_run
     if second is not None and not second.over_at:
         return second_run_words(draft, vm, second)
+    if vm.stopping is RunOutcome.FAILED or failed_words(state, vm):
+        return _liveness_words(draft, vm)
     migration = state.migrations.get(vm.migration)
     if migration is not None and migration.phase is MigrationPhase.HANDING_OVER:
         if not draft.due(migration.handed_over + HAND_OVER_S_MAX):
@@ -50,6 +61,15 @@ def _trouble(draft: Draft, vm: VmRecord) -> tuple[str, str]:
         way = f"look on {where} (virsh list, virtward-agent's log); if it runs nowhere: virtward confirm-gone {vm.name}"
         return f"nobody can tell whether {vm.name} runs: {vm.phase_reason}", way
     return second_run_words(draft, vm, second) if second is not None else ("", "")
+
+
+def _liveness_words(draft: Draft, vm: VmRecord) -> tuple[str, str]:
+    failed = failed_words(draft.state, vm)
+    title = f"{vm.name}'s liveness probe failed{': ' if failed else ''}{failed}"
+    spared = why_spared(draft.state, vm) if vm.stopping is None else ""
+    if spared:
+        return title, f"it is left running, because {spared}; to end it: virtward stop {vm.name} --force"
+    return title, f"nothing: its run is ended as failed, and runStrategy {vm.spec.run_strategy} says what follows"
 
 
 def _told_by_node(state: State, vm: VmRecord) -> bool:

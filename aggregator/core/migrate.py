@@ -235,6 +235,7 @@ def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: Nod
         handover_secret=handover_secret(draft.state, migration.name),
         isolation=vm.isolation_told,  # as the source has it; a newer one follows when the VM has moved
         kept=pack(vm),
+        probes=vm.probes_told,
     )
     draft.order(target, vm, receive, epoch=epoch, reason=f"{migration.name} comes here")
 

@@ -20,6 +20,7 @@ from aggregator.core.events import (
     StopDecided,
     VmVerb,
 )
+from aggregator.core.health import probes_of
 from aggregator.core.isolation import grace_of, isolation_of
 from aggregator.core.kept import pack
 from aggregator.core.lookups import (
@@ -129,7 +130,8 @@ def _start(draft: Draft, vm: VmRecord, node: NodeRecord, choice: Choice | None) 
         )
     )
     xml = vm.definition.xml if vm.definition is not None else vm.spec.domain_xml
-    body = StartVm(xml=xml, run=run, isolation=isolation_of(draft.state, vm), kept=pack(vm))
+    isolation, probes = isolation_of(draft.state, vm), probes_of(vm)
+    body = StartVm(xml=xml, run=run, isolation=isolation, probes=probes, kept=pack(vm))
     draft.order(node, vm, body, epoch=epoch, reason=reason)
 
 
@@ -164,6 +166,9 @@ def decide_stops(draft: Draft) -> None:
             _pause(draft, vm)
 
 
+_STOP_REASONS = {RunOutcome.STOPPED: "shall stop", RunOutcome.FAILED: "its liveness probe failed"}
+
+
 def _stop(draft: Draft, vm: VmRecord) -> None:
     node = draft.state.nodes.get(vm.owner)
     if node is None or not can_order(node) or not draft.due(vm.retry_at) or _is_moving(draft.state, vm):
@@ -177,7 +182,7 @@ def _stop(draft: Draft, vm: VmRecord) -> None:
     if report is None or report.state is QemuState.GONE:
         return
     grace_s = grace_of(vm)
-    reason = "shall stop" if vm.stopping is RunOutcome.STOPPED else "leaves its node"
+    reason = _STOP_REASONS.get(vm.stopping or RunOutcome.STOPPED, "leaves its node")
     body = DestroyVm(run=vm.run) if vm.stop_force or not grace_s else ShutdownVm(run=vm.run, grace_s=grace_s)
     draft.order(node, vm, body, epoch=vm.epoch, reason=reason)
 

@@ -15,6 +15,7 @@ from aggregator.core import events as ev
 from aggregator.core.derived import Derived, Ground
 from aggregator.core.events import Event, NodeState, VmPhase
 from aggregator.core.fencing_device import POWER_OFF, places
+from aggregator.core.health import probes_of
 from aggregator.core.isolation import isolation_of
 from aggregator.core.lookups import ALIVE, wants_run
 from aggregator.core.phases import phase_of
@@ -154,6 +155,7 @@ def is_vm_at_rest(state: State, vm: VmRecord) -> bool:
         and vm.pause_asked is None
         and vm.isolation_told == isolation_of(state, vm)
         and vm.kept_told == vm.version
+        and vm.probes_told == probes_of(vm)
         and (vm.spec.run_strategy is not RunStrategy.HALTED or vm.start_wanted)
         and binding.node == vm.owner
         and binding.boot_id == node.boot_id
@@ -166,6 +168,7 @@ def is_vm_at_rest(state: State, vm: VmRecord) -> bool:
         and _reports_alive(vm) == 1
         and seen.report.state is QemuState.RUNNING
         and seen.report.run <= vm.run
+        and not seen.report.guest.failed
     )
 
 

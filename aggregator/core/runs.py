@@ -255,6 +255,8 @@ def _why_ended(vm: VmRecord) -> str:
         return "it never began"
     if vm.last_end is EndReason.NOT_ENDED:
         return "its node is gone"
+    if vm.stopping is RunOutcome.FAILED:
+        return "its liveness probe failed"
     return {
         EndReason.POWEROFF: "the guest powered off",
         EndReason.DESTROYED: "somebody ended it on its host",

@@ -7,6 +7,7 @@ from msgspec import Struct, field
 from aggregator.core.choice import Choice
 from aggregator.core.objects import MigrationPolicySpec, VmSpec
 from aggregator.core.words import MigrationPhase, RunOutcome, VmPhase, VmVerb
+from fleet.guest_health import GuestProbes
 from fleet.messages import KeptVm, MigrationProgress, Order
 from fleet.model import Definition, Disk, EndReason, Isolation, OrderOutcome, SessionKey, VmReport
 
@@ -118,6 +119,7 @@ class VmRecord(Struct):
     incident: str = ""  # about this VM alone
     isolation_told: Isolation = Isolation()  # what the run's owner was told to do without its lease
     kept_told: int = 0  # the version of the VM that the run's owner was given to keep (rebuild.py)
+    probes_told: GuestProbes = GuestProbes()  # what it was told to ask of the guest
     eviction: Eviction | None = None  # by a NoExecute taint
     second_run: SecondRun | None = None  # until a person stops or restarts it: its disk may be damaged
     fact: int = 0  # position of the last fact about it

@@ -10,6 +10,7 @@ import msgspec
 
 from aggregator.core.events import NodeState, VmPhase
 from aggregator.core.fencing_device import POWER_OFF, places
+from aggregator.core.health import failed_words, why_spared
 from aggregator.core.lookups import current_report
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.objects import (
@@ -122,25 +123,43 @@ def conditions_of(state: State, record: VmRecord) -> tuple[ApiCondition, ...]:
         _ready(state, record),
         _live_migratable(state, record),
         _protected(state, record),
-        ApiCondition(
-            type="AgentConnected",
-            status="Unknown",
-            reason="NotAsked",
-            message="the guest agent inside the VM is not asked",
-        ),
+        _agent_connected(state, record),
         _restart_required(record),
     )
 
 
 def _ready(state: State, record: VmRecord) -> ApiCondition:
-    running = record.phase is VmPhase.RUNNING
-    return ApiCondition(
-        type="Ready",
-        status="True" if running else "False",
-        reason="Running" if running else str(record.phase),
-        message=reason_of(state, record) if not running else "",
-        last_transition_time=rfc3339(record.phase_since),
-    )
+    since = rfc3339(record.phase_since)
+    if record.phase is not VmPhase.RUNNING:
+        why = reason_of(state, record)
+        return ApiCondition(
+            type="Ready", status="False", reason=str(record.phase), message=why, last_transition_time=since
+        )
+    if failed := failed_words(state, record):
+        words = f"its liveness probe failed: {failed}"
+        if spared := why_spared(state, record):
+            words += f"; it is left running: {spared}"
+        return ApiCondition(type="Ready", status="False", reason="LivenessProbeFailed", message=words)
+    if record.spec.readiness_probe is None:
+        return ApiCondition(type="Ready", status="True", reason="Running", last_transition_time=since)
+    report = current_report(state, record, record.owner)
+    if report is None or not report.guest.ready:
+        return ApiCondition(type="Ready", status="Unknown", reason="NotAsked", message="its agent has not asked it yet")
+    ready = report.guest.ready == "True"
+    reason = "ReadinessProbeSucceeded" if ready else "ReadinessProbeFailed"
+    return ApiCondition(type="Ready", status=report.guest.ready, reason=reason, message=report.guest.why)
+
+
+def _agent_connected(state: State, record: VmRecord) -> ApiCondition:
+    """Whether the guest agent has opened its channel, as libvirt sees it; not whether it answers."""
+    report = current_report(state, record, record.owner) if record.run_open else None
+    if report is None:
+        return ApiCondition(type="AgentConnected", status="Unknown", reason="NotReported")
+    if report.guest.agent:
+        status = "True" if report.guest.agent == "Connected" else "False"
+        return ApiCondition(type="AgentConnected", status=status, reason=report.guest.agent)
+    text = "the VM has no channel org.qemu.guest_agent.0, or does not run"
+    return ApiCondition(type="AgentConnected", status="False", reason="NoChannel", message=text)
 
 
 def _live_migratable(state: State, record: VmRecord) -> ApiCondition:

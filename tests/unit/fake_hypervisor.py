@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from agent.deeds import CODE_NOT_FOUND, AnyDeed, AskShutdown, Create, Define, Destroy, Undefine, VmObservation
-from agent.hypervisor import Facts, HypervisorFacts, Result
+from agent.hypervisor import Facts, HypervisorFacts, Result, Unaskable
 from agent.keeper_types import DefinitionRead, DomainChanged, DomainsListed, PidGone
 from agent.workers import happens_within
 from fleet.clock import Clock
@@ -98,3 +98,21 @@ class FakeHypervisor:
         vm = VmObservation(uuid, self.vms[uuid].name, state, qemu, end=end, defined=True)
         self.vms[uuid] = vm
         self._facts(DomainChanged(vm, self.clock.monotonic_s()))
+
+
+class FakeGuests:
+    """The guest channel beside it: every guest answers, unless it is named in `deaf`; `unknown` cannot be asked."""
+
+    def __init__(self) -> None:
+        self.deaf: set[str] = set()
+        self.unknown: set[str] = set()
+
+    def ping(self, uuid: str, timeout_s: float) -> tuple[bool, str]:
+        if uuid in self.unknown:
+            raise Unaskable("libvirtd is silent")
+        return (False, f"no answer within {timeout_s:g} s") if uuid in self.deaf else (True, "")
+
+    def address(self, uuid: str) -> str:
+        if uuid in self.unknown:
+            raise Unaskable("nobody knows the guest's address")
+        return "127.0.0.1"

@@ -32,7 +32,7 @@ async def test_a_vm_is_created_runs_and_can_be_read(api: Api, world: World) -> N
         "Ready": "True",
         "LiveMigratable": "True",
         "Protected": "True",
-        "AgentConnected": "Unknown",
+        "AgentConnected": "False",
         "RestartRequired": "False",
     }
     assert world.checked == [vm["spec"]["domainXML"]]

@@ -20,6 +20,7 @@ from aggregator.core.objects import FencingRung, NodeSpec, VmSpec
 from aggregator.core.settle import Settled, settle
 from aggregator.core.state import NodeRecord, State, VmRecord
 from fleet import messages as msg
+from fleet.guest_health import GuestHealth
 from fleet.messages import Order, ProbeResult
 from fleet.model import (
     BmcIdentity,
@@ -48,6 +49,7 @@ class Fleet:
         self.happened: list[Event] = []
         self.actions: list[Action] = []
         self.qemus: dict[tuple[str, str], VmReport] = {}  # (node, uuid) -> what its agent says
+        self.health: dict[str, GuestHealth] = {}  # by VM: of the guests that are started
         self.power: dict[str, PowerAnswer] = {}  # what a node's device answers to status
         self.off_answer: dict[str, PowerAnswer] = {}
         self.silent: set[str] = set()  # nodes that neither beat nor obey nor answer probes
@@ -245,6 +247,13 @@ class Fleet:
             results=results,
         )
 
+    def says_of_guest(self, name: str, health: GuestHealth) -> None:
+        """The owner's agent reports what it found of a guest."""
+        vm = self.vm(name)
+        key = (vm.owner, vm.uuid)
+        self.qemus[key] = structs.replace(self.qemus[key], guest=health)
+        self.settle(self.reported(vm.owner, self.qemus[key]))
+
     def _obey(self, node: str, order: Order) -> list[Event]:
         body, key = order.body, (node, order.uuid)
         outcome = OrderOutcome.DONE
@@ -261,14 +270,15 @@ class Fleet:
         elif isinstance(body, msg.ResumeVm) and self.refuse_resume is not None:
             return [self._told(node, order, self.refuse_resume, now)]
         elif isinstance(body, msg.StartVm | msg.ResumeVm | msg.UnpauseVm):
-            report = structs.replace(report, state=QemuState.RUNNING)
+            health = self.health.get(order.name, GuestHealth())
+            report = structs.replace(report, state=QemuState.RUNNING, guest=health)
         elif isinstance(body, msg.PauseVm):
             report = structs.replace(report, state=QemuState.PAUSED)
         elif isinstance(body, msg.ReceiveVm):
             outcome = OrderOutcome.ACCEPTED
         elif isinstance(body, msg.MigrateVm):
             return self._migrate(node, order, body)
-        elif isinstance(body, msg.SetIsolation):
+        elif isinstance(body, msg.SetIsolation | msg.SetProbes):
             return [self._told(node, order, outcome, now)]
         elif isinstance(body, msg.CancelMigration):
             return [self._told(node, order, outcome, None)]

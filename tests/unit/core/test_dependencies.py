@@ -9,8 +9,9 @@ import pytest
 from aggregator.core import events as ev
 from aggregator.core.events import NodeState, VmPhase, VmVerb
 from aggregator.core.explain import explain_vm
-from aggregator.core.objects import Dependency, VmSpec
+from aggregator.core.objects import Dependency, Probe, VmSpec
 from aggregator.core.views_vm import hold_text
+from fleet.guest_health import GuestHealth
 from fleet.model import EndReason, OrderOutcome, RunStrategy
 from tests.unit.core.fleet import Fleet
 
@@ -22,6 +23,7 @@ def site(need: Dependency = NEED, db: VmSpec | None = None) -> Fleet:
     fleet = Fleet(3, {"unseenAtLeast": "5s", "readinessEvery": "5s"})
     for node in ("n2", "n3"):
         fleet.cordon(node)
+    fleet.health["db"] = GuestHealth(agent="Connected", ready="True")
     fleet.apply("db", db or VmSpec())
     fleet.apply("web", VmSpec(depends_on=(need,), restart_priority=900))
     fleet.run(10)
@@ -107,15 +109,41 @@ def test_what_will_not_run_is_not_waited_for(before: Callable[[Fleet], None], wo
     assert len(starts(fleet, "web")) == 2
 
 
-@pytest.mark.parametrize("condition", ["GuestAgent", "Ready"])
-def test_what_no_agent_reports_comes_to_running_and_is_said(condition: str) -> None:
-    fleet = site(Dependency(vm="db", condition=condition, timeout="60s"))
-    fleet.refuse["db"] = OrderOutcome.REFUSED
+READY = Probe(tcp_socket={"port": 443})
+
+
+@pytest.mark.parametrize(
+    ("condition", "not_yet", "met", "words"),
+    [
+        ("GuestAgent", GuestHealth(agent="Disconnected"), GuestHealth(agent="Connected"), "its guest agent connected"),
+        ("Ready", GuestHealth(ready="False", why="refused"), GuestHealth(ready="True"), "to be Ready"),
+    ],
+)
+def test_a_guest_that_runs_is_waited_for_until_it_is_what_is_asked(
+    condition: str, not_yet: GuestHealth, met: GuestHealth, words: str
+) -> None:
+    fleet = site(Dependency(vm="db", condition=condition, timeout="60s"), VmSpec(readiness_probe=READY))
+    fleet.health["db"] = not_yet
     loses(fleet)
-    fleet.run(2)
-    assert f"Running ({condition} is not reported by any agent yet)" in fleet.vm("web").phase_reason
-    del fleet.refuse["db"]
+    fleet.run(5)
+    assert fleet.vm("db").phase is VmPhase.RUNNING
+    assert words in fleet.vm("web").phase_reason
+    fleet.says_of_guest("db", met)
     fleet.run_until(lambda: fleet.vm("web").phase is VmPhase.RUNNING, 20)
+
+
+def test_a_guest_without_a_readiness_probe_is_ready_when_it_runs() -> None:
+    fleet = site(Dependency(vm="db", condition="Ready", timeout="60s"))
+    loses(fleet)
+    fleet.run_until(lambda: fleet.vm("web").phase is VmPhase.RUNNING, 20)
+
+
+def test_a_guest_that_is_never_ready_is_gone_past_after_the_timeout_and_that_is_said() -> None:
+    fleet = site(Dependency(vm="db", condition="Ready", timeout="20s"), VmSpec(readiness_probe=READY))
+    fleet.health["db"] = GuestHealth(ready="False")
+    loses(fleet)
+    fleet.run_until(lambda: len(starts(fleet, "web")) == 2, 30)
+    assert "db was not Ready within 20s" in starts(fleet, "web")[-1].reason
 
 
 def test_a_vm_that_crashed_alone_is_restarted_at_once() -> None:

@@ -1,0 +1,128 @@
+"""What becomes of a run whose guest has failed, and how its agent comes to ask it."""
+
+from __future__ import annotations
+
+from aggregator.core import events as ev
+from aggregator.core.actions import SendOrder
+from aggregator.core.events import RunOutcome, VmPhase
+from aggregator.core.objects import Probe, VmSpec
+from aggregator.core.state import VmRecord
+from aggregator.core.views_vm import conditions_of
+from fleet.guest_health import GuestHealth, GuestProbe, GuestProbes, ProbeWay
+from fleet.messages import DestroyVm, SetProbes, StartVm
+from fleet.model import RunStrategy
+from tests.unit.core.fleet import Fleet
+
+PING = Probe(guest_agent_ping={}, initial_delay_seconds=60, timeout_seconds=2)
+FAILED = GuestHealth(failed="no answer")
+
+
+def bodies(fleet: Fleet, kind: type) -> list[object]:
+    return [a.order.body for a in fleet.actions if isinstance(a, SendOrder) and isinstance(a.order.body, kind)]
+
+
+def condition(fleet: Fleet, vm: VmRecord, kind: str) -> tuple[str, str, str]:
+    (found,) = [each for each in conditions_of(fleet.state, vm) if each.type == kind]
+    return found.status, found.reason, found.message
+
+
+def site(*names: str, strategy: RunStrategy = RunStrategy.ALWAYS) -> Fleet:
+    fleet = Fleet(1, {"unseenAtLeast": "5s"})
+    for name in names:
+        fleet.apply(name, VmSpec(run_strategy=strategy, liveness_probe=PING))
+    fleet.run(3)
+    return fleet
+
+
+def test_a_run_is_begun_with_its_probes_and_a_change_acts_without_another_run() -> None:
+    fleet = site("web")
+    ping = GuestProbe(ProbeWay.PING, initial_delay_s=60.0, timeout_s=2.0)
+    (begun,) = bodies(fleet, StartVm)
+    assert isinstance(begun, StartVm)
+    assert begun.probes == GuestProbes(liveness=ping)
+    ready = Probe(http_get={"port": 8080, "path": "/healthz", "scheme": "HTTPS"}, period_seconds=5)
+    fleet.apply("web", VmSpec(readiness_probe=ready))
+    fleet.run(2)
+    wanted = GuestProbe(ProbeWay.HTTP, port=8080, path="/healthz", scheme="https", period_s=5.0)
+    assert bodies(fleet, SetProbes) == [SetProbes(1, GuestProbes(readiness=wanted))]
+    assert fleet.vm("web").run == 1
+    fleet.run(5)
+    assert len(bodies(fleet, SetProbes)) == 1
+
+
+def test_a_failed_liveness_probe_ends_the_run_as_failed_and_the_run_strategy_goes_on() -> None:
+    fleet = site("web")
+    fleet.says_of_guest("web", FAILED)
+    assert bodies(fleet, DestroyVm) == [DestroyVm(run=1)]
+    fleet.run(3)
+    ended = [e for e in fleet.happened if isinstance(e, ev.RunEnded)]
+    assert [(e.outcome, e.reason) for e in ended] == [(RunOutcome.FAILED, "its liveness probe failed")]
+    assert (fleet.vm("web").run, fleet.vm("web").phase) == (2, VmPhase.RUNNING)
+    titles = [i.title for i in fleet.state.incidents.values()]
+    assert titles == ["web's liveness probe failed: no answer"]
+    assert not [i for i in fleet.state.incidents.values() if not i.closed]
+
+
+def test_under_manual_it_stays_down_and_says_that_it_failed() -> None:
+    fleet = site()
+    fleet.apply("web", VmSpec(run_strategy=RunStrategy.MANUAL, liveness_probe=PING))
+    fleet.settle(ev.VmCommanded(at=fleet.now, name="web", verb=ev.VmVerb.START))
+    fleet.run(2)
+    fleet.says_of_guest("web", FAILED)
+    fleet.run(5)
+    assert (fleet.vm("web").phase, fleet.vm("web").run_open) == (VmPhase.FAILED, False)
+
+
+def test_failures_count_in_the_budget_of_restarts() -> None:
+    fleet = site("web")
+    for _ in range(fleet.state.config.restart.budget + 1):
+        fleet.says_of_guest("web", FAILED)
+        fleet.run(3)
+    assert fleet.vm("web").phase is VmPhase.CRASH_LOOP_BACK_OFF
+
+
+def test_a_disarmed_fleet_ends_nobody_and_says_why() -> None:
+    fleet = site("web")
+    fleet.settle(ev.Disarmed(at=fleet.now, node="", vm="web", selector="", until=0.0, who="me"))
+    fleet.says_of_guest("web", FAILED)
+    fleet.run(5)
+    assert fleet.vm("web").run == 1
+    status, reason, message = condition(fleet, fleet.vm("web"), "Ready")
+    assert (status, reason) == ("False", "LivenessProbeFailed")
+    assert "left running" in message
+    fleet.settle(ev.Armed(at=fleet.now, node="", vm="web", selector="", who="me"))
+    fleet.run(3)
+    assert fleet.vm("web").run == 2
+
+
+def test_guests_that_fail_together_are_left_alone_until_fewer_do() -> None:
+    """It is rather their node, or the network to them; a restart would mend nothing and cost everything."""
+    fleet = site("a", "b", "c", "d")
+    for name in ("a", "b", "c"):
+        fleet.says_of_guest(name, FAILED)  # not at one moment
+        fleet.run(1)
+    fleet.run(10)
+    assert bodies(fleet, DestroyVm) == []
+    assert "3 of 4 guests of n1 fail at once" in condition(fleet, fleet.vm("a"), "Ready")[2]
+    for name in ("b", "c"):
+        fleet.says_of_guest(name, GuestHealth())
+    fleet.run(8)
+    assert (fleet.vm("a").run, fleet.vm("b").run, fleet.vm("d").run) == (2, 1, 1)
+
+
+def test_conditions_follow_what_the_agent_found() -> None:
+    fleet = site("web")
+    vm = fleet.vm("web")
+    assert condition(fleet, vm, "AgentConnected")[:2] == ("False", "NoChannel")
+    fleet.says_of_guest("web", GuestHealth(agent="Connected"))
+    assert condition(fleet, vm, "AgentConnected")[:2] == ("True", "Connected")
+    fleet.apply("web", VmSpec(readiness_probe=Probe(tcp_socket={"port": 443})))
+    assert condition(fleet, vm, "Ready")[:2] == ("Unknown", "NotAsked")
+    fleet.says_of_guest("web", GuestHealth(ready="False", why="10.0.0.9 port 443: Connection refused"))
+    assert condition(fleet, vm, "Ready") == (
+        "False",
+        "ReadinessProbeFailed",
+        "10.0.0.9 port 443: Connection refused",
+    )
+    fleet.says_of_guest("web", GuestHealth(ready="True"))
+    assert condition(fleet, vm, "Ready")[0] == "True"
