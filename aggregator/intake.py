@@ -219,6 +219,7 @@ class Intake:
                 complete=first.complete,
                 definitions=first.definitions,
                 highest=hello.highest if believed else None,
+                protocol=hello.protocol_max,
                 via=via,
                 disbelieved=None if believed else hello.highest,
             )

@@ -156,6 +156,7 @@ class Intake:
         self._standing[node] = talk
         self._aggregator.fact(
             ev.SessionOpened(
+                protocol=hello.protocol_max,
                 at=at,
                 node=node,
                 session=hello.session,

@@ -6,7 +6,7 @@ from msgspec import field
 
 from aggregator.core.objects import MigrationPolicySpec, NodeSpec, VmSpec
 from aggregator.core.words import ApiRole, Event, PowerAnswer, VmVerb
-from fleet.messages import MigrationProgress, OrderInHand, ProbeResult
+from fleet.messages import PROTOCOL_MIN, MigrationProgress, OrderInHand, ProbeResult
 from fleet.model import (
     Definition,
     Disk,
@@ -63,6 +63,7 @@ class SessionOpened(Event, frozen=True, kw_only=True):
     complete: bool
     definitions: tuple[Definition, ...] = ()
     highest: Leadership | None = None
+    protocol: int = PROTOCOL_MIN  # the highest that it speaks
     via: str = ""  # the peer that carries its frames
     disbelieved: Leadership | None = None  # what it says it obeyed, and no aggregator of this fleet has told
 

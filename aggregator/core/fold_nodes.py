@@ -115,7 +115,7 @@ def _session_opened(state: State, event: ev.SessionOpened) -> None:
     node.boot_id = event.session.boot_id
     node.session = event.session
     node.session_since = event.at
-    node.via = event.via
+    node.via, node.protocol = event.via, event.protocol
     set_taints(node, event.at)
     node.connected = True
     node.doubted = False

@@ -19,6 +19,7 @@ from fleet.model import QemuState
 
 TOGETHER_MIN = 3  # so many guests of one node, and more than half of those that are asked
 TOGETHER_WAIT_S = 5.0  # that others of the node are given to fail as well, for they are not asked at one moment
+PROBES_SINCE = 2  # the protocol whose agents take SetProbes
 NOT_TOLD = GuestProbes()
 
 
@@ -66,6 +67,8 @@ def decide_health(draft: Draft) -> None:
             continue
         wanted, node = probes_of(vm), state.nodes.get(vm.owner)
         if vm.probes_told == wanted or node is None or not can_order(node) or report.state not in ALIVE:
+            continue
+        if node.protocol < PROBES_SINCE:  # it would end the connection: such an order is no word it knows
             continue
         if not open_orders(state, vm) and draft.due(vm.retry_at):
             draft.order(node, vm, SetProbes(vm.run, wanted), epoch=vm.epoch, reason="its probes were changed")

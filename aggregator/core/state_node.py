@@ -6,7 +6,7 @@ from msgspec import Struct, field
 
 from aggregator.core.objects import NodeSpec, Taint
 from aggregator.core.words import NodeState, PowerAnswer, ProofKind
-from fleet.messages import OrderInHand
+from fleet.messages import PROTOCOL_MIN, OrderInHand
 from fleet.model import LedgerState, NodeFacts, NodeLoad, Plane, SessionKey
 
 
@@ -156,6 +156,7 @@ class NodeRecord(Struct):
     ledger: LedgerState = LedgerState.NEW
     in_hand: tuple[OrderInHand, ...] = ()
     last_sign: float = 0.0
+    protocol: int = PROTOCOL_MIN  # the highest that its agent speaks
     load: NodeLoad | None = None  # by its last beat; not journalled, so nothing is decided by it
     last_order_at: float = 0.0
     ended_how: str = ""

@@ -118,6 +118,7 @@ class Fleet:
         reports = tuple(report for (node, _), report in self.qemus.items() if node == name)
         self.settle(
             ev.SessionOpened(
+                protocol=msg.PROTOCOL_MAX,
                 at=self.now,
                 node=name,
                 session=session,

@@ -63,6 +63,14 @@ def test_a_failed_liveness_probe_ends_the_run_as_failed_and_the_run_strategy_goe
     assert not [i for i in fleet.state.incidents.values() if not i.closed]
 
 
+def test_an_agent_of_the_previous_protocol_is_not_told_what_it_could_not_read() -> None:
+    fleet = site("web")
+    fleet.node("n1").protocol = 1
+    fleet.apply("web", VmSpec())
+    fleet.run(5)
+    assert bodies(fleet, SetProbes) == []
+
+
 def test_under_manual_it_stays_down_and_says_that_it_failed() -> None:
     fleet = site()
     fleet.apply("web", VmSpec(run_strategy=RunStrategy.MANUAL, liveness_probe=PING))
