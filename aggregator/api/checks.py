@@ -64,12 +64,7 @@ def _to_be_placed(edge: Edge) -> PlacementVm:
 
 def _not_acted_on(spec: VmSpec) -> list[str]:
     """Return a sentence for each setting that is kept and that nothing acts on yet: nobody shall rely on it."""
-    wishes = (
-        ("livenessProbe", spec.liveness_probe),
-        ("readinessProbe", spec.readiness_probe),
-        ("bootPolicy", spec.boot_policy),
-        ("migration.allowPostCopy", (spec.migration is not None and spec.migration.allow_post_copy) or None),
-    )
+    wishes = (("migration.allowPostCopy", (spec.migration is not None and spec.migration.allow_post_copy) or None),)
     return [
         f"spec.{name} is kept, but nothing acts on it yet; leave it out" for name, wish in wishes if wish is not None
     ]

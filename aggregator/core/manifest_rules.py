@@ -45,6 +45,11 @@ _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _LABEL_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NODE_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _NOT_XML = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]")
+_PROBE_TEXTS = (
+    ("host", re.compile(r"[A-Za-z0-9:][-A-Za-z0-9_.:]{0,252}"), "is neither a host name nor an address"),
+    ("path", re.compile(r"/[!-~]{0,1023}"), "is no path; it begins with / and has no spaces"),
+    ("scheme", re.compile(r"HTTPS?"), "is not known; it must be one of HTTP, HTTPS"),
+)
 _LABEL_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 _NODE_OPERATORS = (*_LABEL_OPERATORS, "Gt", "Lt")
 _FIELD_OPERATORS = ("In", "NotIn")
@@ -74,6 +79,8 @@ def check_vm(vm: VirtualMachine) -> None:
     for probe, path in ((spec.liveness_probe, "spec.livenessProbe"), (spec.readiness_probe, "spec.readinessProbe")):
         if probe is not None:
             _probe(probe, path)
+    if spec.liveness_probe is not None and spec.liveness_probe.success_threshold != 1:
+        raise ManifestError("spec.livenessProbe.successThreshold", "of a liveness probe it must be 1")
     if spec.domain_xml:
         _domain_xml(vm)
 
@@ -319,6 +326,9 @@ def _probe_way(way: Mapping[str, int | str], path: str, known: tuple[str, ...]) 
             raise ManifestError(
                 step(path, "port"), f"{show(port)} is no port; it must be a number from 1 to {PORT_MAX}"
             )
+    for name, good, problem in _PROBE_TEXTS:
+        if name in way and not (isinstance(way[name], str) and good.fullmatch(str(way[name]))):
+            raise ManifestError(step(path, name), f"{show(way[name])} {problem}")
 
 
 def _taints(taints: tuple[Taint, ...], path: str) -> None:

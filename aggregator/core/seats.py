@@ -15,7 +15,7 @@ from aggregator.core.lookups import pinned_to
 from aggregator.core.objects import Taint, TaintEffect
 from aggregator.core.seating import bound_nodes, node_seat, seat_table, vm_seat
 from aggregator.core.state import State, VmRecord
-from aggregator.core.words import MigrationPhase
+from aggregator.core.words import MigrationPhase, NodeState
 from aggregator.placement.losses import place_after_loss
 from aggregator.placement.place import Told, build_table, judge, place_batch, reasons
 from aggregator.placement.selectors import tolerates
@@ -27,6 +27,7 @@ SOURCE_RULE = "MigrationSource"
 MAINTENANCE_KEY = "virtward/maintenance"
 HOME_RULE = "DiskIsLocal"
 NODES_IN_WORDS_MAX = 50
+LAST_OWNER = "LastOwner"
 
 
 def mounts_of(state: State) -> tuple[str, ...]:
@@ -82,8 +83,41 @@ def place_vms(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Ver
     Re-seating is tried when a VM is left that was not refused before: one that was is asked about at every turn,
     and would cost each of them the solver's whole budget.
     """
-    settings = ScoreSettings.of(state.config)
+    back = _placed_back(state, vms)
     table = seat_table(state)
+    for vm, verdict in back:
+        table.seat(vm_seat(vm), verdict.node or "")
+    try:
+        names = {vm.name for vm, _ in back}
+        return back + _place_freely(state, table, [vm for vm in vms if vm.name not in names])
+    finally:
+        for vm, verdict in back:
+            table.unseat(vm.name, verdict.node or "")
+
+
+def _placed_back(state: State, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Verdict]]:
+    """Return those that bootPolicy LastOwner brings back to the node that went down with them, and is Up again.
+
+    It says where, never whether: who does not fit there is placed as any other.
+    """
+    home = {vm.name: vm.lost_with for vm in vms if _goes_back(state, vm)}
+    if not home:
+        return []
+    settings = structs.replace(ScoreSettings.of(state.config), solver_budget_s=0.0)
+    back, mounts = [vm for vm in vms if vm.name in home], mounts_of(state)
+    seats = [_on(candidate(vm, mounts), home[vm.name]) for vm in back]
+    verdicts = place_batch(seats, seat_table(state), settings, state.rotation, told=Told.BEST)
+    return [(vm, verdict) for vm, verdict in zip(back, verdicts, strict=True) if verdict.node is not None]
+
+
+def _goes_back(state: State, vm: VmRecord) -> bool:
+    node = state.nodes.get(vm.lost_with)
+    home = pinned_to(vm)
+    return vm.spec.boot_policy == LAST_OWNER and node is not None and node.state is NodeState.UP and not home
+
+
+def _place_freely(state: State, table: Table, vms: Sequence[VmRecord]) -> list[tuple[VmRecord, Verdict]]:
+    settings = ScoreSettings.of(state.config)
     mounts = mounts_of(state)
     seats = [_candidate_at_home(vm, mounts) for vm in vms]
 
@@ -145,7 +179,12 @@ def _candidate_at_home(vm: VmRecord, mounts: tuple[str, ...]) -> PlacementVm:
     seat, home = candidate(vm, mounts), pinned_to(vm)
     if not home:
         return seat
-    spec = structs.replace(vm.spec, node_selector={**vm.spec.node_selector, HOSTNAME: home})
+    return _on(seat, home)
+
+
+def _on(seat: PlacementVm, node: str) -> PlacementVm:
+    """Return the seat so that no other node takes it."""
+    spec = structs.replace(seat.spec, node_selector={**seat.spec.node_selector, HOSTNAME: node})
     return structs.replace(seat, spec=spec)
 
 

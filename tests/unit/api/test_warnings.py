@@ -7,14 +7,12 @@ from tests.unit.api.manifests import a_vm
 
 
 async def test_settings_that_nothing_acts_on_are_named_and_strict_refuses_them(api: Api) -> None:
-    probe = {"tcpSocket": {"port": 443}}
-    body = {"documents": [a_vm("a", bootPolicy="LastOwner", livenessProbe=probe, readinessProbe=probe)]}
+    body = {"documents": [a_vm("a", migration={"allowPostCopy": True})]}
     answer = await api("POST", "/api/v1/apply?dryRun=1", body)
     assert answer.status == 200
     assert answer.body["warnings"] == [
-        f"VM a: spec.{name} is kept, but nothing acts on it yet; leave it out"
-        for name in ("livenessProbe", "readinessProbe", "bootPolicy")
+        f"VM a: spec.{name} is kept, but nothing acts on it yet; leave it out" for name in ("migration.allowPostCopy",)
     ]
     strict = await api("POST", "/api/v1/apply", {**body, "strict": True})
     assert strict.status == 422
-    assert "spec.livenessProbe is kept" in strict.detail
+    assert "spec.migration.allowPostCopy is kept" in strict.detail

@@ -221,6 +221,22 @@ VM_SPECS: list[tuple[dict[str, Any], str]] = [
         {"readinessProbe": {"tcpSocket": {"port": 1}, "periodSeconds": 0}},
         "spec.readinessProbe.periodSeconds: 0 is out of range; it must be at least 1",
     ),
+    (
+        {"livenessProbe": {"guestAgentPing": {}, "successThreshold": 2}},
+        "spec.livenessProbe.successThreshold: of a liveness probe it must be 1",
+    ),
+    (
+        {"readinessProbe": {"httpGet": {"port": 80, "path": "healthz"}}},
+        "spec.readinessProbe.httpGet.path: 'healthz' is no path; it begins with / and has no spaces",
+    ),
+    (
+        {"readinessProbe": {"httpGet": {"port": 80, "scheme": "ftp"}}},
+        "spec.readinessProbe.httpGet.scheme: 'ftp' is not known; it must be one of HTTP, HTTPS",
+    ),
+    (
+        {"readinessProbe": {"tcpSocket": {"port": 80, "host": "a b"}}},
+        "spec.readinessProbe.tcpSocket.host: 'a b' is neither a host name nor an address",
+    ),
     ({"domainXML": ""}, "spec: exactly one of domainXML and domain is required; both are missing"),
     ({"domain": {"memory": "1Gi"}}, "spec.domain: spec.domainXML stands here too; write exactly one of the two"),
     ({"domainXML": "<domain>\n<name>"}, "spec.domainXML: the XML is broken at line 2, column 6"),
