@@ -167,6 +167,13 @@ class Connection:
         return found
 
     @_down_when_it_fails()
+    def list_states(self) -> dict[str, tuple[int, int]]:
+        """Return state and reason of all domains, by uuid: one call, which waits for no QEMU."""
+        with self._pool.borrow() as conn:
+            told = conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0)
+            return {d.UUIDString(): (s.get("state.state", 0), s.get("state.reason", 0)) for d, s in told}
+
+    @_down_when_it_fails()
     def autostarted(self) -> tuple[str, ...]:
         """Return the names of the domains that libvirt starts with the host."""
         with self._pool.borrow() as conn:

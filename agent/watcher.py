@@ -69,7 +69,7 @@ class LibvirtHypervisor:
         self._ran: set[str] = set()  # tokens of processes that were seen running here
         self._ends: dict[str, EndReason] = {}
         self._leftovers = Leftovers(self._nothing_left, mount_is_lost)
-        self._last: dict[str, tuple[int, int, bool]] = {}
+        self._last: dict[str, tuple[int, int]] = {}
         self._moving_vms: set[str] = set()
         self._looks: dict[str, bool] = {}  # uuid → look once more when the present look is over
         self._look_wanted = asyncio.Event()
@@ -188,7 +188,7 @@ class LibvirtHypervisor:
         names = {uuid: self.definitions.name(uuid) for uuid in self._leftovers.held if uuid not in listed}
         vms += [VmObservation(uuid, name, QemuState.UNKNOWN, reason=LEFT) for uuid, name in names.items()]
         if raws is not None:
-            self._last = {raw.uuid: (raw.state, raw.reason, raw.defined) for raw in raws}
+            self._last = {raw.uuid: (raw.state, raw.reason) for raw in raws}
         return DomainsListed(tuple(vms), complete=raws is not None, asked_s=asked_s)
 
     def _list(self) -> list[RawDomain]:
@@ -197,6 +197,12 @@ class LibvirtHypervisor:
             raise LibvirtDownError("there is no connection to libvirtd")
         return self._watch.list_domains()
 
+    def _states(self) -> dict[str, tuple[int, int]]:
+        """Read the states alone; what is defined has events of its own, and the whole list now and then."""
+        if not self._watch.is_listening():
+            raise LibvirtDownError("there is no connection to libvirtd")
+        return self._watch.list_states()
+
     async def _keep_comparing(self) -> None:
         """Once a second the states alone, in case an event was lost or the daemon hangs."""
         while True:
@@ -204,12 +210,11 @@ class LibvirtHypervisor:
             if self._readiness.reason or self._look_wanted.is_set():
                 continue
             try:
-                raws = await self._looking.run(self._list, LOOK_TIMEOUT_S)
+                now = await self._looking.run(self._states, LOOK_TIMEOUT_S)
             except FAILURES as error:
                 self._readiness.silent(str(error))
                 self._lost.set()
                 continue
-            now = {raw.uuid: (raw.state, raw.reason, raw.defined) for raw in raws}
             if now != self._last:
                 for uuid in now.keys() | self._last.keys():
                     if now.get(uuid) != self._last.get(uuid):

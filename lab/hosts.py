@@ -259,7 +259,7 @@ class Host:
     def start_agent(self) -> None:
         """Start the agent with the host's agent.toml."""
         program = str(Path(sys.executable).with_name("virtward-agent"))
-        command = [program, "--config", str(self.dir / "agent.toml")]
+        command = ["env", "MALLOC_ARENA_MAX=1", program, "--config", str(self.dir / "agent.toml")]  # as its unit has it
         self.spawn("agent", command, self._layout.logs_dir / f"agent-{self.name}.log")
 
     def uri(self) -> str:
