@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from fleet.domain_needs import needs_of
 from fleet.model import Disk, Needs
-from fleet.units import libvirt_bytes
+from fleet.units import DIGITS_MAX, libvirt_bytes
 
 XML_BYTES_MAX = 1024 * 1024
 DEPTH_MAX = 64
@@ -130,12 +130,14 @@ def _refuse_document_type(xml: str) -> None:
         parser.Parse(xml, True)
     except expat.ExpatError as error:
         raise DomainXmlError(f"the XML is broken at line {error.lineno}, column {error.offset}") from None
+    except UnicodeEncodeError:
+        raise DomainXmlError("it holds characters that XML does not allow") from None
 
 
 def _memory(root: ET.Element) -> int:
     element = root.find("memory")
     text = (element.text or "").strip() if element is not None else ""
-    if element is None or not text.isdigit():
+    if element is None or not _is_number(text):
         raise DomainXmlError("domain/memory: is missing or is no number")
     unit = element.get("unit", "KiB")
     size = libvirt_bytes(text, unit)
@@ -149,9 +151,14 @@ def _vcpus(root: ET.Element) -> int:
     if element is None:
         return 1
     text = element.get("current") or (element.text or "").strip()
-    if not text.isdigit() or int(text) == 0:
-        raise DomainXmlError(f"domain/vcpu: {text!r} is no number of CPUs")
+    if not _is_number(text) or int(text) == 0:
+        raise DomainXmlError(f"domain/vcpu: {text[:DIGITS_MAX]!r} is no number of CPUs")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    """Return whether text is a number as libvirt writes one: there are more digits than ours, and longer numbers."""
+    return text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX
 
 
 def _disk(element: ET.Element, resolve: Resolver) -> Disk | None:

@@ -21,6 +21,7 @@ _LIBVIRT_SCALE = {
     "b": 1, "bytes": 1, "kb": 10**3, "k": 2**10, "kib": 2**10, "mb": 10**6, "m": 2**20, "mib": 2**20,
     "gb": 10**9, "g": 2**30, "gib": 2**30, "tb": 10**12, "t": 2**40, "tib": 2**40,
 }  # fmt: skip
+DIGITS_MAX = 18  # of a number in XML: more than any machine has bytes
 QUANTITY_MAX = 2.0**62
 _STEP = 1024
 
@@ -52,7 +53,9 @@ def libvirt_bytes(number: str, unit: str) -> int | None:
     """Return bytes of a size in libvirt's XML (formatdomain, memory allocation); None if it is none."""
     scale = _LIBVIRT_SCALE.get(unit.lower())
     digits = number.strip()
-    return int(digits) * scale if scale is not None and digits.isascii() and digits.isdigit() else None
+    if scale is None or not digits.isascii() or not digits.isdigit() or len(digits) > DIGITS_MAX:
+        return None
+    return int(digits) * scale
 
 
 def parse_duration_s(text: str | int | float) -> float:
