@@ -247,13 +247,26 @@ def _another_may_have_died(draft: Draft, node: NodeRecord, since: float, first: 
         explained = (other.inert is not None and other.inert.proof is ProofKind.POWER_OFF) or _reads_off_too(other)
         if _vouched_for_and_on(draft, other, first):
             return True
-        if other.state in SILENT and other.silent_at >= node.first_off_at and not explained:
+        if (
+            other.state in SILENT
+            and not explained
+            and (other.silent_at >= node.first_off_at or _was_heard(other, since))
+        ):
             return True
         if _hangs_on_another_entry(other):
             return True
         if other.state is NodeState.UP and other.last_sign <= since:
             return True
     return False
+
+
+def _was_heard(other: NodeRecord, since: float) -> bool:
+    """Return whether peers had answers from a silent node, and none to a question asked after our off.
+
+    Only its beats were lost, so our off may be what ended it (made-up story 90017).
+    """
+    answered = max(other.suspicion.answered.values(), default=0.0) if other.suspicion is not None else 0.0
+    return 0.0 < answered <= since
 
 
 def binding_proof(state: State, vm: VmRecord, binding: Binding) -> tuple[ProofKind, EndReason] | None:
