@@ -36,6 +36,7 @@ from fleet.units import parse_duration_s, parse_quantity
 _T = TypeVar("_T")
 
 NAME_LENGTH_MAX = 253
+VM_NAME_BYTES_MAX = 247  # a file name of 255 bytes less .xml.new, which libvirt writes first (seen with 9.0)
 LABEL_LENGTH_MAX = 63
 PRIORITY_MAX = 1000
 WEIGHT_MAX = 100
@@ -123,6 +124,10 @@ def check_vm_name(name: str, path: str) -> None:
         raise ManifestError(path, "a VM needs a name")
     if len(name) > NAME_LENGTH_MAX:
         raise ManifestError(path, f"the name has {len(name)} characters; at most {NAME_LENGTH_MAX} are allowed")
+    size = len(name.encode("utf-8", errors="replace"))
+    if size > VM_NAME_BYTES_MAX:
+        text = f"the name takes {size} bytes; libvirt names files after it and takes none of more than"
+        raise ManifestError(path, f"{text} {VM_NAME_BYTES_MAX}")
     if "/" in name or "\n" in name or _NOT_XML.search(name):
         raise ManifestError(
             path, f"{show(name)} holds a slash, a line break or a control character, which libvirt refuses"
