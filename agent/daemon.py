@@ -22,6 +22,7 @@ from agent.checks import NodeChecks
 from agent.config import AgentConfig
 from agent.guest_probing import GuestProber
 from agent.host import Identity, node_facts, read_bmc
+from agent.host_stop import announced_s
 from agent.hypervisor import GuestChannel, Hypervisor
 from agent.hypervisor_identity import HypervisorIdentity
 from agent.joining import Enrolment
@@ -113,6 +114,7 @@ class Daemon:
         self._bmc: BmcIdentity | None = None
         self._storage = hands.storage
         self._sampler = Sampler()
+        self._stopping_s = announced_s(Path(config.run_dir))
         self._guests = GuestProber(hands.guests)
         self._checks = NodeChecks(
             Path(config.checks_dir), config.checks_every_s, config.checks_taint, self._look_at_host
@@ -295,7 +297,9 @@ class Daemon:
         hypervisor, storages = self.hypervisor.node_facts(), self._storage.reaches()
         mounts = self._storage.mounts()
         facts = node_facts(self.identity, self.config.addresses, hypervisor, self._bmc, storages, mounts)
-        return structs.replace(facts, trust=self._access.trust.version, checks=self._checks.verdicts())
+        return structs.replace(
+            facts, trust=self._access.trust.version, checks=self._checks.verdicts(), stopping_s=self._stopping_s
+        )
 
     def _look_at_host(self) -> dict[str, Outcome]:
         measured = self._sampler.measured(Path(self.config.state_dir), self._storage.took_ms())
@@ -304,6 +308,10 @@ class Daemon:
     async def _keep_sampling(self) -> None:
         while True:
             self._put(LoadRead(self._sampler.load()))
+            stopping_s = announced_s(Path(self.config.run_dir))
+            if stopping_s != self._stopping_s:
+                self._stopping_s = stopping_s
+                self._tell_facts()
             await asyncio.sleep(SAMPLE_EVERY_S)
 
     async def _know_libvirt(self) -> None:

@@ -16,8 +16,11 @@ from agent.check import look_around
 from agent.config import DEFAULT_PATH, AgentConfig, load
 from agent.daemon import Daemon, Hands
 from agent.host import read_identity
+from agent.host_stop import WITHIN_S, WITHIN_S_MAX, WITHIN_S_MIN, empty_host, host_is_stopping
 from agent.ledger import Ledger, LedgerError
+from agent.libvirt_driver import Connection
 from agent.libvirt_guest import LibvirtGuests
+from agent.libvirt_pool import start_event_thread
 from agent.places import Places
 from agent.storage import StorageWatch
 from agent.watcher import LibvirtHypervisor
@@ -42,9 +45,17 @@ def main() -> int:
         choices=("all", "config"),
         help="check the configuration and what it needs of this host, or the configuration alone; start nothing",
     )
+    parser.add_argument(
+        "--host-stop",
+        choices=("if-stopping", "now"),
+        help="empty the host, as at its shutdown: only if systemd is shutting it down (what the unit does), or now",
+    )
+    parser.add_argument("--within", type=float, default=WITHIN_S, metavar="SECONDS", help="default: %(default)s")
     arguments = parser.parse_args()
     try:
         config = load(arguments.config)
+        if arguments.host_stop:
+            return _stop_host(config, arguments.within, now=arguments.host_stop == "now")
         token = _token(config)
         identity = read_identity(Path(config.boot_id_file), Path(config.machine_id_file))
     except (ConfigError, ServiceError) as error:
@@ -71,6 +82,20 @@ def main() -> int:
             os.close(lock)
 
     return run_service(PROGRAM, body)
+
+
+def _stop_host(config: AgentConfig, within_s: float, *, now: bool) -> int:
+    if not WITHIN_S_MIN <= within_s <= WITHIN_S_MAX:
+        raise ServiceError(f"--within: must be {WITHIN_S_MIN:g} to {WITHIN_S_MAX:g} seconds, not {within_s:g}")
+    if not now and not host_is_stopping():
+        return EXIT_OK
+    start_event_thread()
+    ask = Connection(config.libvirt_uri).do
+    try:
+        empty = empty_host(Path(config.run_dir), within_s, ask, lambda line: print(line, flush=True))
+    except OSError as error:
+        raise ServiceError(f"{config.run_dir}: the shutdown cannot be announced: {error.strerror or error}") from None
+    return EXIT_OK if empty else EXIT_FAILURE
 
 
 def _token(config: AgentConfig) -> str:

@@ -306,6 +306,7 @@ class NodeFacts(Struct, frozen=True):
     offers: HostOffers | None = None
     trust: str = ""  # what its agent holds of it, certificates renewed accordingly (fleet.trust)
     checks: tuple[CheckVerdict, ...] = ()  # of the owner's check programs, those that are not fine
+    stopping_s: float = 0.0  # its host is being shut down, and waits so long for its guests to leave
 
 
 class OrderOutcome(StrEnum):

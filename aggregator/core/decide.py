@@ -12,7 +12,7 @@ from collections.abc import Callable
 from aggregator.core.arming import decide_arming
 from aggregator.core.breach import decide_breach
 from aggregator.core.draft import Decision, Draft
-from aggregator.core.drain import decide_drains
+from aggregator.core.drain import decide_drains, decide_host_stops
 from aggregator.core.duplicates import decide_duplicates, decide_second_runs
 from aggregator.core.evidence import decide_evidence, decide_readiness, decide_trust
 from aggregator.core.fencing import decide_fencing
@@ -65,6 +65,7 @@ STAGES: tuple[Callable[[Draft], None], ...] = (
     decide_stops,
     decide_isolation,
     decide_health,
+    decide_host_stops,
     decide_drains,
     decide_taint_evictions,
     decide_rescues,
@@ -87,6 +88,7 @@ _DEEDS = (
     decide_stops,
     decide_isolation,
     decide_health,
+    decide_host_stops,
     decide_drains,
     decide_taint_evictions,
     decide_rescues,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from aggregator.core.arming import acts
 from aggregator.core.draft import Draft
-from aggregator.core.events import DrainChanged, MigrationPhase, NodeState
+from aggregator.core.events import DrainChanged, HostStopBegan, HostStopEnded, MigrationPhase, NodeState
 from aggregator.core.eviction import (
     CHECK_AGAIN_S,
     can_be_evicted,
@@ -40,6 +40,18 @@ def decide_drains(draft: Draft) -> None:
             _change(draft, drain, "Running", {}, "its turn has come" if drain.domain else "")
         if draft.transitions:
             return
+
+
+def decide_host_stops(draft: Draft) -> None:
+    """Begin to empty a node whose host is being shut down, and let it take VMs again when the host is back."""
+    for node in draft.state.derived.active_nodes:
+        told = node.facts.stopping_s if node.facts is not None else 0.0
+        if told and not node.host_stopping and node.connected:
+            why = f"its host is being shut down, and waits {told:g} s for its guests"
+            draft.add(HostStopBegan(at=draft.now, node=node.name, within_s=told, reason=why, cause=node.fact))
+        elif not told and node.host_stopping and node.state is NodeState.UP:
+            why = "its host is back"
+            draft.add(HostStopEnded(at=draft.now, node=node.name, reason=why, cause=node.fact))
 
 
 def why_waiting(state: State, drain: DrainRecord) -> str:

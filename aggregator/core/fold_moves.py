@@ -12,6 +12,7 @@ from aggregator.core.state import Binding, DrainRecord, Eviction, MigrationPolic
 PRIORITY_USER = 50
 MIGRATIONS_KEPT_MAX = 500
 DOUBLINGS_MAX = 30
+WHO_STOPS_HOSTS = "the shutdown of its host"
 DRAINS_OPEN = ("Waiting", "Running", "Paused")
 ENDED = (MigrationPhase.SUCCEEDED, MigrationPhase.FAILED, MigrationPhase.CANCELLED)
 
@@ -154,6 +155,23 @@ def _drain_cancelled(state: State, event: ev.DrainCancelled) -> None:
     _call_off_queued(state, event.node)
 
 
+def _host_stop_began(state: State, event: ev.HostStopBegan) -> None:
+    node = state.nodes[event.node]
+    node.host_stopping = True
+    if not node.drain:
+        asked = ev.DrainRequested(
+            at=event.at, node=event.node, deadline_s=event.within_s, force=True, who=WHO_STOPS_HOSTS
+        )
+        _drain_requested(state, asked)
+
+
+def _host_stop_ended(state: State, event: ev.HostStopEnded) -> None:
+    state.nodes[event.node].host_stopping = False
+    drain = state.drains.get(event.node)
+    if drain is not None and drain.who == WHO_STOPS_HOSTS:
+        _drain_cancelled(state, ev.DrainCancelled(at=event.at, node=event.node, who=WHO_STOPS_HOSTS))
+
+
 def _call_off_queued(state: State, node: str) -> None:
     for migration in state.migrations.values():
         if migration.drain == node and migration.phase is MigrationPhase.QUEUED:
@@ -210,6 +228,8 @@ HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.DrainCancelled: _drain_cancelled,
     ev.DrainChanged: _drain_changed,
     ev.DrainPaused: _drain_paused,
+    ev.HostStopBegan: _host_stop_began,
+    ev.HostStopEnded: _host_stop_ended,
     ev.RescueDue: _rescue_due,
     ev.VmEvictionChanged: _vm_eviction_changed,
 }

@@ -117,6 +117,7 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.DrainChanged: lambda e: (
         e.state + ("; blocked: " + "; ".join(f"{v}: {w}" for v, w in e.blocked.items()) if e.blocked else "")
     ),
+    ev.HostStopBegan: lambda e: f"within {e.within_s:g} s",
     ev.SessionOpened: _opened,
     ev.SessionEnded: lambda e: e.how + (" by its own end" if e.by_it else ""),
     ev.IdentityRefused: lambda e: f"a hello of machine-id {e.machine_id}",

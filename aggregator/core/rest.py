@@ -47,6 +47,8 @@ _CHANGES_ITS_SUBJECT = frozenset(
         ev.DeviceDistrusted,
         ev.DrainCancelled,
         ev.DrainChanged,
+        ev.HostStopBegan,
+        ev.HostStopEnded,
         ev.DrainPaused,
         ev.DrainRequested,
         ev.FenceAnswered,
@@ -135,6 +137,7 @@ def is_node_at_rest(node: NodeRecord) -> bool:
         and not node.incident
         and node.impostor is None
         and not any(ready.off_at for ready in node.readiness)
+        and node.host_stopping is (node.facts is not None and node.facts.stopping_s > 0)
     )
 
 

@@ -200,7 +200,7 @@ def decide_runs(draft: Draft) -> None:
     for vm in draft.state.derived.active_vms:
         _note_restart(draft, vm)
         if vm.run_open and not vm.bindings:
-            outcome = outcome_of(vm)
+            outcome = outcome_of(draft.state, vm)
             draft.add(
                 RunEnded(
                     at=draft.now,
@@ -239,10 +239,16 @@ def _remove(draft: Draft, vm: VmRecord) -> None:
         draft.add(VmRemoved(at=draft.now, vm=vm.name, reason="deleted", cause=vm.fact))
 
 
-def outcome_of(vm: VmRecord) -> RunOutcome:
-    """Return what a run that is over comes to: our own word first, then what the node saw."""
+def outcome_of(state: State, vm: VmRecord) -> RunOutcome:
+    """Return what a run that is over comes to: our own word first, then what the node saw.
+
+    A guest that powers off while its host is being shut down was asked to: that is no wish of its own.
+    """
     if vm.stopping is not None:
         return vm.stopping
+    owner = state.nodes.get(vm.owner)
+    if owner is not None and owner.host_stopping and vm.last_end is not EndReason.NOT_ENDED:
+        return RunOutcome.EVICTED
     if vm.last_end in {EndReason.POWEROFF, EndReason.DESTROYED}:
         return RunOutcome.SUCCEEDED
     if vm.last_end is EndReason.ISOLATED:

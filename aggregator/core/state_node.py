@@ -156,6 +156,7 @@ class NodeRecord(Struct):
     ledger: LedgerState = LedgerState.NEW
     in_hand: tuple[OrderInHand, ...] = ()
     last_sign: float = 0.0
+    host_stopping: bool = False  # its host is being shut down, and it is emptied for that
     protocol: int = PROTOCOL_MIN  # the highest that its agent speaks
     load: NodeLoad | None = None  # by its last beat; not journalled, so nothing is decided by it
     last_order_at: float = 0.0

@@ -347,3 +347,16 @@ class DrainChanged(Transition, frozen=True, kw_only=True):
     node: str
     state: str
     blocked: dict[str, str] = field(default_factory=dict)  # vm -> why
+
+
+class HostStopBegan(Transition, frozen=True, kw_only=True):
+    """A node's host is being shut down: it is drained within that time, unless a person drains it already."""
+
+    node: str
+    within_s: float
+
+
+class HostStopEnded(Transition, frozen=True, kw_only=True):
+    """The host is back: what its shutdown drained takes VMs again."""
+
+    node: str
