@@ -22,7 +22,9 @@ REBOOTED = 133  # what systemd-nspawn exits with, under --keep-unit, when its ma
 NETWORK = "10.77.0"
 CONTROLLER = f"{NETWORK}.1"
 CACHE = Path("/var/cache/virtward/rollout-machines")
-SUITE = "bookworm"
+SUITE = os.environ.get("ROLLOUT_SUITE", "bookworm")
+OWN_SUITE = "bookworm"  # of the machine that tests: another one is had from the same mirrors
+PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
 INCLUDED = (
     "systemd-sysv,dbus,openssh-server,python3,python3-apt,python3-venv,nftables,iproute2,ca-certificates,libpam-systemd"
 )
@@ -117,6 +119,7 @@ class Site:
             for path in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*")))
             if path.is_file() and SUITE in path.read_text(encoding="utf-8", errors="replace")
         ]
+        sources = sources or [str(self._sources_of_another_suite())]
         settings = CACHE / "apt.conf"
         said = run(["apt-config", "dump"]).splitlines()
         settings.write_text("".join(f"{line}\n" for line in said if line.startswith(("Acquire::http", "Acquire::ftp"))))
@@ -140,6 +143,17 @@ class Site:
             ]
         )
         (base / ".complete").touch()
+
+    def _sources_of_another_suite(self) -> Path:
+        """Return this machine's own sources with the other suite in them."""
+        found = [
+            text
+            for path in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.sources")))
+            if path.is_file() and OWN_SUITE in (text := path.read_text(encoding="utf-8", errors="replace"))
+        ]
+        sources = CACHE / f"{SUITE}.sources"
+        sources.write_text("\n".join(found).replace(OWN_SUITE, SUITE), encoding="utf-8")
+        return sources
 
     # --- network
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.rollout.driver import PLACE, ROOT, Story, manifest
-from tests.rollout.machines import MachineError, NoMachinesError, run, wait_until, why_no_machines
+from tests.rollout.machines import PYTHONS, SUITE, MachineError, NoMachinesError, run, wait_until, why_no_machines
 from tests.rollout.outlet import Outlet
 
 CANNOT_RUN = 77  # no machines can be booted here; nothing was tried
@@ -222,7 +222,7 @@ def package(version: str) -> Path:
         project.write_text(re.sub(r'(?m)^version = "[^"]*"', f'version = "{version}"', project.read_text(), count=1))
         for folder in (".venv", ".tools"):
             (tree / folder).symlink_to(ROOT / folder)
-        run(["scripts/package.sh"], cwd=tree)
+        run(["scripts/package.sh", PYTHONS[SUITE]], cwd=tree)
         target = PLACE / f"virtward-rollout-wheels-{os.getpid()}-{version}"
         shutil.rmtree(target, ignore_errors=True)
         shutil.move(tree / "dist/wheelhouse", target)
