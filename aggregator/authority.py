@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from aggregator.authority_files import AuthorityFiles, write_public, write_secret
+from aggregator.authority_files import AuthorityFiles, by_key_of, write_public, write_secret
 from aggregator.core.state import State
 from aggregator.hypervisor_authority import Address
 from aggregator.hypervisor_certificates import HypervisorCertificates
@@ -159,6 +159,7 @@ class Authority:
             .add_extension(subject_names(role, name, enrolment), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+            .add_extension(by_key_of(signer.key), critical=False)
             .sign(signer.key, hashes.SHA256())
         )
         named = identity_of(certificate.public_bytes(serialization.Encoding.DER))
@@ -193,6 +194,7 @@ class Authority:
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(by_key_of(signer.key), critical=False)
             .sign(signer.key, hashes.SHA256())
         )
         text = certificate.public_bytes(serialization.Encoding.PEM)

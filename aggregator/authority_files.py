@@ -169,9 +169,15 @@ def _new_authority(common_name: str) -> bytes:
         .not_valid_after(now + timedelta(days=365 * AUTHORITY_YEARS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(uses, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     return key_text(key) + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def by_key_of(signer: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
+    """Return what names a certificate's signer by its key (RFC 5280, 4.2.1.1); Python 3.13 takes none without it."""
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
 
 
 def write_secret(path: Path, data: bytes) -> None:

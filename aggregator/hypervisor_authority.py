@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from aggregator.authority_files import AuthorityFiles, Signer
+from aggregator.authority_files import AuthorityFiles, Signer, by_key_of
 from fleet.hypervisor_tls import Purpose, distinguished_name, serial_number
 from fleet.identity import CLOCK_SKEW_S
 
@@ -47,6 +47,7 @@ class HypervisorAuthority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_KEY_USES, critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+            .add_extension(by_key_of(signer.key), critical=False)
             .sign(signer.key, hashes.SHA256())
         )
         return certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
