@@ -18,7 +18,7 @@ from aggregator.core.events import (
 )
 from aggregator.core.fold_moves import ENDED
 from aggregator.core.lookups import takes_vms
-from aggregator.core.migrate import why_not_migratable
+from aggregator.core.migratable import why_not_migratable
 from aggregator.core.seats import migration_targets
 from aggregator.core.state import MigrationRecord, State, VmRecord
 from aggregator.core.views_node import not_ready

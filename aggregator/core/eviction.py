@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from aggregator.core.draft import Draft
 from aggregator.core.events import MigrationQueued, RunOutcome, StopDecided
-from aggregator.core.migrate import why_not_migratable
+from aggregator.core.migratable import why_not_migratable
 from aggregator.core.seats import place_moves
 from aggregator.core.state import State, VmRecord
 from fleet.model import EvictionStrategy

@@ -28,7 +28,7 @@ from aggregator.core.lookups import (
     open_orders,
     takes_vms,
 )
-from aggregator.core.lost_storage import lost_under
+from aggregator.core.migratable import why_not_migratable
 from aggregator.core.migration_drive import drive_of, has_bandwidth, migration_address_of, rescue_order
 from aggregator.core.rescuable import why_no_source, why_not_rescued
 from aggregator.core.seats import choice_of, migration_targets
@@ -122,23 +122,6 @@ def _without_run(draft: Draft, migration: MigrationRecord) -> None:
         _step(draft, migration, MigrationPhase.FAILED, "the VM's run has ended")
     else:
         _step(draft, migration, MigrationPhase.DISCARDING, "the VM's run has ended")
-
-
-def why_not_migratable(state: State, vm: VmRecord) -> str:
-    """Return what stands against moving this VM live now; empty if nothing is known."""
-    node = state.nodes.get(vm.owner)
-    if not vm.run_open or node is None:
-        return "it does not run"
-    if node.via:
-        return f"its node {node.name} is reached only through {node.via}"
-    report = current_report(state, vm, vm.owner)
-    if report is None:
-        return f"its node {vm.owner} has not reported it in this session"
-    if report.state is not QemuState.RUNNING:
-        return f"its QEMU is {report.state.lower()}"
-    if lost := lost_under(node, vm):
-        return f"{node.name} does not reach {', '.join(lost)}, on which it lies"
-    return report.not_migratable
 
 
 def _why_not_begun(draft: Draft, migration: MigrationRecord, vm: VmRecord, source: NodeRecord) -> str | None:

@@ -20,7 +20,7 @@ from aggregator.core.eviction import MOVED_LIVE, can_be_evicted, eviction_of
 from aggregator.core.fold_moves import ENDED
 from aggregator.core.labels import HOSTNAME
 from aggregator.core.lookups import bound_to, counts_from, doubt_over_at, grace_over
-from aggregator.core.migrate import why_not_migratable
+from aggregator.core.migratable import why_not_migratable
 from aggregator.core.seating import seat_table, vm_seat
 from aggregator.core.seats import migration_targets, place_moves
 from aggregator.core.state import MigrationRecord, State, VmRecord

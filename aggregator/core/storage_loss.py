@@ -46,7 +46,7 @@ from aggregator.core.lost_storage import (
     reaches,
     storages_of,
 )
-from aggregator.core.migrate import why_not_migratable
+from aggregator.core.migratable import why_not_migratable
 from aggregator.core.nodes import step
 from aggregator.core.seats import migration_targets
 from aggregator.core.state import NodeRecord, State, StorageLoss, VmRecord

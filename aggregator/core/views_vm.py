@@ -12,6 +12,7 @@ from aggregator.core.events import NodeState, VmPhase
 from aggregator.core.fencing_device import POWER_OFF, places
 from aggregator.core.health import failed_words, why_spared
 from aggregator.core.lookups import current_report
+from aggregator.core.migratable import SILENT, obstacles, why_not_migratable
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.objects import (
     API_VERSION,
@@ -163,19 +164,14 @@ def _agent_connected(state: State, record: VmRecord) -> ApiCondition:
 
 
 def _live_migratable(state: State, record: VmRecord) -> ApiCondition:
-    if not record.run_open or not record.owner:
-        return ApiCondition(type="LiveMigratable", status="False", reason="NotRunning")
-    report = current_report(state, record, record.owner)
-    if report is None:
-        return ApiCondition(
-            type="LiveMigratable",
-            status="Unknown",
-            reason="NodeSilent",
-            message=f"{record.owner} has not reported it in its present session",
-        )
-    if report.not_migratable:
-        return ApiCondition(type="LiveMigratable", status="False", reason="Blocked", message=report.not_migratable)
-    return ApiCondition(type="LiveMigratable", status="True", reason="NothingAgainstIt")
+    """Whether a drain would move it live, by the very answer that a drain goes by."""
+    against = obstacles(state, record)
+    if not against:
+        return ApiCondition(type="LiveMigratable", status="True", reason="NothingAgainstIt")
+    first = against[0].reason
+    words = why_not_migratable(state, record) if first != "NotRunning" else ""
+    status = "Unknown" if first == SILENT else "False"
+    return ApiCondition(type="LiveMigratable", status=status, reason=first, message=words)
 
 
 def _restart_required(record: VmRecord) -> ApiCondition:
