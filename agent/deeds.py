@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fleet.model import EndReason, QemuState
+from fleet.model import Blocker, EndReason, QemuState
 
 
 class VmObservation(Struct, frozen=True):
@@ -33,7 +33,7 @@ class VmObservation(Struct, frozen=True):
     cpu_m: int = 0
     memory_bytes: int = 0
     busy: str = ""
-    not_migratable: str = ""
+    blockers: tuple[Blocker, ...] = ()
     guest_agent: str = ""  # Connected | Disconnected, where libvirt says so
 
 

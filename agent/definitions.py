@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element
 import structlog
 from msgspec import Struct, structs
 
+from agent.blockers import blockers_of
 from agent.hypervisor import Facts
 from agent.inotify import DirectoryWatch
 from agent.keeper_types import DefinitionRead
@@ -23,8 +24,8 @@ from agent.libvirt_pool import LibvirtDownError
 from agent.places import Places
 from agent.sysfs import identified, read_devices
 from agent.workers import CrowdedError, StuckError, Workers
-from fleet.domain_xml import Domain, DomainXmlError, parse_domain, parse_tree
-from fleet.model import Definition, Needs
+from fleet.domain_xml import Domain, DomainXmlError, disks_in, parse_domain, parse_tree
+from fleet.model import Blocker, Definition, Needs
 from fleet.storage import network_storage, servers_of
 
 READ_TIMEOUT_S = 2.0
@@ -42,10 +43,18 @@ class Known(Struct, frozen=True):
     hash: str
     cpu_m: int
     memory_bytes: int
-    not_migratable: str
+    blockers: tuple[Blocker, ...]
     needs: Needs
     ports: frozenset[int] = frozenset()  # of the servers its writable disks lie on
     guest_agent: str = ""  # Connected | Disconnected; empty: it has no channel, or does not run
+
+
+class Understood(Struct, frozen=True):
+    """What a domain's XML alone does not tell. guest_agent: as in Known."""
+
+    needs: Needs
+    guest_agent: str
+    blockers: tuple[Blocker, ...]
 
 
 class Definitions:
@@ -144,7 +153,7 @@ class Definitions:
                 self._texts.pop(uuid, None)
                 return None
             # in a thread too: a path on a file system whose server is dead is looked up for ever
-            domain, needs, guest_agent = await self._workers.run(lambda: self._understand(texts), READ_TIMEOUT_S)
+            domain, live = await self._workers.run(lambda: self._understand(texts), READ_TIMEOUT_S)
         except (StuckError, CrowdedError, LibvirtDownError) as error:
             log.warning("definition not read", uuid=uuid, error=str(error))
             return None
@@ -152,29 +161,37 @@ class Definitions:
             log.warning("definition not understood", uuid=uuid, error=str(error))
             return None
         old = self.known.get(uuid)
-        reason = not_migratable(domain)
         ports = ports_of(domain)
         self.known[uuid] = Known(
-            domain.name, domain.hash, domain.cpu_m, domain.memory_bytes, reason, needs, ports, guest_agent
+            domain.name,
+            domain.hash,
+            domain.cpu_m,
+            domain.memory_bytes,
+            live.blockers,
+            live.needs,
+            ports,
+            live.guest_agent,
         )
         self._texts[uuid] = texts
-        definition = Definition(uuid, domain.name, texts.stored, domain.hash, domain.disks, needs=needs)
+        definition = Definition(uuid, domain.name, texts.stored, domain.hash, domain.disks, needs=live.needs)
         if old != self.known[uuid]:
             self._facts(DefinitionRead(definition))
             self._changed(uuid)
         return definition
 
-    def _understand(self, texts: DomainTexts) -> tuple[Domain, Needs, str]:
-        """Return the domain, what it needs with what only this host knows of it, and its guest agent's state."""
+    def _understand(self, texts: DomainTexts) -> tuple[Domain, Understood]:
+        """Return the domain as it is stored, and what only this host and its QEMU tell of it."""
         domain = parse_domain(texts.stored, self._places.resolve)
         written = domain.needs
         devices = identified(written.devices, read_devices(self._places.node)) if written.devices else ()
         guest_cpu: tuple[str, ...] = ()
         guest_agent = ""
+        root, disks = parse_tree(texts.live or texts.stored), domain.disks
         if texts.live:
-            live = parse_tree(texts.live)
-            guest_cpu, guest_agent = self._connection.guest_cpu(live), guest_agent_of(live)
-        return domain, structs.replace(written, devices=devices, guest_cpu=guest_cpu), guest_agent
+            guest_cpu, guest_agent = self._connection.guest_cpu(root), guest_agent_of(root)
+            disks += disks_in(root, self._places.resolve)  # those that were plugged in, and are not stored
+        needs = structs.replace(written, devices=devices, guest_cpu=guest_cpu)
+        return domain, Understood(needs, guest_agent, blockers_of(root, disks, snapshots=texts.snapshots))
 
 
 def guest_agent_of(live: Element) -> str:
@@ -189,11 +206,3 @@ def ports_of(domain: Domain) -> frozenset[int]:
     """Return the ports of the servers that the domain's writable network disks lie on."""
     storages = [network_storage(disk.identity) for disk in domain.disks if disk.writable]
     return frozenset(server.port for name in storages for server in servers_of(name))
-
-
-def not_migratable(domain: Domain) -> str:
-    """Return what forbids a live migration of the VM, as far as its definition tells; else empty."""
-    if domain.has_hostdev:
-        return "a device of the host is passed through"
-    local = [disk.target for disk in domain.disks if disk.writable and not disk.shared]
-    return f"disk {local[0]} is local to this node" if local else ""

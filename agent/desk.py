@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct, structs
 
+from agent.blockers import blocker_words
 from agent.guard import Guard
 from agent.inventory import Inventory
 from agent.keeper_types import (
@@ -199,7 +200,8 @@ class Desk:
             cpu_m=vm.cpu_m if vm else 0,
             memory_bytes=vm.memory_bytes if vm else 0,
             busy=order_kind(orders[0]) if orders else (vm.busy if vm else ""),
-            not_migratable=vm.not_migratable if vm else "",
+            not_migratable=blocker_words(vm.blockers) if vm else "",
+            blockers=vm.blockers if vm else (),
             guest=structs.replace(self.health.get(uuid, GuestHealth()), agent=vm.guest_agent if vm else ""),
         )
 

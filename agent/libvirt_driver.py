@@ -72,14 +72,19 @@ class RawDomain(Struct, frozen=True):
 
 
 class DomainTexts(Struct, frozen=True):
-    """A domain's XML. stored: with its secrets, another node starts the VM from it. live: empty if it does not run."""
+    """A domain's XML. stored: with its secrets, another node starts the VM from it. live: empty if it does not run.
+
+    snapshots: libvirt keeps some of it, which no XML of it says.
+    """
 
     stored: str
     live: str
+    snapshots: bool = False
 
 
-def _texts(domain: Any) -> DomainTexts:  # noqa: ANN401 - libvirt-python ships no types
-    return DomainTexts(str(domain.XMLDesc(XML_FLAGS)), str(domain.XMLDesc(0)) if domain.isActive() else "")
+def _texts(domain: Any, *, snapshots: bool) -> DomainTexts:  # noqa: ANN401 - libvirt-python ships no types
+    live = str(domain.XMLDesc(0)) if domain.isActive() else ""
+    return DomainTexts(str(domain.XMLDesc(XML_FLAGS)), live, snapshots)
 
 
 class LibvirtEvent(Struct, frozen=True):
@@ -195,7 +200,8 @@ class Connection:
         """Return what is stored of a domain and what runs of it, None if libvirt does not know it."""
         try:
             with self._pool.borrow() as conn:
-                return _texts(conn.lookupByUUIDString(uuid))
+                domain = conn.lookupByUUIDString(uuid)
+                return _texts(domain, snapshots=domain.snapshotNum(0) > 0)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
@@ -205,10 +211,14 @@ class Connection:
     def read_all_texts(self) -> dict[str, DomainTexts]:
         """Return the same of all domains, by uuid, over one connection; one that goes away meanwhile is left out."""
         with self._pool.borrow() as conn:
-            found = (
-                (domain.UUIDString(), _or_none(functools.partial(_texts, domain))) for domain in conn.listAllDomains()
-            )
-            return {uuid: texts for uuid, texts in found if texts is not None}
+            kept = {d.UUIDString() for d in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT)}
+            found = {}
+            for domain in conn.listAllDomains():
+                uuid = domain.UUIDString()
+                texts = _or_none(functools.partial(_texts, domain, snapshots=uuid in kept))
+                if texts is not None:
+                    found[uuid] = texts
+            return found
 
     def guest_cpu(self, live: ET.Element) -> tuple[str, ...]:
         """Return every feature of the CPU that a running guest was given; empty if that cannot be told."""

@@ -301,7 +301,7 @@ class LibvirtHypervisor:
             cpu_m=known.cpu_m if known else 0,
             memory_bytes=known.memory_bytes if known else 0,
             busy="migration" if raw.uuid in self._moving_vms else "",
-            not_migratable=known.not_migratable if known else "",
+            blockers=known.blockers if known else (),
             guest_agent=known.guest_agent if known and state is QemuState.RUNNING else "",
         )
 

@@ -50,7 +50,6 @@ class Domain(Struct, frozen=True):
     disks: tuple[Disk, ...]
     hash: str
     has_tpm: bool = False
-    has_hostdev: bool = False
     machine: str = ""
     needs: Needs = Needs()
 
@@ -72,10 +71,7 @@ def parse_domain(xml: str, resolve: Resolver = unresolved) -> Domain:
     uuid = (root.findtext("uuid") or "").strip().lower()
     if uuid and not _UUID.fullmatch(uuid):
         raise DomainXmlError(f"domain/uuid: {uuid!r} is no uuid")
-    disks = root.findall("devices/disk")
-    if len(disks) > DISKS_MAX:
-        raise DomainXmlError(f"domain/devices: {len(disks)} disks are more than {DISKS_MAX}")
-    found = (_disk(element, resolve) for element in disks)
+    disks = disks_in(root, resolve)
     machine = root.find("os/type")
     memory_bytes = _memory(root)
     return Domain(
@@ -84,13 +80,21 @@ def parse_domain(xml: str, resolve: Resolver = unresolved) -> Domain:
         type=root.get("type", ""),
         memory_bytes=memory_bytes,
         cpu_m=_vcpus(root) * 1000,
-        disks=tuple(disk for disk in found if disk is not None),
+        disks=disks,
         hash=canonical_hash(root),
         has_tpm=root.find("devices/tpm") is not None,
-        has_hostdev=root.find("devices/hostdev") is not None,
         machine=machine.get("machine", "") if machine is not None else "",
         needs=needs_of(root, memory_bytes),
     )
+
+
+def disks_in(root: ET.Element, resolve: Resolver) -> tuple[Disk, ...]:
+    """Return the disks that a domain has, empty drives left out. Raises DomainXmlError."""
+    disks = root.findall("devices/disk")
+    if len(disks) > DISKS_MAX:
+        raise DomainXmlError(f"domain/devices: {len(disks)} disks are more than {DISKS_MAX}")
+    found = (_disk(element, resolve) for element in disks)
+    return tuple(disk for disk in found if disk is not None)
 
 
 def parse_tree(xml: str) -> ET.Element:

@@ -132,12 +132,20 @@ class Disk(Struct, frozen=True):
     shared: bool = False  # the same identity may be reached from other nodes
 
 
+class Blocker(Struct, frozen=True):
+    """One thing that forbids a VM's live migration. reason: a word, KubeVirt's where it has one; message: a clause."""
+
+    reason: str
+    message: str
+
+
 class VmReport(Struct, frozen=True):
     """What one agent says about one VM on its node.
 
     epoch and run are the ledger's: the highest epoch this node accepted for the VM (0: none).
     released: QEMU is gone *and* the ledger holds, synced, that this node will not start the VM
     again without a new order; it speaks of that epoch.
+    not_migratable: blockers in one line, for those who know no more.
     """
 
     uuid: str
@@ -156,6 +164,7 @@ class VmReport(Struct, frozen=True):
     busy: str = ""  # libvirt job or order in progress, for people
     not_migratable: str = ""  # why it cannot be live-migrated; empty: nothing known against it
     guest: GuestHealth = GuestHealth()
+    blockers: tuple[Blocker, ...] = ()
 
 
 class Needs(Struct, frozen=True):

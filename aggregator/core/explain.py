@@ -16,6 +16,7 @@ from aggregator.core.explain_placement import chosen_text, elsewhere_text, small
 from aggregator.core.fencing import power_on_limit_words
 from aggregator.core.flapping import flap_words
 from aggregator.core.lookups import CONVICTED, open_orders, survives_loss, wants_run
+from aggregator.core.migratable import obstacles
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.seats import refusals
 from aggregator.core.state import Binding, HistoryLine, NodeRecord, State, VmRecord
@@ -55,6 +56,9 @@ def explain_vm(state: State, record: VmRecord, history: Sequence[HistoryLine]) -
     unsafe, sentence = unprotected(state, record)
     if unsafe and record.run_open:
         waits.append(f"It is not protected: {sentence}.")
+    if record.run_open and not record.migration and (against := obstacles(state, record)):
+        waits.append("It cannot be live-migrated:")
+        waits.extend(f"  {blocker.message} ({blocker.reason})" for blocker in against)
     return Explanation(text=_paragraphs(what, waits, ways), steps=steps_of(history))
 
 

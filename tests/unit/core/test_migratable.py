@@ -10,9 +10,10 @@ from msgspec import structs
 from aggregator.core import events as ev
 from aggregator.core.events import VmVerb
 from aggregator.core.eviction import eviction_method
+from aggregator.core.explain import explain_vm
 from aggregator.core.objects import ApiCondition
 from aggregator.core.views_vm import conditions_of
-from fleet.model import QemuState, RunStrategy, VmReport
+from fleet.model import Blocker, QemuState, RunStrategy, VmReport
 from tests.unit.core.fleet import Fleet
 from tests.unit.core.test_storage_loss import fleet_on_storage, says
 
@@ -30,6 +31,11 @@ def nothing(_fleet: Fleet) -> None:
 
 def blocked(fleet: Fleet) -> None:
     reported(fleet, not_migratable="a device of the host is passed through")
+
+
+def blocked_twice(fleet: Fleet) -> None:
+    both = (Blocker("HostDeviceNotLiveMigratable", "a usb device"), Blocker("DisksNotLiveMigratable", "disk vda"))
+    reported(fleet, not_migratable="a usb device; disk vda", blockers=both)
 
 
 def paused(fleet: Fleet) -> None:
@@ -71,6 +77,7 @@ def live_migratable(fleet: Fleet) -> ApiCondition:
     [
         (nothing, "True", "NothingAgainstIt", ""),
         (blocked, "False", "Blocked", "a device of the host"),
+        (blocked_twice, "False", "HostDeviceNotLiveMigratable", "a usb device; disk vda"),
         (paused, "False", "Paused", "its QEMU is paused"),
         (unknown, "False", "Unknown", "its QEMU is unknown"),
         (storage_lost, "False", "StorageLost", "n1 does not reach nbd://storage:10809"),
@@ -90,3 +97,12 @@ def test_the_condition_says_what_a_drain_goes_by(
     method, why = eviction_method(fleet.state, fleet.vm("a"))
     assert (method == "migrate") == (condition.status == "True")
     assert condition.message in why
+
+
+def test_explain_names_each_blocker_with_its_reason() -> None:
+    fleet = fleet_on_storage(RunStrategy.MANUAL)
+    assert "cannot be live-migrated" not in explain_vm(fleet.state, fleet.vm("a"), ()).text
+    blocked_twice(fleet)
+    text = explain_vm(fleet.state, fleet.vm("a"), ()).text
+    assert "  a usb device (HostDeviceNotLiveMigratable)" in text
+    assert "  disk vda (DisksNotLiveMigratable)" in text
