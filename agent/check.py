@@ -33,11 +33,12 @@ from fleet.environment import (
 )
 
 LIBVIRT_S_MAX = 10.0
+MANAGER_S_MAX = 5.0
 BMC_S_MAX = 10.0
 AUTOSTARTS_SHOWN = 5
 HOOK = Path("/etc/libvirt/hooks/qemu.d/virtward")
 SHIPPED_HOOK = Path(__file__).parent / "hooks/qemu.d/virtward"
-GUESTS_AT_SHUTDOWN = Path("/etc/systemd/system/multi-user.target.wants/libvirt-guests.service")
+LIBVIRT_GUESTS = "libvirt-guests.service"
 WATCHDOG = Path("/dev/watchdog")
 PORTS = {"ws": 80, "wss": 443}
 
@@ -56,12 +57,29 @@ def look_around(config: AgentConfig) -> Iterator[Finding]:
         yield check_reached("an aggregator", parts.hostname or "", parts.port or PORTS[parts.scheme])
     yield check_directory("state_dir", Path(config.state_dir))
     yield check_clock()
-    if GUESTS_AT_SHUTDOWN.is_symlink():
+    if ends_guests(_properties(LIBVIRT_GUESTS)):
         yield warning(
-            "libvirt-guests suspends or ends the guests when this host stops, behind virtward's back: "
-            "`systemctl disable --now libvirt-guests` (with ON_SHUTDOWN=ignore, or it does so then)"
+            "libvirt-guests suspends or ends the guests when this host stops, behind virtward's back: take its "
+            "ExecStop= away (`systemctl edit libvirt-guests`: [Service], ExecStop=), and only then "
+            "`systemctl disable --now` it"
         )
     yield from _watchdog_and_bmc(config)
+
+
+def ends_guests(libvirt_guests: str) -> bool:
+    """Return whether the unit with these properties does something when this host stops, in this boot or the next."""
+    told = dict(line.split("=", 1) for line in libvirt_guests.splitlines() if "=" in line)
+    comes = told.get("UnitFileState", "").startswith("enabled") or told.get("ActiveState") == "active"
+    return comes and bool(told.get("ExecStop"))
+
+
+def _properties(unit: str) -> str:
+    """Return the properties of a unit that say when it stops and how, empty where there is no systemd."""
+    asked = ["systemctl", "show", "--property=UnitFileState,ActiveState,ExecStop", unit]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, timeout=MANAGER_S_MAX, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 class _Look(Struct, frozen=True):

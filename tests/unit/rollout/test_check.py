@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.check import check_hook
+from agent.check import check_hook, ends_guests
 from agent.host import read_devices
 from aggregator.check import check_fence_programs, devices
 from fleet.config import CREDENTIAL_SOURCE, secret_file
@@ -110,3 +110,22 @@ def test_network_devices_are_read_without_a_netlink_socket() -> None:
 def test_findings_are_one_line() -> None:
     for finding in (check_reached("x", "127.0.0.1", 1), check_own_address("x", "192.0.2.1"), Finding(Grade.OK, "x")):
         assert "\n" not in finding.text
+
+
+@pytest.mark.parametrize(
+    ("stop", "active", "enabled", "word"),
+    [
+        ("{ path=/usr/lib/libvirt/libvirt-guests.sh }", "active", "enabled", "ends"),
+        ("{ path=/usr/lib/libvirt/libvirt-guests.sh }", "active", "disabled", "ends"),
+        ("{ path=/usr/lib/libvirt/libvirt-guests.sh }", "inactive", "enabled", "ends"),
+        ("{ path=/usr/lib/libvirt/libvirt-guests.sh }", "inactive", "disabled", "spares"),
+        ("", "active", "enabled", "spares"),
+        ("", "inactive", "", "spares"),
+    ],
+)
+def test_libvirt_guests_that_was_started_ends_guests_also_where_it_is_disabled(
+    stop: str, active: str, enabled: str, word: str
+) -> None:
+    shown = f"ExecStop={stop}\n" if stop else ""  # systemctl leaves it out where there is none
+    told = ends_guests(f"{shown}ActiveState={active}\nUnitFileState={enabled}\n")
+    assert ("ends" if told else "spares") == word

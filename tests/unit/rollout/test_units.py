@@ -90,6 +90,12 @@ def test_the_agent_outlives_libvirt_and_stops_before_the_vms() -> None:
     assert "virt-guest-shutdown.target" in lines(unit, "After")
 
 
+def test_nothing_that_guests_need_to_leave_is_stopped_before_the_agent() -> None:
+    after = {name for line in lines("virtward-agent.service", "After") for name in line.split()}
+    assert {"dbus.service", "polkit.service", "network-online.target"} <= after
+    assert {f"{name}.service" for name in ("libvirtd", "virtqemud", "virtproxyd", "virtlogd", "virtlockd")} <= after
+
+
 def test_every_line_of_the_sandbox_has_its_reason() -> None:
     readme = (UNITS / "README.md").read_text()
     reasoned = {key.rstrip("=…") for key in re.findall(r"[A-Z][A-Za-z]+[=…]?", readme)}
