@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.own_checks import NAMES as OWN_CHECKS
+
 ROOT = Path(__file__).parents[3]
 COLLECTION = ROOT / "ansible"
 ROLES = sorted(path.name for path in (COLLECTION / "roles").iterdir())
@@ -73,6 +75,12 @@ def test_every_variable_of_a_role_is_used(role: str) -> None:
         for path in (COLLECTION / f"roles/{role}/{folder}").glob("*")
     )
     assert [name for name in defaults if name not in text] == []
+
+
+def test_the_role_knows_every_check_that_the_agent_has() -> None:
+    options = read(COLLECTION / "roles/agent/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert options["virtward_agent_checks_own"]["choices"] == list(OWN_CHECKS)
+    assert options["virtward_agent_checks_own"]["default"] == list(OWN_CHECKS)
 
 
 def test_only_ansibles_own_modules_and_ours_are_used() -> None:
