@@ -137,9 +137,13 @@ def _rebuild(state_dir: Path, members: list[str]) -> int:
         f"{state_dir}: a new journal that knows {len(members)} members and nothing else. Start the aggregator: it only "
         "listens until each of them has spoken or is proven off (virtward status names the missing), and then knows "
         "again every VM that an agent keeps.\n"
-        "Agents do not know, and somebody must apply anew: labels and fencing of nodes, migration policies, tokens of "
-        "the API, VMs that never ran. Where the authority is lost too (identity/ of this folder), every node joins "
-        "anew: virtward node token NODE."
+        "Agents do not know, and somebody must bring back:\n"
+        "- labels, zones and fencing of nodes: the playbook site, which holds them as the inventory has them\n"
+        "- taints, cordons and disarmings: virtward taint, cordon, disarm; until then the fleet is armed\n"
+        "- VMs that never ran, VMs whose manifest is larger than 12 KiB packed, migration policies: virtward apply\n"
+        "- settings that are not in the configuration file: virtward config set\n"
+        "- tokens of the API but the administrator's: virtward token create\n"
+        "- where the authority is lost too (identity/ of this folder), certificates of nodes: virtward node token NODE"
     )
     return EXIT_OK
 
