@@ -19,7 +19,7 @@ from pathlib import Path
 from lab.guest_build import tiny
 from lab.qmp import Monitor
 from tests.rollout.keys import give_certificates, make_authority
-from tests.rollout.machines import CONTROLLER, MachineError, NoMachinesError, Site, run, wait_until
+from tests.rollout.machines import CONTROLLER, OWN_SUITE, SUITE, MachineError, NoMachinesError, Site, run, wait_until
 from tests.rollout.outlet import PROGRAM
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +162,10 @@ class Story:
         found = self.objects(kind).get(name, {}).get("status", {})
         return found.get(key) if isinstance(found, dict) else None
 
+    def open_incidents(self) -> list[str]:
+        found = self.objects("incidents").items()
+        return [name for name, each in found if each["status"]["phase"] != "Closed"]  # type: ignore[index]
+
     def runs(self, vm: str) -> bool:
         return self.status("vms", vm, "phase") == "Running"
 
@@ -284,10 +288,13 @@ class Story:
 
 
 def _give_own_boot_id(root: Path) -> None:
-    """Let the agent's sandbox, which has a /proc of its own, see this machine's boot id and not the kernel's below.
+    """Let the agent's sandbox see this machine's boot id and not the kernel's below.
 
-    systemd-nspawn lays another one over it for each boot, and a sandbox's fresh /proc is without it.
+    systemd-nspawn lays another one over it for each boot. The sandbox of an older systemd begins with a fresh /proc,
+    which is without it; that of a newer one has it, and nothing can be laid over it once more (it is a deleted file).
     """
+    if SUITE != OWN_SUITE:
+        return
     kept = "/run/machine-boot-id"
     (root / "etc/tmpfiles.d/boot-id.conf").write_text(f"C {kept} 0444 - - - /proc/sys/kernel/random/boot_id\n")
     folder = root / "etc/systemd/system/virtward-agent.service.d"

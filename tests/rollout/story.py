@@ -35,6 +35,7 @@ LEFT_BEHIND = [
     "/etc/systemd/system/virtward-libvirt-tls.service",
     "/usr/local/bin/virtward",
     "/etc/systemd/system/virtward-agent.service.d",
+    "/etc/systemd/system/libvirt-guests.service.d",
     "/etc/libvirt/hooks/qemu.d/virtward",
     "/root/.config/virtward",
 ]
@@ -153,10 +154,33 @@ def patch(story: Story, wheelhouse: Path) -> None:
     expect(story.status("nodes", host, "bootID") not in ("", boot), f"{host} was not rebooted")
     expect(story.counts_on(vm) and story.count(vm)[0] == nonce, f"{vm} was not moved live off {host} and back")
     wait_until(lambda: story.status("vms", vm, "node") == host, 120, f"the way back of {vm} to {host}")
-    open_ones = [name for name, each in story.objects("incidents").items() if each["status"]["phase"] != "Closed"]  # type: ignore[index]
-    expect(not open_ones, f"the reboot of {host} opened {open_ones}")
+    expect(not story.open_incidents(), f"the reboot of {host} opened {story.open_incidents()}")
     expect(all(story.counts_on(each) for each in story.vms), "a VM stands still after the reboot")
     story.say(f"{host} was emptied live, rebooted, and has {vm} back")
+
+
+def shut_down(story: Story) -> None:
+    """Power a host off, and reboot one, as systemd does it and without a word to virtward: its VMs leave live."""
+    vm = next(iter(story.vms))
+    for word in ("poweroff", "reboot"):
+        host, nonce = str(story.status("vms", vm, "node")), story.count(vm)[0]
+        boot, begun = story.status("nodes", host, "bootID"), time.monotonic()
+        story.ssh(host, f"systemctl {word}", check=False)  # the connection may end before the answer
+        wait_until(lambda host=host: not story.site.is_on(host), 360, f"the {word} of {host}")  # type: ignore[misc]
+        off_s = time.monotonic() - begun
+        expect(story.status("vms", vm, "node") != host, f"{host} went down with {vm} on it")
+        expect(story.counts_on(vm) and story.count(vm)[0] == nonce, f"{vm} was not moved live before the {word}")
+        story.site.start(host)
+        wait_until(partial(is_open_in_another_boot, story, host, boot), 180, f"the return of {host}")
+        expect(all(story.counts_on(each) and story.runs(each) for each in story.vms), f"a VM ended with the {word}")
+        expect(story.count(vm)[0] == nonce, f"{vm} was started anew after the {word}")
+        expect(not story.open_incidents(), f"the {word} of {host} left open {story.open_incidents()}")
+        story.say(f"systemctl {word} on {host}: {vm} left live, the host was off after {off_s:.0f} s and is open again")
+
+
+def is_open_in_another_boot(story: Story, host: str, boot: object) -> bool:
+    node = story.objects("nodes")[host]["status"]
+    return isinstance(node, dict) and node["state"] == "Up" and node["bootID"] != boot and not node.get("taints")
 
 
 def lose_a_machine(story: Story) -> str:
@@ -209,6 +233,9 @@ def uninstall(story: Story, wheelhouse: Path) -> None:
     expect(before == {vm: story.count(vm)[0] for vm in story.vms}, "a VM was started anew by the uninstallation")
     for host in story.site.machines:
         expect_nothing_left(story, host)
+    for host in story.hosts:  # where libvirt is: also on one that was taken out of the fleet before
+        guests = story.ssh(host, "systemctl is-enabled libvirt-guests; systemctl is-active libvirt-guests", check=False)
+        expect(guests.split() == ["enabled", "active"], f"libvirt-guests of {host} is not as it was: {guests.split()}")
     story.say(f"uninstalled: nothing of virtward is left, and {', '.join(story.vms)} count on")
 
 
@@ -240,6 +267,7 @@ def play_all(story: Story, first: Path) -> None:
     rotate(story, second)
     drain(story)
     patch(story, second)
+    shut_down(story)
     lost = lose_a_machine(story)
     come_back(story, lost)
     remove(story, second, lost)
