@@ -16,7 +16,7 @@ from agent.check import look_around
 from agent.config import DEFAULT_PATH, AgentConfig, load
 from agent.daemon import Daemon, Hands
 from agent.host import read_identity
-from agent.host_stop import WITHIN_S, WITHIN_S_MAX, WITHIN_S_MIN, empty_host, host_is_stopping
+from agent.host_stop import WITHIN_S, WITHIN_S_MAX, WITHIN_S_MIN, empty_host, forget_past, host_is_stopping
 from agent.ledger import Ledger, LedgerError
 from agent.libvirt_driver import Connection
 from agent.libvirt_guest import LibvirtGuests
@@ -69,6 +69,7 @@ def main() -> int:
     async def body(service: Service) -> None:
         clock = SystemClock()
         lock = hold_lock(Path(config.run_dir))
+        forget_past(Path(config.run_dir))
         try:
             storage = StorageWatch()
             hypervisor = LibvirtHypervisor(config.libvirt_uri, clock, Places(config.node), storage.mount_is_lost)
@@ -92,7 +93,8 @@ def _stop_host(config: AgentConfig, within_s: float, *, now: bool) -> int:
     start_event_thread()
     ask = Connection(config.libvirt_uri).do
     try:
-        empty = empty_host(Path(config.run_dir), within_s, ask, lambda line: print(line, flush=True))
+        run_dir = Path(config.run_dir)
+        empty = empty_host(run_dir, within_s, ask, lambda line: print(line, flush=True), by_unit=not now)
     except OSError as error:
         raise ServiceError(f"{config.run_dir}: the shutdown cannot be announced: {error.strerror or error}") from None
     return EXIT_OK if empty else EXIT_FAILURE

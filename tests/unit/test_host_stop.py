@@ -8,7 +8,7 @@ import pytest
 
 from agent import host_stop
 from agent.deeds import AskShutdown
-from agent.host_stop import FLAG, announced_s, empty_host, host_is_stopping
+from agent.host_stop import FLAG, announced_s, empty_host, forget_past, host_is_stopping
 from agent.proc import QemuProcess
 
 
@@ -61,10 +61,26 @@ def test_guests_that_obey_nobody_do_not_hold_the_host_for_ever(tmp_path: Path, m
     assert said[-1] == "3 guests are left"
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("300", 300.0), ("0", 1.0), ("1e9", 3600.0), ("soon", 0.0), ("", 0.0)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("300", 300.0), ("0", 1.0), ("1e9", 3600.0), ("soon", 0.0), ("", 0.0), ("9 unit", 9.0)]
+)
 def test_what_is_announced_is_a_time_within_bounds(tmp_path: Path, text: str, seconds: float) -> None:
     (tmp_path / FLAG).write_text(text)
     assert announced_s(tmp_path) == seconds
+
+
+@pytest.mark.parametrize("by_unit", [True, False])
+def test_what_the_unit_announced_is_past_when_an_agent_starts_and_what_a_person_began_is_not(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    by_unit: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(host_stop, "scan", Host(0).scan)
+    forget_past(tmp_path)
+    empty_host(tmp_path, 90.0, Host(0).ask, str, by_unit=by_unit)
+    assert announced_s(tmp_path) == 90.0
+    forget_past(tmp_path)
+    assert announced_s(tmp_path) == (0.0 if by_unit else 90.0)
 
 
 def test_nothing_is_announced_where_no_shutdown_was_begun(tmp_path: Path) -> None:
