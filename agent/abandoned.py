@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from agent import libvirt_words as words
 from agent import proc
+from agent.deeds import Create, Define, Undefine
 from agent.libvirt_driver import RawDomain
 
-ABANDONED = "its start was cut short by libvirtd's death; restart libvirtd without its status file to start it here"
+ABANDONED = (
+    "its start was cut short by libvirtd's death; restart libvirtd to start it here (systemd/README.md, libvirt)"
+)
+HANGING = (Define, Create, Undefine)  # what libvirt fails only after 30 s, waiting for a job that nobody ends
 
 
 def is_abandoned(raw: RawDomain) -> bool:

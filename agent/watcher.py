@@ -20,8 +20,8 @@ from msgspec import structs
 
 from agent import libvirt_words as words
 from agent import proc
-from agent.abandoned import ABANDONED, is_abandoned
-from agent.deeds import CODE_STARTER_DEAD, CODE_UNKNOWN, AnyDeed, Define, Elsewhere, Migrate, Undefine, VmObservation
+from agent.abandoned import ABANDONED, HANGING, is_abandoned
+from agent.deeds import CODE_STARTER_DEAD, CODE_UNKNOWN, AnyDeed, Define, Elsewhere, Migrate, VmObservation
 from agent.definitions import Definitions
 from agent.elsewhere import OtherHosts
 from agent.hypervisor import Facts, HypervisorFacts, Result
@@ -351,7 +351,7 @@ class LibvirtHypervisor:
         """Do one deed in a thread of its own."""
         if isinstance(deed, Elsewhere):
             return await self._others.do(uuid, deed, timeout_s)
-        if isinstance(deed, Undefine) and await self._is_abandoned(uuid):
+        if isinstance(deed, HANGING) and await self._is_abandoned(uuid):
             return Result(ok=False, code=CODE_STARTER_DEAD, message=ABANDONED)
         is_move = isinstance(deed, Migrate)
         workers, connection = (self._moving, self._moves) if is_move else (self._doing, self._deeds)

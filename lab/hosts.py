@@ -65,6 +65,7 @@ class Host:
         addresses = [self._layout.address(self.name, plane) for plane in (Plane.CONTROL, Plane.MIGRATION)]
         pki.lay_out(self._layout.dir / "pki", self.dir / "etc-pki", self.name, addresses)
         libvirtd.install_hook(self.dir / "etc-libvirt", self.dir / "agent")
+        libvirtd.install_before_start(self.dir / "etc-libvirt")
         lines = ["127.0.0.1 localhost", *(f"{self._layout.address(host, Plane.CONTROL)} {host}" for host in hosts)]
         self._write("etc-hosts", "\n".join(lines))
         self._write("machine_id", identity.replace("-", ""))
@@ -228,19 +229,23 @@ class Host:
 
     def spawn(self, role: str, command: Sequence[str], log: Path) -> int:
         """Start a detached process in the host and remember it as ROLE@HOST; returns its pid outside."""
-        init = self._need_power()
+        self._need_power()
         if self._registry.find(f"{role}@{self.name}") is not None:
             raise LaboratoryError(f"{role}@{self.name} runs already")
         log.parent.mkdir(parents=True, exist_ok=True)
         key, value = self._layout.mark.split("=", 1)
-        enter = ["nsenter", f"--target={init}", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
-        printed = namespaces.run([*enter, "env", f"{key}={value}", "sh", "-c", _SPAWN, "sh", str(log), *command])
+        printed = self.run(["env", f"{key}={value}", "sh", "-c", _SPAWN, "sh", str(log), *command])
         inner = int(printed)
         pid = next((pid for pid in self.members() if processes.pid_inside(pid) == inner), None)
         if pid is None:
             raise LaboratoryError(f"{role}@{self.name} ended at once; its log is {log}")
         self._registry.note(f"{role}@{self.name}", pid)
         return pid
+
+    def run(self, command: Sequence[str]) -> str:
+        """Run a program inside the host, all of its namespaces, and return what it printed."""
+        enter = ["nsenter", f"--target={self._need_power()}", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
+        return namespaces.run([*enter, *command])
 
     def pid_of(self, role: str) -> int | None:
         """Pid of the host's agent or libvirtd, or None."""
@@ -249,6 +254,7 @@ class Host:
     def start_libvirtd(self) -> None:
         """Start libvirtd and wait until its socket takes connections; takes or makes the warmed cache."""
         warmed = libvirtd.take_warm_cache(self.dir / "cache-libvirt")
+        self.run(["sh", f"/etc/libvirt/{libvirtd.BEFORE_START.name}"])
         self.spawn("libvirtd", [libvirtd.LIBVIRTD, "--listen"], self._layout.logs_dir / f"libvirtd-{self.name}.log")
         path = self._layout.libvirt_socket(self.name)
         processes.wait_until(lambda: _accepts(path), BOOT_TIMEOUT_S, f"the start of libvirtd on {self.name}")

@@ -18,6 +18,7 @@ from lab.pki import subject
 LIBVIRTD = "/usr/sbin/libvirtd"
 QEMU = "/usr/bin/qemu-system-x86_64"
 HOOK = Path(__file__).parents[1] / "agent" / "hooks" / "qemu.d" / "virtward"
+BEFORE_START = Path(__file__).parents[1] / "agent" / "hooks" / "libvirt-before-start"
 
 # Without the sanity check a host comes up that was off for longer than its certificate holds, and is given another one.
 LIBVIRTD_CONF = """\
@@ -77,6 +78,11 @@ def install_hook(directory: Path, state_dir: Path) -> None:
     hook = hooks / HOOK.name
     hook.write_text(text.replace("state=/var/lib/virtward-agent", f"state={state_dir}"), encoding="ascii")
     hook.chmod(0o755)
+
+
+def install_before_start(directory: Path) -> None:
+    """Put beside libvirt's configuration what is run before each start of it, as the drop-in of its unit does."""
+    shutil.copy(BEFORE_START, directory / BEFORE_START.name)
 
 
 def _warm_dir() -> Path:

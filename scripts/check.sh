@@ -26,7 +26,7 @@ step fleet .venv/bin/python scripts/check_fleet.py
 if [ -f fleet/protocol_document.py ]; then
     step "docs/PROTOCOL.md" .venv/bin/python -m fleet.protocol_document --check
 fi
-step "shell scripts" bash -n scripts/*.sh .ci/run
+step "shell scripts" bash -n scripts/*.sh .ci/run agent/hooks/libvirt-before-start
 
 if [ "${#failed[@]}" != 0 ]; then
     printf 'check: failed: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2

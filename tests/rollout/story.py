@@ -37,6 +37,8 @@ LEFT_BEHIND = [
     "/etc/systemd/system/virtward-agent.service.d",
     "/etc/systemd/system/libvirt-guests.service.d",
     "/etc/libvirt/hooks/qemu.d/virtward",
+    "/etc/systemd/system/libvirtd.service.d/virtward.conf",
+    "/usr/local/sbin/virtward-libvirt-before-start",
     "/root/.config/virtward",
 ]
 

@@ -50,5 +50,6 @@ def test_the_wheel_is_reproducible_and_whole(tmp_path: Path) -> None:
     assert sha256(first.read_bytes()).digest() == sha256(second.read_bytes()).digest()
     with zipfile.ZipFile(first) as wheel:
         names = set(wheel.namelist())
-    assert {"agent/hooks/qemu.d/virtward", "agent/check.py", "aggregator/ui/static/page.js", "cli/main.py"} <= names
+    hooks = {"agent/hooks/qemu.d/virtward", "agent/hooks/libvirt-before-start"}
+    assert hooks | {"agent/check.py", "aggregator/ui/static/page.js", "cli/main.py"} <= names
     assert not any(name.startswith(("tests/", "scripts/", "ansible/")) for name in names)
