@@ -252,8 +252,8 @@ class Daemon:
     async def _persist(self, effect: Persist, memory: Memory) -> None:
         """Sync one record. What is compacted may be ahead of the queue: a promise kept early does no harm."""
         await asyncio.to_thread(self.ledger.append, effect.record)
-        if self.ledger.is_long:
-            await asyncio.to_thread(self.ledger.compact, to_records(memory))
+        if self.ledger.is_long and not await asyncio.to_thread(self.ledger.compact, to_records(memory)):
+            log.warning("the disk is full: the ledger goes on in what was reserved for it", path=str(self.ledger.path))
 
     def _perform(self, effect: Effect) -> None:
         match effect:

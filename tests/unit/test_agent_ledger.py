@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -157,3 +161,67 @@ def test_a_directory_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None
     (tmp_path / "state").write_text("a file where a directory should be")
     with pytest.raises(LedgerError, match="the ledger cannot be used"):
         an_opened(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MB, in a mount of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system takes root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte free."""
+    with (disk / "others").open("ab", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_on_a_full_disk_the_ledger_goes_on(small_disk: Path) -> None:
+    """More records than one file takes before it is compacted, and restarts in between."""
+    ledger, memory = an_opened(small_disk)
+    fill(small_disk)
+    position = 0
+    for _life in range(3):
+        for _record in range(12_000):
+            position += 1
+            record = LeadershipSeen(Leadership(1, "a" * 200, position))
+            fold(memory, record)
+            ledger.append(record)
+            if ledger.is_long:
+                ledger.compact(to_records(memory))
+            fill(small_disk)
+        ledger.close()
+        ledger, memory = an_opened(small_disk)
+        assert memory.highest is not None
+        assert (memory.highest.position, ledger.state) == (position, LedgerState.SOUND)
+
+
+def test_a_rewrite_that_finds_no_room_leaves_the_ledger_as_it_was(small_disk: Path) -> None:
+    """Without its reserve, as on a file system that knows none: it is said, and nothing is lost or torn."""
+    path = written(small_disk)
+    with path.open("ab") as file:
+        file.write(b"\0\0\0\4torn")
+    path.with_suffix(".new").unlink()
+    fill(small_disk)
+    ledger, memory = an_opened(small_disk)
+    assert (memory, ledger.state) == (recall(RECORDS), LedgerState.SOUND)
+    fill(small_disk)
+    assert not ledger.compact(to_records(memory))
+    assert not read_frames(path.read_bytes()).damaged
+    (small_disk / "others").unlink()
+    ledger.append(SessionOpened(SESSION))
+    assert ledger.compact(to_records(memory))
+    ledger.close()
+    assert an_opened(small_disk)[1] == memory
+
+
+def test_a_new_ledger_on_a_full_disk_is_one_sentence(small_disk: Path) -> None:
+    fill(small_disk)
+    with pytest.raises(LedgerError, match="No space left"):
+        an_opened(small_disk)

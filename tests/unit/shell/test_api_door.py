@@ -188,7 +188,7 @@ async def test_a_crowd_that_says_nothing_is_bounded_and_costs_nobody_a_beat(
                         break
                 except (aiohttp.ClientError, OSError):
                     await asyncio.sleep(0.05)
-        assert world.up("h1")
+        await until(lambda: world.up("h1"))  # a machine that is busy with other things may have stood still meanwhile
     finally:
         for writer in crowd:
             writer.close()
