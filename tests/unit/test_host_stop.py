@@ -77,7 +77,7 @@ def test_what_the_unit_announced_is_past_when_an_agent_starts_and_what_a_person_
 ) -> None:
     monkeypatch.setattr(host_stop, "scan", Host(0).scan)
     forget_past(tmp_path)
-    empty_host(tmp_path, 90.0, Host(0).ask, str, by_unit=by_unit)
+    empty_host(tmp_path, 90.0, Host(0).ask, lambda _line: None, by_unit=by_unit)
     assert announced_s(tmp_path) == 90.0
     forget_past(tmp_path)
     assert announced_s(tmp_path) == (0.0 if by_unit else 90.0)
