@@ -20,6 +20,7 @@ from agent import peer, prober
 from agent.access import Access, CertifiedAccess
 from agent.checks import NodeChecks
 from agent.config import AgentConfig
+from agent.deeds import PICTURE_S_MAX, Screenshot
 from agent.guest_probing import GuestProber
 from agent.host import Identity, node_facts, read_bmc
 from agent.host_stop import announced_s
@@ -44,6 +45,8 @@ from agent.keeper_types import (
     OfferToPeer,
     OpenRelay,
     Persist,
+    PictureGuest,
+    PictureTaken,
     Probe,
     ProbeGuest,
     Send,
@@ -269,18 +272,18 @@ class Daemon:
                 _note(event, uuid, detail, warning=warning)
             case OpenRelay():
                 self._link.open_relay(effect)
-            case Call() | TellPeer() | Probe() | ProbeGuest() | OfferToPeer() | CheckXml():
+            case Call() | TellPeer() | Probe() | ProbeGuest() | OfferToPeer() | CheckXml() | PictureGuest():
                 self._errand(self._do(effect))
             case Persist() | LookAgainAt() | RaiseWall() | Permit() | Forbid() | LetGo():
                 raise AssertionError(f"a {type(effect).__name__} is performed elsewhere")
 
-    async def _do(self, effect: Call | TellPeer | Probe | ProbeGuest | OfferToPeer | CheckXml) -> None:
+    async def _do(self, effect: Call | TellPeer | Probe | ProbeGuest | OfferToPeer | CheckXml | PictureGuest) -> None:
         match effect:
             case ProbeGuest():
                 self._put(await self._guests.ask(effect))
             case Call(call_id=call_id, uuid=uuid, deed=deed, timeout_s=timeout_s):
                 result = await self.hypervisor.do(uuid, deed, timeout_s)
-                self._put(CallReturned(call_id, result.ok, result.code, result.message, result.definition))
+                self._put(CallReturned(call_id, **structs.asdict(result)))
             case TellPeer():
                 self._put(await peer.tell(self._session, effect, self._access))
             case Probe():
@@ -290,6 +293,9 @@ class Daemon:
             case CheckXml(check_id=check_id, xml=xml):
                 result = await self.hypervisor.check_xml(xml)
                 self._put(XmlChecked(check_id, result.ok, result.message))
+            case PictureGuest(request=request, uuid=uuid):
+                result = await self.hypervisor.do(uuid, Screenshot(), PICTURE_S_MAX)
+                self._put(PictureTaken(request, uuid, result.picture, result.message))
 
     # --- the node's facts
 

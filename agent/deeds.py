@@ -112,6 +112,13 @@ class AskState(Deed, frozen=True):
     """What the VM is there: ok, and one of the codes AWAY_… below."""
 
 
+PICTURE_S_MAX = 5.0  # a guest that hangs shows its screen at once; a QEMU that is frozen, never
+
+
+class Screenshot(Deed, frozen=True):
+    """Return what the guest's screen shows. A QEMU that is frozen lets it wait until it is ended."""
+
+
 class Elsewhere(Deed, frozen=True):
     """Do the deed through the libvirtd of another host, whose agent is gone, if it says that it is of host_uuid."""
 
@@ -133,6 +140,7 @@ AnyDeed = (
     | AbortJob
     | Undefine
     | AskState
+    | Screenshot
     | Elsewhere
 )
 

@@ -87,6 +87,13 @@ class OpenRelay(Struct, frozen=True):
     ticket: str
 
 
+class PictureGuest(Struct, frozen=True):
+    """Have the hypervisor show what a guest's screen holds; PictureTaken follows."""
+
+    request: str
+    uuid: str
+
+
 class CheckXml(Struct, frozen=True):
     """Ask the hypervisor whether it would take the XML, defining nothing; XmlChecked follows."""
 
@@ -125,6 +132,7 @@ Effect = (
     | OfferToPeer
     | OpenRelay
     | CheckXml
+    | PictureGuest
     | LookNow
     | LookAgainAt
     | Note

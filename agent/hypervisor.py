@@ -22,12 +22,13 @@ Facts = Callable[[HypervisorFact], None]
 
 
 class Result(Struct, frozen=True):
-    """How a deed ended. code and message are empty when ok; definition: for Define."""
+    """How a deed ended. code and message are empty when ok; definition: for Define, picture: for Screenshot, a PNG."""
 
     ok: bool
     code: str = ""
     message: str = ""
     definition: Definition | None = None
+    picture: bytes = b""
 
 
 class HypervisorFacts(Struct, frozen=True):

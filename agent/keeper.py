@@ -35,6 +35,8 @@ from agent.keeper_types import (
     MigrationMoved,
     PeerAnswered,
     PeerNoticeReceived,
+    PictureGuest,
+    PictureTaken,
     PidGone,
     Probe,
     ProbeReturned,
@@ -53,6 +55,7 @@ from fleet.messages import (
     CheckDefinition,
     DefinitionChecked,
     FromAggregator,
+    GuestPictured,
     MigrateVm,
     MigrationProgress,
     OfferRelay,
@@ -60,6 +63,7 @@ from fleet.messages import (
     ProbeReport,
     ProbeRequest,
     Refusal,
+    TakePicture,
     Welcome,
 )
 from fleet.model import EndReason, Leadership, QemuState
@@ -162,14 +166,14 @@ class Keeper:
                 self._conversation.goodbye(reason)
             case Tick():
                 pass
-            case PeerNoticeReceived() | PeerAnswered() | ProbeReturned() | XmlChecked():
+            case PeerNoticeReceived() | PeerAnswered() | ProbeReturned() | XmlChecked() | PictureTaken():
                 self._take_answer(fact)
             case RelayOffered():
                 self._relaying.offered(fact)
             case _:
                 self._see(fact)
 
-    def _take_answer(self, fact: PeerNoticeReceived | PeerAnswered | ProbeReturned | XmlChecked) -> None:
+    def _take_answer(self, fact: PeerNoticeReceived | PeerAnswered | ProbeReturned | XmlChecked | PictureTaken) -> None:
         match fact:
             case PeerNoticeReceived():
                 self._works.bench.arrivals.noticed(fact)
@@ -180,6 +184,10 @@ class Keeper:
                 self._probed(fact)
             case XmlChecked(check_id=check_id, ok=ok, message=message):
                 self._conversation.send(DefinitionChecked(check_id, ok, message))
+            case PictureTaken(request=request, uuid=uuid, png=png, message=message):
+                promise = self._desk.promise(uuid)
+                run = promise.run if promise is not None else 0
+                self._conversation.send(GuestPictured(uuid, run, png, request, message))
 
     def _see(self, fact: Fact) -> None:
         """Take in what the hypervisor and the node show."""
@@ -222,6 +230,8 @@ class Keeper:
                 self._relaying.asked(message)
             case CheckDefinition(check_id=check_id, xml=xml):
                 self._desk.out.append(CheckXml(check_id, xml))
+            case TakePicture(request=request, uuid=uuid):
+                self._desk.out.append(PictureGuest(request, uuid))
             case Refusal():
                 self._conversation.refused(message)
             case Challenge():

@@ -42,6 +42,7 @@ from agent.deeds import (
     Elsewhere,
     Migrate,
     Resume,
+    Screenshot,
     SetDowntime,
     Suspend,
     Undefine,
@@ -59,6 +60,7 @@ from agent.effects import (
     OfferToPeer,
     OpenRelay,
     Persist,
+    PictureGuest,
     Probe,
     ProbeGuest,
     Send,
@@ -146,6 +148,8 @@ __all__ = [
     "PeerAnswered",
     "PeerNoticeReceived",
     "Persist",
+    "PictureGuest",
+    "PictureTaken",
     "PidGone",
     "Probe",
     "ProbeGuest",
@@ -153,6 +157,7 @@ __all__ = [
     "RelayOffered",
     "Resume",
     "RunBegan",
+    "Screenshot",
     "Send",
     "SessionOpened",
     "SetDowntime",
@@ -224,13 +229,14 @@ class PidGone(Struct, frozen=True):
 
 
 class CallReturned(Struct, frozen=True):
-    """A `Call` ended. definition: for Define, the XML as the hypervisor completed it."""
+    """A `Call` ended, as agent.hypervisor.Result says."""
 
     call_id: int
     ok: bool
     code: str = ""
     message: str = ""
     definition: Definition | None = None
+    picture: bytes = b""
 
 
 class MigrationMoved(Struct, frozen=True):
@@ -286,6 +292,15 @@ class XmlChecked(Struct, frozen=True):
     message: str = ""
 
 
+class PictureTaken(Struct, frozen=True):
+    """End of a PictureGuest. png is empty where there is none, and message says why."""
+
+    request: str
+    uuid: str
+    png: bytes
+    message: str = ""
+
+
 class GuestProbed(Struct, frozen=True):
     """The answer to a ProbeGuest. good: None where the guest could not be asked, which says nothing of it."""
 
@@ -333,6 +348,7 @@ Fact = (
     | RelayOffered
     | ProbeReturned
     | XmlChecked
+    | PictureTaken
     | FactsRead
     | LoadRead
     | GuestProbed

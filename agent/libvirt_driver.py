@@ -31,6 +31,7 @@ from agent.deeds import (
     DestroyIncoming,
     Migrate,
     Resume,
+    Screenshot,
     SetDowntime,
     Suspend,
     Undefine,
@@ -38,6 +39,7 @@ from agent.deeds import (
 from agent.hypervisor import HypervisorFacts, Result
 from agent.libvirt_moves import Job, job_of, move, state_word
 from agent.libvirt_pool import LibvirtDownError, Pool, is_alive, open_connection
+from agent.libvirt_screen import screenshot
 from agent.offers import bounded, read_capabilities, read_domain_capabilities, read_features, read_host_cpu
 from agent.sysfs import with_stock
 from fleet.domain_xml import DomainXmlError, parse_domain, parse_tree
@@ -309,6 +311,8 @@ class Connection:
             _define(conn, uuid, deed.xml)
             return Result(ok=True)
         domain = conn.lookupByUUIDString(uuid)
+        if isinstance(deed, AskState | Screenshot):
+            return Result(ok=True, code=state_word(domain)) if isinstance(deed, AskState) else screenshot(conn, domain)
         match deed:
             case Create(force_boot=force_boot):
                 domain.createWithFlags(libvirt.VIR_DOMAIN_START_FORCE_BOOT if force_boot else 0)
@@ -327,8 +331,6 @@ class Connection:
                 _keep(conn, domain)
             case Undefine():
                 domain.undefineFlags(KEEP_STATE_FLAGS)
-            case AskState():
-                return Result(ok=True, code=state_word(domain))
             case Migrate() | SetDowntime() | AbortJob():
                 move(domain, deed)
         return Result(ok=True)

@@ -32,6 +32,7 @@ class Step(StrEnum):
     BARRIER = "Barrier"  # undefining, so that a create on its way can no longer succeed
     RESTORING = "Restoring"  # defining again what the barrier undefined
     ASKED = "Asked"  # the guest was asked to power off
+    PICTURING = "Picturing"  # what the screen shows is asked for, before it is gone
     DESTROYING = "Destroying"
     MOVING = "Moving"
     CALLING = "Calling"  # a single call is on its way

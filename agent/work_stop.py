@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from msgspec import structs
 
+from agent.deeds import PICTURE_S_MAX, Screenshot
 from agent.keeper_types import CODE_NOT_PAUSED, CODE_NOT_RUNNING, AskShutdown, CallReturned, Destroy, DestroyIncoming
 from agent.records import Promise, Standing
 from agent.work import Bench, Step, Work
-from fleet.messages import DestroyVm, DiscardIncoming, OrderBody, ShutdownVm, StartVm
+from fleet.messages import DestroyVm, DiscardIncoming, GuestPictured, OrderBody, ShutdownVm, StartVm
 from fleet.model import EndReason, QemuState
 
 DESTROY_TIMEOUT_S = 40.0  # GRACEFUL destroys of a frozen QEMU were measured at 25 s
@@ -29,6 +30,9 @@ def begin(bench: Bench, work: Work) -> None:
         bench.done(work)
     elif desk.state(uuid) is QemuState.GONE:
         bench.look(work, Step.LOOKING)
+    elif isinstance(work.order.body, DestroyVm) and work.order.body.picture and not work.tries:
+        work.step = Step.PICTURING
+        bench.call(work, Screenshot(), PICTURE_S_MAX)
     elif isinstance(work.order.body, ShutdownVm):
         work.step = Step.ASKED
         work.due_s = desk.now + work.order.body.grace_s
@@ -52,6 +56,9 @@ def recover(bench: Bench, work: Work) -> None:
 def returned(bench: Bench, work: Work, fact: CallReturned) -> None:
     """Take the end of the call in flight; only a look or the pid says whether the VM is gone."""
     desk = bench.desk
+    if work.step is Step.PICTURING:
+        _pictured(bench, work, fact)
+        return
     if not fact.ok:
         work.code, work.message = fact.code, fact.message
         desk.note("call failed", work.order.uuid, f"{fact.code} {fact.message}", warning=True)
@@ -65,6 +72,16 @@ def returned(bench: Bench, work: Work, fact: CallReturned) -> None:
         work.again_s = desk.now + desk.settings.ask_again_after_s
         if fact.code == CODE_NOT_RUNNING:
             desk.look()
+
+
+def _pictured(bench: Bench, work: Work, fact: CallReturned) -> None:
+    """Tell what the screen showed, or why nobody knows, and end the guest either way."""
+    uuid = work.order.uuid
+    bench.conversation.send(GuestPictured(uuid, _run_of(work.order.body, 0), fact.picture, message=fact.message))
+    if bench.desk.state(uuid) is QemuState.GONE:
+        bench.look(work, Step.LOOKING)
+    else:
+        _destroy(bench, work)
 
 
 def advance(bench: Bench, work: Work) -> None:

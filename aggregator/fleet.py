@@ -21,11 +21,12 @@ from aggregator.core.state import HistoryLine, State
 from aggregator.core.whatif import Readiness
 from aggregator.fact_queue import Check
 from aggregator.fault_point import FaultPoint
-from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NotServingError
+from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NoPictureError, NotServingError
 from aggregator.intake import Intake
 from aggregator.journal_row import line_of
 from aggregator.loop import CoreFailedError, Loop
 from aggregator.new_life import begin
+from aggregator.pictures import Pictures
 from aggregator.readiness import StandingReadiness
 from aggregator.settings import Settings
 from aggregator.store.protocol import Store, StoreError
@@ -34,6 +35,8 @@ from fleet.identity import IdentityError, Role, read_request
 from fleet.service import ServiceError
 
 STOP_S_MAX = 5.0
+PICTURE_S_MAX = 8.0  # the agent gives up before
+PICTURES_SINCE = 2  # the protocol whose agents take TakePicture
 
 
 class Fleet:
@@ -50,7 +53,8 @@ class Fleet:
             if settings.agents_tls
             else None
         )
-        self.intake = Intake(self, self.authority)
+        self._pictures = Pictures(self, settings.state_dir / "screenshots")
+        self.intake = Intake(self, self.authority, self._pictures.told)
         self._fence = FenceHand(settings.fence_agents_dir, clock.now, loop.report, lambda: loop.leading)
         self._reference = ReferenceHand(clock.now, loop.report)
         self._readiness = StandingReadiness(lambda: loop.state, clock.now)
@@ -94,6 +98,21 @@ class Fleet:
     async def check_definition(self, xml: str, timeout_s: float = 5.0) -> DefinitionVerdict:
         return await self.intake.checks.ask(xml, timeout_s)
 
+    async def take_picture(self, uuid: str) -> bytes:
+        vm = self.state.vms.get(self.state.names.get(uuid, ""))
+        node = self.state.nodes.get(vm.owner) if vm is not None else None
+        if vm is None or node is None or not vm.run_open:
+            raise NoPictureError("the VM does not run")
+        connection = self.intake.standing(node.name)
+        if connection is None:
+            raise NoPictureError(f"the agent on {node.name} is not connected")
+        if node.protocol < PICTURES_SINCE:
+            raise NoPictureError(f"the agent on {node.name} is too old to take a screenshot; upgrade it")
+        return await self._pictures.ask(node.name, connection.send, uuid, PICTURE_S_MAX)
+
+    async def kept_picture(self, incident: str) -> bytes:
+        return await self._pictures.kept(incident)
+
     async def history(self, query: HistoryQuery) -> Sequence[HistoryLine]:
         try:
             return [line_of(row) for row in await self._store.history(query)]
@@ -113,6 +132,7 @@ class Fleet:
         self._fence.close()
         self._reference.close()
         await self.intake.close()
+        await self._pictures.close()
         await self._store.close()
         if not ended:
             raise ServiceError(f"the loop did not end within {STOP_S_MAX:.0f} s; the store is too slow or hangs")

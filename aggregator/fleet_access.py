@@ -22,6 +22,10 @@ class NotServingError(Exception):
     """The aggregator cannot take a write now (starting, stopping, store lost): HTTP 503, try again."""
 
 
+class NoPictureError(Exception):
+    """There is no screenshot; the text is one sentence."""
+
+
 class DefinitionVerdict(Struct, frozen=True):
     """What a host's libvirt says about a domain XML. ok is None when no agent could be asked; message says why."""
 
@@ -79,6 +83,12 @@ class FleetAccess(Protocol):
 
     async def check_definition(self, xml: str, timeout_s: float = 5.0) -> DefinitionVerdict:
         """Ask the agent of one Up node whether its libvirt takes this XML; nothing is defined anywhere."""
+
+    async def take_picture(self, uuid: str) -> bytes:
+        """Return a PNG of what the guest of this VM shows now. NoPictureError."""
+
+    async def kept_picture(self, incident: str) -> bytes:
+        """Return the PNG that is kept beside an incident. NoPictureError."""
 
     async def history(self, query: HistoryQuery) -> Sequence[HistoryLine]:
         """Return lines of history, oldest first, at most HISTORY_LINES_MAX; also from before this life."""

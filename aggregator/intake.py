@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -37,7 +38,7 @@ from aggregator.leadership_proof import is_believed
 from aggregator.plausible import fault_of
 from fleet import messages as msg
 from fleet.messages import FRAME_BYTES_MAX, FromAgent, Hello, Refusal
-from fleet.model import Leadership, SessionKey, VmReport
+from fleet.model import Leadership, SessionKey
 from fleet.sealing import NONCE_CHARACTERS, seal_of
 
 AGENT_PATH = "/agent/v1"
@@ -77,17 +78,21 @@ class _Session:
         self.members_told = -1
 
 
+Pictured = Callable[[str, msg.GuestPictured], None]
+
+
 class Intake:
     """The agents' door. sessions: node -> its one session."""
 
-    def __init__(self, desk: Desk, authority: Authority | None = None) -> None:
-        """authority: None where agents speak openly, without certificates."""
+    def __init__(self, desk: Desk, authority: Authority | None = None, pictured: Pictured = lambda *_: None) -> None:
+        """authority: None where agents speak openly, without certificates. pictured: told what guests showed."""
         self._desk, self._authority, self._certificates = desk, authority, authority is not None
         self._proofs = authority.proofs if authority is not None else None
         self._sessions: dict[str, _Session] = {}
         self._strangers = 0
         self._serving: set[asyncio.Task[object]] = set()
         self.checks = DefinitionChecks(self._checkers)
+        self._pictured = pictured
 
     def make_app(self) -> web.Application:
         """Return the application to listen with."""
@@ -214,7 +219,7 @@ class Intake:
                 facts=hello.facts,
                 ledger=hello.ledger,
                 generation=first.generation,
-                vms=_bounded(first.vms),
+                vms=first.vms,
                 in_hand=first.in_hand,
                 complete=first.complete,
                 definitions=first.definitions,
@@ -261,7 +266,7 @@ class Intake:
                         node=node,
                         session=key,
                         generation=message.generation,
-                        vms=_bounded(message.vms),
+                        vms=message.vms,
                         definitions=message.definitions,
                         facts=message.facts,
                     )
@@ -275,7 +280,7 @@ class Intake:
                         node=node,
                         session=key,
                         generation=message.generation,
-                        vms=_bounded(message.vms),
+                        vms=message.vms,
                         full=True,
                         complete=message.complete,
                         in_hand=message.in_hand,
@@ -284,6 +289,8 @@ class Intake:
                 )
             case msg.DefinitionChecked():
                 self.checks.answered(node, message)
+            case msg.GuestPictured():
+                self._pictured(node, message)
             case msg.Goodbye():
                 self._check_session(session, message.session)
                 raise ConnectionEndedError("goodbye", message.reason[:200], by_it=True)
@@ -391,9 +398,3 @@ async def _receive(connection: Connection, seconds_max: float) -> FromAgent:
     if fault := fault_of(message):
         raise BadFrameError("absurd", f"this cannot be meant: {fault}")
     return message
-
-
-def _bounded(vms: tuple[VmReport, ...]) -> tuple[VmReport, ...]:
-    if len(vms) > msg.VMS_PER_NODE_MAX:
-        raise BadFrameError("too-many", f"{len(vms)} VMs are reported, a node may have {msg.VMS_PER_NODE_MAX}")
-    return vms

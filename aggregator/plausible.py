@@ -11,7 +11,7 @@ import math
 from msgspec import Struct
 from msgspec.structs import fields
 
-from fleet.messages import Delta, FromAgent, Hello
+from fleet.messages import VMS_PER_NODE_MAX, Delta, FromAgent, FullState, Hello
 from fleet.model import NodeFacts
 
 NUMBER_MAX = 10**15  # epochs begin anew at milliseconds since 1970 after a loss, so they are far below
@@ -25,6 +25,8 @@ def fault_of(message: FromAgent) -> str:
     """Return what cannot be meant, in a few words; empty if all can."""
     if fault := _numbers(message, type(message).__name__):
         return fault
+    if isinstance(message, Delta | FullState) and len(message.vms) > VMS_PER_NODE_MAX:
+        return f"{len(message.vms)} VMs are reported, a node may have {VMS_PER_NODE_MAX}"
     if isinstance(message, Hello):
         highest = message.highest
         if highest is not None and not (0 <= highest.term <= POSITION_MAX and 0 <= highest.position <= POSITION_MAX):

@@ -63,6 +63,10 @@ class Client:
         """Return the JSON object at an API path."""
         return self._exchange("GET", path, query, None)
 
+    def get_bytes(self, path: str) -> bytes:
+        """Return what lies at an API path that answers with something else than JSON."""
+        return self._exchange_raw("GET", path, {}, None)
+
     def post(self, path: str, body: Json = None, **query: str) -> Document:
         """Send an order and return the answer."""
         return self._exchange("POST", path, query, {} if body is None else body)
@@ -147,6 +151,15 @@ class Client:
             raise Unreachable(unreachable(self.settings.api, error)) from None
 
     def _exchange(self, method: str, path: str, query: dict[str, str], body: Json) -> Document:
+        raw = self._exchange_raw(method, path, query, body)
+        if not raw.strip():
+            return {}
+        answer = _json(raw)
+        if not isinstance(answer, dict):
+            raise Failure(f"{self.settings.api} does not answer like an aggregator; is it one")
+        return answer
+
+    def _exchange_raw(self, method: str, path: str, query: dict[str, str], body: Json) -> bytes:
         connection = self._connection(ANSWER_S_MAX)
         try:
             response = self._send(connection, method, path, query, body)
@@ -157,12 +170,7 @@ class Client:
             connection.close()
         if response.status >= http.client.BAD_REQUEST:
             raise _refusal(response.status, raw)
-        if not raw.strip():
-            return {}
-        answer = _json(raw)
-        if not isinstance(answer, dict):
-            raise Failure(f"{self.settings.api} does not answer like an aggregator; is it one")
-        return answer
+        return raw
 
 
 def path_of(collection: str, name: str = "", verb: str = "") -> str:

@@ -31,6 +31,7 @@ VERBS = {
     "get": Verb("get:get", "Show objects: nodes, vms, migrations, drains, incidents, events."),
     "describe": Verb("describe:describe", "Show everything about one object, events included."),
     "explain": Verb("explain:explain", "Say why a VM or a node is as it is."),
+    "screenshot": Verb("screenshot:screenshot", "Write what a VM's guest shows to a PNG file."),
     "status": Verb("status:status", "Show how the fleet is, in a few lines."),
     "rebalance": Verb("rebalance:rebalance", "Say which VM would be moved for balance next, and why."),
     "whatif": Verb("whatif:whatif", "Say which VMs would return where if nodes were lost."),

@@ -26,6 +26,7 @@ from fleet.order_bodies import OrderBody
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 2  # 2: agents keep VMs for an aggregator that loses its store (StartVm.kept, VmsKept)
 FRAME_BYTES_MAX = 4 * 1024 * 1024
+PICTURE_BYTES_MAX = 1024 * 1024
 VMS_PER_NODE_MAX = 2000
 MEMBERS_TOLD_MAX = 500  # of a larger fleet agents are not told who belongs to it
 KEPT_BYTES_MAX = 12 * 1024  # of one VM in a ledger (StartVm.kept)
@@ -158,6 +159,19 @@ class DefinitionChecked(Message, frozen=True):
     message: str = ""
 
 
+class GuestPictured(Message, frozen=True):
+    """What a guest's screen shows: asked for by TakePicture, or (no request) right before its run was ended.
+
+    png: at most PICTURE_BYTES_MAX; empty where there is none, and message says why.
+    """
+
+    uuid: str
+    run: int
+    png: bytes
+    request: str = ""
+    message: str = ""
+
+
 class KeptVm(Struct, frozen=True):
     """What a node's ledger keeps of a VM for the aggregator (StartVm.kept), at the epoch and run it was promised."""
 
@@ -286,6 +300,13 @@ class CheckDefinition(Message, frozen=True):
     xml: str
 
 
+class TakePicture(Message, frozen=True):
+    """Show what the screen of this VM's guest holds. Only to agents of protocol 2."""
+
+    request: str
+    uuid: str
+
+
 class Refusal(Message, frozen=True):
     """The aggregator does not take this agent: why, and what a person can do."""
 
@@ -343,8 +364,11 @@ FromAgent = (
     | MigrationProgress
     | ProbeReport
     | DefinitionChecked
+    | GuestPictured
     | VmsKept
     | Goodbye
 )
-FromAggregator = Welcome | BeatAnswer | Order | ProbeRequest | OfferRelay | CheckDefinition | Challenge | Refusal
+FromAggregator = (
+    Welcome | BeatAnswer | Order | ProbeRequest | OfferRelay | CheckDefinition | TakePicture | Challenge | Refusal
+)
 BetweenAgents = ReleasedNotice | ReleasedReceipt | RelayOffer

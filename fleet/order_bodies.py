@@ -35,10 +35,11 @@ class ShutdownVm(Struct, frozen=True, tag_field="k", tag="shutdown"):
 
 
 class DestroyVm(Struct, frozen=True, tag_field="k", tag="destroy"):
-    """End the QEMU at once; then Released with that end."""
+    """End the QEMU at once; then Released with that end. picture: tell first what its screen shows (GuestPictured)."""
 
     run: int
     end: EndReason = EndReason.ORDERED
+    picture: bool = False
 
 
 class SetIsolation(Struct, frozen=True, tag_field="k", tag="isolation"):

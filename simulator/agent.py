@@ -335,7 +335,7 @@ class SimulatedAgent(Process):
     def _call(self, effect: Call) -> None:
         def returned(result: Result) -> None:
             definition = result.definition
-            fact = CallReturned(effect.call_id, result.ok, result.code, result.message, definition)
+            fact = CallReturned(effect.call_id, result.ok, result.code, result.message, definition, result.picture)
             self.later(0.0005, lambda: self.give(fact))
 
         life = self.life

@@ -32,11 +32,13 @@ from agent.keeper_types import (
     Elsewhere,
     Migrate,
     Resume,
+    Screenshot,
     SetDowntime,
     Suspend,
     Undefine,
     VmObservation,
 )
+from agent.pictures import SIGNATURE
 from agent.wall import Way
 from fleet.model import Definition, Disk, EndReason, Plane, QemuState
 from simulator.migration import MigrationJob
@@ -182,9 +184,10 @@ class Hypervisor(Process):
         if isinstance(deed, Elsewhere):
             self._elsewhere(call, deed)
             return
+        if isinstance(deed, AskState | Screenshot):
+            self.later(draw(0.002, 0.01), lambda: self.finish(call, self._told(call)))
+            return
         match deed:
-            case AskState():
-                self.later(draw(0.002, 0.01), lambda: self.finish(call, Result(ok=True, code=self._away(call.uuid))))
             case Create():
                 self.creating[call.uuid] = self.creating.get(call.uuid, 0) + 1
                 self.later(draw(0.08, 0.45) + self.create_hangs_s, lambda: self._create(call))
@@ -202,6 +205,12 @@ class Hypervisor(Process):
                 self.later(10.2 if slow else draw(0.1, 0.3), lambda: self._destroy(call))
             case AskShutdown() | Suspend() | Resume() | SetDowntime():
                 self.later(draw(0.005, 0.03), lambda: self._press(call))
+
+    def _told(self, call: HypervisorCall) -> Result:
+        """Return what a question gets that changes nothing."""
+        if isinstance(call.deed, Screenshot):
+            return Result(ok=True, picture=SIGNATURE)
+        return Result(ok=True, code=self._away(call.uuid))
 
     def _elsewhere(self, call: HypervisorCall, deed: Elsewhere) -> None:
         """Hand a deed to another host's libvirtd, over the network there and back."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from aggregator.core import events as ev
+from aggregator.core.events import Event
 from aggregator.core.freshness import AnswersSent
+from aggregator.core.health import picture_fact
 from aggregator.core.identity import identity_refused
 from aggregator.core.welcome import answer_hello
 from fleet.messages import (
@@ -22,6 +24,7 @@ from fleet.messages import (
     FromAgent,
     FullState,
     Goodbye,
+    GuestPictured,
     Hello,
     MigrationProgress,
     OrderReport,
@@ -222,11 +225,21 @@ class Intake:
                 fact(report)
             case MigrationProgress(uuid=uuid, order_id=order_id):
                 fact(ev.MigrationProgressed(at=at, node=node, uuid=uuid, order_id=order_id, far=message))
-            case ProbeReport(probe_id=probe_id, target=target, results=results):
-                fact(ev.ProbeAnswered(at=at, prober=node, probe_id=probe_id, target=target, results=results))
+            case ProbeReport() | GuestPictured():
+                self._shown(node, at, message)
             case Goodbye():
                 talk.connection.aggregator_closes()
                 self._end(talk, "goodbye", by_it=True)
+
+    def _shown(self, node: str, at: float, message: ProbeReport | GuestPictured) -> None:
+        if isinstance(message, ProbeReport):
+            fact: Event | None = ev.ProbeAnswered(
+                at=at, prober=node, probe_id=message.probe_id, target=message.target, results=message.results
+            )
+        else:
+            fact = picture_fact(self._aggregator.state, at, node, message, "" if message.png else "nothing came")
+        if fact is not None:
+            self._aggregator.fact(fact)
 
     def _take_delta(self, talk: Talk, session: SessionKey, delta: Delta) -> None:
         node = talk.connection.node

@@ -14,6 +14,7 @@ class Result(Struct, frozen=True):
     code: str = ""
     message: str = ""
     definition: Definition | None = None
+    picture: bytes = b""
 
 
 DONE = Result(ok=True)

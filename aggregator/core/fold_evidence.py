@@ -63,8 +63,15 @@ def _relay_sought(state: State, event: ev.RelaySought) -> None:
         suspicion.relay_tries += 1
 
 
+def _guest_pictured(state: State, event: ev.GuestPictured) -> None:
+    incident = state.incidents.get(event.incident)
+    if incident is not None and not event.lacking:
+        incident.screenshot = True
+
+
 HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.ProbeAnswered: _probe_answered,
     ev.EvidenceSought: _evidence_sought,
     ev.RelaySought: _relay_sought,
+    ev.GuestPictured: _guest_pictured,
 }

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from aggregator.core.arming import acts, why_vm_held
 from aggregator.core.draft import Draft
-from aggregator.core.events import RunOutcome, StopDecided
+from aggregator.core.events import GuestPictured, RunOutcome, StopDecided
 from aggregator.core.lookups import ALIVE, can_order, current_report, last_report, open_orders
 from aggregator.core.objects import Probe
 from aggregator.core.state import State, VmRecord
 from fleet.guest_health import GuestProbe, GuestProbes, ProbeWay
+from fleet.messages import GuestPictured as Told
 from fleet.messages import SetProbes
 from fleet.model import QemuState
 
 TOGETHER_MIN = 3  # so many guests of one node, and more than half of those that are asked
 TOGETHER_WAIT_S = 5.0  # that others of the node are given to fail as well, for they are not asked at one moment
 PROBES_SINCE = 2  # the protocol whose agents take SetProbes
+REASON_CHARACTERS_MAX = 200
 NOT_TOLD = GuestProbes()
 
 
@@ -103,3 +105,23 @@ def _asked_beside(state: State, vm: VmRecord) -> list[VmRecord]:
     """Return the VMs of the same node, itself too, whose guests are asked whether they live."""
     vms = state.vms.values()
     return [o for o in vms if o.owner == vm.owner and o.run_open and o.spec.liveness_probe is not None]
+
+
+def wants_picture(vm: VmRecord, protocol: int) -> bool:
+    """Return whether the end of a run is to leave a picture of its screen. protocol: its agent's."""
+    return vm.stopping is RunOutcome.FAILED and protocol >= PROBES_SINCE
+
+
+def picture_fact(state: State, now: float, node: str, told: Told, fault: str) -> GuestPictured | None:
+    """Return the fact that the screen of a run that is being ended was shown; None where no such thing was wanted.
+
+    fault: what is wrong with the picture. Only the run's node is believed, and only the first one.
+    """
+    vm = state.vms.get(state.names.get(told.uuid, ""))
+    if vm is None or (vm.owner, vm.run) != (node, told.run) or vm.stopping is not RunOutcome.FAILED:
+        return None
+    incident = state.incidents.get(vm.incident)
+    if incident is None or incident.closed or incident.screenshot:
+        return None
+    lacking = (told.message or fault)[:REASON_CHARACTERS_MAX] if fault else ""
+    return GuestPictured(at=now, node=node, vm=vm.name, run=vm.run, incident=incident.name, lacking=lacking)

@@ -123,6 +123,7 @@ _DETAILS: dict[type[Event], Callable[..., str]] = {
     ev.IdentityRefused: lambda e: f"a hello of machine-id {e.machine_id}",
     ev.VmCommanded: lambda e: str(e.verb),
     ev.ProbeAnswered: probe_words,
+    ev.GuestPictured: lambda e: e.lacking or f"what its screen showed: virtward screenshot --incident {e.incident}",
     ev.OwnerChanged: lambda e: f"epoch {e.epoch}",
     ev.StorageOutageChanged: lambda e: e.storage,
     ev.StorageLost: lambda e: ", ".join(e.storages),

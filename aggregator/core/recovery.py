@@ -20,7 +20,7 @@ from aggregator.core.events import (
     StopDecided,
     VmVerb,
 )
-from aggregator.core.health import probes_of
+from aggregator.core.health import probes_of, wants_picture
 from aggregator.core.isolation import grace_of, isolation_of
 from aggregator.core.kept import pack
 from aggregator.core.lookups import (
@@ -35,7 +35,7 @@ from aggregator.core.runs import STARTS
 from aggregator.core.seats import choice_of, place_vms
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.core.tolerating import tolerated_until
-from fleet.messages import DestroyVm, PauseVm, ShutdownVm, StartVm, UnpauseVm
+from fleet.messages import DestroyVm, OrderBody, PauseVm, ShutdownVm, StartVm, UnpauseVm
 from fleet.model import Disk, QemuState, RunStrategy
 
 
@@ -183,7 +183,10 @@ def _stop(draft: Draft, vm: VmRecord) -> None:
         return
     grace_s = grace_of(vm)
     reason = _STOP_REASONS.get(vm.stopping or RunOutcome.STOPPED, "leaves its node")
-    body = DestroyVm(run=vm.run) if vm.stop_force or not grace_s else ShutdownVm(run=vm.run, grace_s=grace_s)
+    if vm.stop_force or not grace_s:
+        body: OrderBody = DestroyVm(run=vm.run, picture=wants_picture(vm, node.protocol))
+    else:
+        body = ShutdownVm(run=vm.run, grace_s=grace_s)
     draft.order(node, vm, body, epoch=vm.epoch, reason=reason)
 
 

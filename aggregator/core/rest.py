@@ -27,6 +27,7 @@ _CHANGES_NO_REST = frozenset(
         ev.BeatHeard,
         ev.BrakeChanged,
         ev.EvidenceSought,
+        ev.GuestPictured,
         ev.IncidentNoted,
         ev.MigrationPolicyApplied,
         ev.MigrationPolicyDeleted,

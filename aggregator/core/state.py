@@ -61,6 +61,7 @@ class IncidentRecord(Struct):
     stuck: str = ""  # what keeps things from going on, as last said
     steps: list[IncidentStep] = field(default_factory=list)
     vms: list[str] = field(default_factory=list)
+    screenshot: bool = False  # what a guest showed before its end is kept beside it
 
 
 class Disarming(Struct, frozen=True):

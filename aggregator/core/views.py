@@ -92,7 +92,10 @@ class IncidentStepView(ApiStruct, frozen=True, kw_only=True):
 
 
 class IncidentStatus(ApiStruct, frozen=True, kw_only=True):
-    """Everything known about one failure. way_out: what a person can do, empty if nothing is needed."""
+    """Everything known about one failure. way_out: what a person can do, empty if nothing is needed.
+
+    screenshot: whether what a guest showed before its end is kept.
+    """
 
     phase: str
     title: str
@@ -100,6 +103,7 @@ class IncidentStatus(ApiStruct, frozen=True, kw_only=True):
     closed: str = ""
     way_out: str = ""
     vms: tuple[str, ...] = ()
+    screenshot: bool = False
     steps: tuple[IncidentStepView, ...] = ()
 
 
@@ -202,6 +206,7 @@ def incident_view(record: IncidentRecord) -> Incident:
             closed=rfc3339(record.closed),
             way_out="" if record.closed else record.way_out,
             vms=tuple(record.vms),
+            screenshot=record.screenshot,
             steps=tuple(map(_step_view, record.steps)),
         ),
     )

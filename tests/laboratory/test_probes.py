@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cli.document import documents, text
+from agent.pictures import SIGNATURE
+from cli.document import documents, look, text
+from cli.errors import Failure
 from lab.manifest import GuestKind
 from lab.scene import Scene
 from tests.laboratory.scenes import SceneMaker
@@ -27,6 +29,7 @@ def test_a_guest_whose_agent_stops_answering_is_ended_as_failed_and_started_agai
     """Ready only when its agent answers; a guest that waits for that is started then; a hang is found and mended."""
     fleet = scene("tux", "app", hosts=1)
     manifest = fleet.laboratory.vm("tux", GuestKind.LINUX)
+    manifest = manifest.replace("<memballoon", "<video><model type='vga'/></video>\n        <memballoon")
     fleet.apply_text(manifest.replace("  domainXML: |", f"{PROBES}  domainXML: |"))
     after = fleet.laboratory.vm("app", GuestKind.TINY)
     depends = "  dependsOn: [{vm: tux, condition: Ready, timeout: 200s}]\n"
@@ -38,10 +41,16 @@ def test_a_guest_whose_agent_stops_answering_is_ended_as_failed_and_started_agai
     fleet.wait(lambda: condition(fleet, "tux", "Ready") == "True ReadinessProbeSucceeded", "tux to be ready", 60)
     fleet.wait(lambda: fleet.counts("app"), "the guest that waited for it to count", 30)
     fleet.wait(lambda: fleet.counts("tux"), "tux to count")
+    assert fleet.client.get_bytes("/api/v1/vms/tux/screenshot").startswith(SIGNATURE)
+    with pytest.raises(Failure, match="h1 has no screenshot"):
+        fleet.client.get_bytes("/api/v1/vms/app/screenshot")
     fleet.laboratory.order_guest("tux", "hang")
     fleet.wait(lambda: condition(fleet, "tux", "Ready") == "False ReadinessProbeFailed", "the readiness probe to fail")
     fleet.wait(lambda: fleet.starts("tux") == 2 and fleet.counts("tux"), "tux to be started again", 200)
     assert fleet.starts("app") == 1
-    titles = [text(each, "status.title") for each in documents(fleet.client.get("/api/v1/incidents"), "items")]
-    assert any(title.startswith("tux's liveness probe failed: the guest agent does not answer") for title in titles)
+    (incident,) = documents(fleet.client.get("/api/v1/incidents"), "items")
+    assert text(incident, "status.title").startswith("tux's liveness probe failed: the guest agent does not answer")
+    assert look(incident, "status.screenshot") is True
+    kept = f"/api/v1/incidents/{text(incident, 'metadata.name')}/screenshot"
+    assert fleet.client.get_bytes(kept).startswith(SIGNATURE)
     assert fleet.faults() == []

@@ -36,6 +36,7 @@ from fleet.messages import (
     OrderReport,
     ReceiveVm,
     StartVm,
+    TakePicture,
     Welcome,
 )
 from fleet.model import EndReason, Leadership, LedgerState, NodeFacts, QemuState, SessionKey, VmReport
@@ -103,7 +104,7 @@ class Node:
         self.hear(Welcome(1, leader, self.session, 1.0, assignments))
         return self.listed(*vms)
 
-    def hear(self, message: Welcome | BeatAnswer | Order) -> list[Effect]:
+    def hear(self, message: Welcome | BeatAnswer | Order | TakePicture) -> list[Effect]:
         return self.step(MessageReceived(self.link, message))
 
     def listed(self, *vms: VmObservation, complete: bool = True) -> list[Effect]:

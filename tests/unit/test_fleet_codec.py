@@ -23,6 +23,7 @@ from fleet.messages import (
     Delta,
     FullState,
     Goodbye,
+    GuestPictured,
     Hello,
     KeptVm,
     MigrateVm,
@@ -41,6 +42,7 @@ from fleet.messages import (
     ReleasedNotice,
     ReleasedReceipt,
     StartVm,
+    TakePicture,
     VmsKept,
     Welcome,
 )
@@ -82,6 +84,7 @@ AGENT = [
     MigrationProgress("u", "o", 42.5, 10, 20),
     ProbeReport(SESSION, "p", "h2", (ProbeResult(Plane.CONTROL, "agent", answered=False, asked_ago_s=1.0),)),
     DefinitionChecked("c", ok=False, message="no"),
+    GuestPictured("u", 2, b"\x89PNG", "picture-1", "text"),
     VmsKept(SESSION, (KeptVm("u", "web-1", 4, 2, b"\x00packed"),), more=True),
     Goodbye(SESSION, "upgrade"),
 ]
@@ -93,6 +96,7 @@ AGGREGATOR = [
     Order("o", "u", "web-1", 5, LEADER, SESSION, ReceiveVm("m", 1, "h1", 4, "secret")),
     ProbeRequest("p", "h2", (ProbeAddress(Plane.MIGRATION, "libvirt", "10.1.0.2", 16514),)),
     CheckDefinition("c", "<domain/>"),
+    TakePicture("picture-1", "u"),
     OfferRelay("h2", "10.1.0.2:8422"),
     Challenge("a nonce"),
     Refusal("UNKNOWN_NODE", "approve it"),

@@ -16,7 +16,9 @@ from fleet.messages import (
     FromAgent,
     FromAggregator,
     FullState,
+    GuestPictured,
     SetIsolation,
+    TakePicture,
     VmsKept,
     Welcome,
 )
@@ -37,7 +39,7 @@ DECODERS = {
     FROM_AGGREGATOR: msgspec.msgpack.Decoder(previous.FromAggregator),
     BETWEEN_AGENTS: msgspec.msgpack.Decoder(previous.BetweenAgents),
 }
-SINCE = (VmsKept,)
+SINCE = (VmsKept, GuestPictured, TakePicture)
 """Kinds of messages that the previous protocol does not know; they are sent to whom asks for them."""
 ALL = [
     (codec, message)

@@ -12,7 +12,7 @@ from hashlib import sha256
 from aggregator.core.events import Event
 from aggregator.core.state import HistoryLine, State
 from aggregator.core.whatif import Readiness, answer_all, ask_all
-from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NotServingError
+from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NoPictureError, NotServingError
 from fleet.identity import IdentityError
 from tests.unit.core.fleet import Fleet
 
@@ -30,6 +30,7 @@ class World:
         self.verdict = DefinitionVerdict(ok=True, node="n1")
         self.reported = True  # a standing report has been made
         self.checked: list[str] = []
+        self.pictures: dict[str, bytes] = {}  # by VM's uuid or incident
         self.before_fold: list[Callable[[], object]] = []  # run once each, between a write's check and its fold
         self.durable: int | None = None  # the journal lags behind the state; None: it does not
         self._changed = asyncio.Event()
@@ -79,6 +80,17 @@ class World:
     async def check_definition(self, xml: str, timeout_s: float = 5.0) -> DefinitionVerdict:
         self.checked.append(xml)
         return self.verdict
+
+    async def take_picture(self, uuid: str) -> bytes:
+        return self._picture(uuid)
+
+    async def kept_picture(self, incident: str) -> bytes:
+        return self._picture(incident)
+
+    def _picture(self, of: str) -> bytes:
+        if of not in self.pictures:
+            raise NoPictureError("its screen is dark")
+        return self.pictures[of]
 
     async def history(self, query: HistoryQuery) -> Sequence[HistoryLine]:
         found = [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from aggregator.core import events as ev
 from aggregator.core.actions import SendOrder
-from aggregator.core.events import RunOutcome, VmPhase
+from aggregator.core.events import RunOutcome, VmPhase, VmVerb
+from aggregator.core.health import picture_fact
 from aggregator.core.objects import Probe, VmSpec
 from aggregator.core.state import VmRecord
 from aggregator.core.views_vm import conditions_of
 from fleet.guest_health import GuestHealth, GuestProbe, GuestProbes, ProbeWay
-from fleet.messages import DestroyVm, SetProbes, StartVm
+from fleet.messages import DestroyVm, GuestPictured, SetProbes, StartVm
 from fleet.model import RunStrategy
 from tests.unit.core.fleet import Fleet
 
@@ -53,7 +56,7 @@ def test_a_run_is_begun_with_its_probes_and_a_change_acts_without_another_run() 
 def test_a_failed_liveness_probe_ends_the_run_as_failed_and_the_run_strategy_goes_on() -> None:
     fleet = site("web")
     fleet.says_of_guest("web", FAILED)
-    assert bodies(fleet, DestroyVm) == [DestroyVm(run=1)]
+    assert bodies(fleet, DestroyVm) == [DestroyVm(run=1, picture=True)]
     fleet.run(3)
     ended = [e for e in fleet.happened if isinstance(e, ev.RunEnded)]
     assert [(e.outcome, e.reason) for e in ended] == [(RunOutcome.FAILED, "its liveness probe failed")]
@@ -134,3 +137,40 @@ def test_conditions_follow_what_the_agent_found() -> None:
     )
     fleet.says_of_guest("web", GuestHealth(ready="True"))
     assert condition(fleet, vm, "Ready")[0] == "True"
+
+
+def test_the_end_of_a_hung_run_is_to_leave_a_picture_and_only_its_first_one_from_its_node_is_taken() -> None:
+    fleet = site("web")
+    fleet.deaf.add("n1")
+    fleet.says_of_guest("web", FAILED)
+    assert bodies(fleet, DestroyVm) == [DestroyVm(run=1, picture=True)]
+    vm = fleet.vm("web")
+    shown = GuestPictured(vm.uuid, 1, b"")
+
+    def taken(node: str, told: GuestPictured, fault: str = "") -> ev.GuestPictured | None:
+        return picture_fact(fleet.state, fleet.now, node, told, fault)
+
+    assert taken("n2", shown) is None
+    assert taken("n1", structs.replace(shown, run=2)) is None
+    assert taken("n1", structs.replace(shown, uuid="unknown")) is None
+    lacking = taken("n1", structs.replace(shown, message="it has no screen"), "no PNG")
+    assert lacking is not None
+    assert lacking.lacking == "it has no screen"
+    fact = taken("n1", shown)
+    assert fact is not None
+    fleet.settle(fact)
+    incident = fleet.state.incidents[fact.incident]
+    assert incident.screenshot
+    assert any("virtward screenshot --incident" in step.detail for step in incident.steps)
+    assert taken("n1", shown) is None
+    fleet.deaf.clear()
+    fleet.connect("n1")
+    fleet.run(3)
+    assert fleet.vm("web").run == 2
+    assert taken("n1", shown) is None  # the run is over
+
+
+def test_a_stop_by_a_person_leaves_no_picture() -> None:
+    fleet = site("web")
+    fleet.settle(ev.VmCommanded(at=fleet.now, name="web", verb=VmVerb.STOP, force=True))
+    assert bodies(fleet, DestroyVm) == [DestroyVm(run=1)]
