@@ -97,6 +97,7 @@ class LibvirtEvent(Struct, frozen=True):
     stopped_detail: int | None = None
     started: bool = False
     changed: bool = False  # what is stored of it, or its guest agent
+    hung: bool = False  # its watchdog device is about to power it off
 
 
 @contextmanager
@@ -143,10 +144,15 @@ class Connection:
         def any_other(_conn: object, domain: Any, *_: object) -> None:  # noqa: ANN401
             changed(LibvirtEvent(domain.UUIDString(), domain.name()))
 
+        def watchdog(_conn: object, domain: Any, action: int, _opaque: object) -> None:  # noqa: ANN401
+            hung = action == libvirt.VIR_DOMAIN_EVENT_WATCHDOG_POWEROFF
+            changed(LibvirtEvent(domain.UUIDString(), domain.name(), hung=hung))
+
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, None)
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, any_other, None)
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, any_other, None)
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, guest_agent, None)
+        conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, watchdog, None)
         return conn
 
     # --- reading; nothing here waits for a QEMU

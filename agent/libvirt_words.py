@@ -7,6 +7,7 @@ A test compares every constant here with the libvirt module. Sources: libvirt-do
 from __future__ import annotations
 
 from agent.deeds import CODE_NOT_FOUND, CODE_NOT_RUNNING
+from fleet.guest_health import PAUSED_BY_WATCHDOG
 from fleet.model import EndReason, QemuState
 
 NOSTATE, RUNNING, BLOCKED, PAUSED, SHUTDOWN, SHUTOFF, CRASHED, PMSUSPENDED = range(8)
@@ -19,7 +20,7 @@ PAUSED_WORDS = {
     3: "save",
     4: "dump",
     5: "ioerror",
-    6: "watchdog",
+    6: PAUSED_BY_WATCHDOG,
     7: "from snapshot",
     8: "shutting down",
     9: "snapshot",
@@ -80,9 +81,15 @@ def shutoff_end(reason: int) -> EndReason:
     return _SHUTOFF_ENDS.get(reason, EndReason.NOT_ENDED)
 
 
-def stopped_end(detail: int) -> EndReason:
-    """Return why a domain ended, as the event STOPPED says."""
-    return _STOPPED_ENDS.get(detail, EndReason.NOT_ENDED)
+def end_told(detail: int | None, known: EndReason | None = None) -> EndReason:
+    """Return why a domain ends, as the event STOPPED says (its detail), or WATCHDOG, which powers it off (None).
+
+    known: what was told before. A watchdog's power-off is a crash, whatever STOPPED calls it then.
+    """
+    if detail is None:
+        return EndReason.CRASHED
+    end = _STOPPED_ENDS.get(detail, EndReason.NOT_ENDED)
+    return EndReason.CRASHED if (end, known) == (EndReason.POWEROFF, EndReason.CRASHED) else end
 
 
 def error_code(number: int, message: str, names: dict[int, str]) -> str:

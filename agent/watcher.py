@@ -224,8 +224,8 @@ class LibvirtHypervisor:
     # --- looking at one
 
     def _hinted(self, event: LibvirtEvent) -> None:
-        if event.stopped_detail is not None:
-            self._ends[event.uuid] = words.stopped_end(event.stopped_detail)
+        if event.hung or event.stopped_detail is not None:
+            self._ends[event.uuid] = words.end_told(event.stopped_detail, self._ends.get(event.uuid))
         elif event.started:
             self._ends.pop(event.uuid, None)
         if event.changed or event.started:  # what CPU it was given is known when it runs

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+PAUSED_BY_WATCHDOG = "watchdog"  # the reason a node tells of a guest that its watchdog device has stopped
+
 
 class ProbeWay(StrEnum):
     """How a guest is asked: through its guest agent, by a connection to a port, or by an HTTP GET."""

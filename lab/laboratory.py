@@ -37,7 +37,7 @@ from lab.storage import Storage
 from lab.truth import Cpus, Sample
 
 COLLECTOR, FORWARDER = "collector", "forwarder"
-ORDERS = {"poweroff": "o", "crash": "c", "hang": "h", "panic": "p", "reboot": "r"}
+ORDERS = {"poweroff": "o", "crash": "c", "hang": "h", "panic": "p", "reboot": "r", "watchdog": "w"}
 
 
 class Plan(Struct):

@@ -136,7 +136,7 @@ def vm(vm_name: str, host: str, guest: str, laboratory_name: str | None, **wishe
 @click.argument("deed", type=click.Choice(list(ORDERS)))
 @click.option("--name", "laboratory_name", default=None, metavar="NAME", help="Which laboratory.")
 def guest(vm_name: str, deed: str, laboratory_name: str | None) -> None:
-    """Let a guest itself power off, crash, hang, panic or reboot."""
+    """Let a guest itself power off, crash, hang, panic, reboot, or give its watchdog (ib700, tiny guests) no sign."""
     _chosen(laboratory_name).order_guest(vm_name, deed)
 
 

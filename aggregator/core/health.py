@@ -13,15 +13,16 @@ from aggregator.core.events import GuestPictured, RunOutcome, StopDecided
 from aggregator.core.lookups import ALIVE, can_order, current_report, last_report, open_orders
 from aggregator.core.objects import Probe
 from aggregator.core.state import State, VmRecord
-from fleet.guest_health import GuestProbe, GuestProbes, ProbeWay
+from fleet.guest_health import PAUSED_BY_WATCHDOG, GuestProbe, GuestProbes, ProbeWay
 from fleet.messages import GuestPictured as Told
 from fleet.messages import SetProbes
-from fleet.model import QemuState
+from fleet.model import QemuState, VmReport
 
 TOGETHER_MIN = 3  # so many guests of one node, and more than half of those that are asked
 TOGETHER_WAIT_S = 5.0  # that others of the node are given to fail as well, for they are not asked at one moment
 PROBES_SINCE = 2  # the protocol whose agents take SetProbes
 REASON_CHARACTERS_MAX = 200
+HUNG = "its guest has failed"
 NOT_TOLD = GuestProbes()
 
 
@@ -59,12 +60,14 @@ def decide_health(draft: Draft) -> None:
         report = current_report(state, vm, vm.owner)
         if not vm.run_open or report is None or report.run != vm.run or vm.stopping is not None or vm.migration:
             continue
-        if report.guest.failed and report.state is QemuState.RUNNING:
+        failed = failed_words(state, vm)
+        if failed and (report.state is QemuState.RUNNING or is_stopped_by_watchdog(report)):
             if why_spared(state, vm) or _may_fail_together(draft, vm):
                 continue
-            why = f"its liveness probe failed: {report.guest.failed}"
             draft.add(
-                StopDecided(at=draft.now, vm=vm.name, outcome=RunOutcome.FAILED, force=True, reason=why, cause=vm.fact)
+                StopDecided(
+                    at=draft.now, vm=vm.name, outcome=RunOutcome.FAILED, force=True, reason=failed, cause=vm.fact
+                )
             )
             continue
         wanted, node = probes_of(vm), state.nodes.get(vm.owner)
@@ -77,9 +80,18 @@ def decide_health(draft: Draft) -> None:
 
 
 def failed_words(state: State, vm: VmRecord) -> str:
-    """Return what the liveness probe of a VM's run says, empty while it has not failed."""
+    """Return how the guest of a VM's run has failed, by its liveness probe or its watchdog device; empty if neither."""
     report = current_report(state, vm, vm.owner)
-    return report.guest.failed if report is not None and vm.run_open and report.run == vm.run else ""
+    if report is None or not vm.run_open or report.run != vm.run:
+        return ""
+    if is_stopped_by_watchdog(report):
+        return "its watchdog device has stopped it"
+    return f"its liveness probe failed: {report.guest.failed}" if report.guest.failed else ""
+
+
+def is_stopped_by_watchdog(report: VmReport) -> bool:
+    """Return whether a guest stands still because it gave its watchdog device no sign: no person's pause."""
+    return report.state is QemuState.PAUSED and report.reason == PAUSED_BY_WATCHDOG
 
 
 def why_spared(state: State, vm: VmRecord) -> str:

@@ -16,7 +16,7 @@ from aggregator.core.events import (
     RunOutcome,
     VmPhase,
 )
-from aggregator.core.health import failed_words, why_spared
+from aggregator.core.health import HUNG, failed_words, why_spared
 from aggregator.core.state import State, VmRecord
 
 HAND_OVER_S_MAX = 5.0
@@ -64,8 +64,8 @@ def _trouble(draft: Draft, vm: VmRecord) -> tuple[str, str]:
 
 
 def _liveness_words(draft: Draft, vm: VmRecord) -> tuple[str, str]:
-    failed = failed_words(draft.state, vm)
-    title = f"{vm.name}'s liveness probe failed{': ' if failed else ''}{failed}"
+    failed = failed_words(draft.state, vm) or HUNG
+    title = f"{vm.name}'s {failed.removeprefix('its ')}"
     spared = why_spared(draft.state, vm) if vm.stopping is None else ""
     if spared:
         return title, f"it is left running, because {spared}; to end it: virtward stop {vm.name} --force"

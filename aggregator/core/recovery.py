@@ -20,7 +20,7 @@ from aggregator.core.events import (
     StopDecided,
     VmVerb,
 )
-from aggregator.core.health import probes_of, wants_picture
+from aggregator.core.health import HUNG, probes_of, wants_picture
 from aggregator.core.isolation import grace_of, isolation_of
 from aggregator.core.kept import pack
 from aggregator.core.lookups import (
@@ -166,7 +166,7 @@ def decide_stops(draft: Draft) -> None:
             _pause(draft, vm)
 
 
-_STOP_REASONS = {RunOutcome.STOPPED: "shall stop", RunOutcome.FAILED: "its liveness probe failed"}
+_STOP_REASONS = {RunOutcome.STOPPED: "shall stop", RunOutcome.FAILED: HUNG}
 
 
 def _stop(draft: Draft, vm: VmRecord) -> None:

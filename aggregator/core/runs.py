@@ -20,6 +20,7 @@ from aggregator.core.events import (
     SessionDoubted,
     VmRemoved,
 )
+from aggregator.core.health import HUNG
 from aggregator.core.lookups import can_order, current_report, open_orders
 from aggregator.core.nodes import beats_again
 from aggregator.core.proofs import binding_proof
@@ -262,7 +263,7 @@ def _why_ended(vm: VmRecord) -> str:
     if vm.last_end is EndReason.NOT_ENDED:
         return "its node is gone"
     if vm.stopping is RunOutcome.FAILED:
-        return "its liveness probe failed"
+        return HUNG
     return {
         EndReason.POWEROFF: "the guest powered off",
         EndReason.DESTROYED: "somebody ended it on its host",

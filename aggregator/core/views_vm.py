@@ -136,8 +136,7 @@ def _ready(state: State, record: VmRecord) -> ApiCondition:
         return ApiCondition(
             type="Ready", status="False", reason=str(record.phase), message=why, last_transition_time=since
         )
-    if failed := failed_words(state, record):
-        words = f"its liveness probe failed: {failed}"
+    if words := failed_words(state, record):
         if spared := why_spared(state, record):
             words += f"; it is left running: {spared}"
         return ApiCondition(type="Ready", status="False", reason="LivenessProbeFailed", message=words)

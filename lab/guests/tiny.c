@@ -1,7 +1,7 @@
 /* The tiny guest: a bare-metal multiboot program that counts aloud and notices a second writer on its disk.
  *
  * Knows: COM1 (what it says), COM2 (orders, one letter each), the first IDE disk (sector 0), the ACPI power button of
- * QEMU's PIIX4, pvpanic and isa-debug-exit. Knows nothing of virtward: it is the witness.
+ * QEMU's PIIX4, pvpanic, ib700 and isa-debug-exit. Knows nothing of virtward: it is the witness.
  *
  * Says on COM1: "boot from N", "tick N", "power-button", "split N" (the disk carries another boot's nonce),
  * "disk-error" (a request failed; that tick is not counted).
@@ -124,6 +124,7 @@ static void obey(char order) {
     case 'c': outb(0xf4, 1); break;                        /* QEMU exits at once, without a word */
     case 'p': outb(0x505, 1); break;                       /* pvpanic: "the guest panicked" */
     case 'r': outb(0x64, 0xfe); break;                     /* keyboard controller: reset */
+    case 'w': outb(0x443, 0xf); break;                     /* ib700: no sign of life for 0 seconds, which is too long */
     case 'h': for (;;) __asm__ volatile("cli\n hlt"); break;
     default: break;
     }

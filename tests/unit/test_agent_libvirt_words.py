@@ -50,7 +50,7 @@ def test_our_numbers_are_libvirts(ours: int, theirs: int) -> None:
 )
 def test_why_a_run_ended(shutoff: int, stopped: int, end: EndReason) -> None:
     assert words.shutoff_end(shutoff) is end
-    assert words.stopped_end(stopped) is end
+    assert words.end_told(stopped) is end
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,11 @@ def test_a_start_is_abandoned_only_when_a_younger_libvirtd_runs(tmp_path: Path) 
     os.utime(status, (1000.0, 1000.0))
     pid_file.write_text("999999999")
     assert not starter_is_dead("web-1", (pid_file,), tmp_path)
+
+
+def test_a_power_off_by_the_guests_watchdog_is_a_crash() -> None:
+    hung = words.end_told(None)
+    assert hung is EndReason.CRASHED
+    assert words.end_told(libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN, hung) is EndReason.CRASHED
+    assert words.end_told(libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN) is EndReason.POWEROFF
+    assert words.end_told(libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED, hung) is EndReason.MIGRATED

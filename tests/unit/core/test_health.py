@@ -11,9 +11,9 @@ from aggregator.core.health import picture_fact
 from aggregator.core.objects import Probe, VmSpec
 from aggregator.core.state import VmRecord
 from aggregator.core.views_vm import conditions_of
-from fleet.guest_health import GuestHealth, GuestProbe, GuestProbes, ProbeWay
+from fleet.guest_health import PAUSED_BY_WATCHDOG, GuestHealth, GuestProbe, GuestProbes, ProbeWay
 from fleet.messages import DestroyVm, GuestPictured, SetProbes, StartVm
-from fleet.model import RunStrategy
+from fleet.model import QemuState, RunStrategy
 from tests.unit.core.fleet import Fleet
 
 PING = Probe(guest_agent_ping={}, initial_delay_seconds=60, timeout_seconds=2)
@@ -59,7 +59,7 @@ def test_a_failed_liveness_probe_ends_the_run_as_failed_and_the_run_strategy_goe
     assert bodies(fleet, DestroyVm) == [DestroyVm(run=1, picture=True)]
     fleet.run(3)
     ended = [e for e in fleet.happened if isinstance(e, ev.RunEnded)]
-    assert [(e.outcome, e.reason) for e in ended] == [(RunOutcome.FAILED, "its liveness probe failed")]
+    assert [(e.outcome, e.reason) for e in ended] == [(RunOutcome.FAILED, "its guest has failed")]
     assert (fleet.vm("web").run, fleet.vm("web").phase) == (2, VmPhase.RUNNING)
     titles = [i.title for i in fleet.state.incidents.values()]
     assert titles == ["web's liveness probe failed: no answer"]
@@ -174,3 +174,18 @@ def test_a_stop_by_a_person_leaves_no_picture() -> None:
     fleet = site("web")
     fleet.settle(ev.VmCommanded(at=fleet.now, name="web", verb=VmVerb.STOP, force=True))
     assert bodies(fleet, DestroyVm) == [DestroyVm(run=1)]
+
+
+def test_a_guest_that_its_watchdog_device_has_stopped_has_failed_without_a_probe() -> None:
+    fleet = Fleet(1, {"unseenAtLeast": "5s"})
+    fleet.apply("web", VmSpec(run_strategy=RunStrategy.RERUN_ON_FAILURE))
+    fleet.run(3)
+    fleet.deaf.add("n1")
+    vm = fleet.vm("web")
+    key = (vm.owner, vm.uuid)
+    stopped = structs.replace(fleet.qemus[key], state=QemuState.PAUSED, reason="user")
+    fleet.settle(fleet.reported(vm.owner, stopped))
+    assert bodies(fleet, DestroyVm) == []  # a person's pause
+    fleet.settle(fleet.reported(vm.owner, structs.replace(stopped, reason=PAUSED_BY_WATCHDOG)))
+    assert bodies(fleet, DestroyVm) == [DestroyVm(run=1, picture=True)]
+    assert fleet.state.incidents[vm.incident].title == "web's watchdog device has stopped it"
