@@ -54,9 +54,11 @@ def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
         node.inert = None
         node.fence_wanted = False
         node.power_on_asked_at = node.first_off_at = 0.0
+        if node.left_in_order:
+            node.silent_at, node.left_in_order = 0.0, False
     if to is NodeState.SUSPECT or (to in _SILENT and came_from is NodeState.UNSEEN):
         node.silent_at = at
-    if to is NodeState.LOST:
+    if to is NodeState.LOST and not node.left_in_order:
         node.convicted_at = at
     if to in _GIVEN_UP and came_from not in _GIVEN_UP and not node.drain:
         node.failures = [t for t in node.failures if t > at - DAY_S] + [at]
@@ -97,7 +99,13 @@ def _check_effects(node: NodeRecord) -> list[str]:
 
 
 def _node_state_changed(state: State, event: ev.NodeStateChanged) -> None:
-    enter(state.nodes[event.node], event.state, event.at, event.reason)
+    node = state.nodes[event.node]
+    if event.state in _SILENT and node.state in (NodeState.UP, NodeState.UNSEEN):
+        goodbye = bool(node.drain) and node.ended_how == "goodbye"
+        node.left_in_order = goodbye and not any(
+            binding.node == node.name for vm in state.vms.values() for binding in vm.bindings
+        )
+    enter(node, event.state, event.at, event.reason)
 
 
 def _session_opened(state: State, event: ev.SessionOpened) -> None:

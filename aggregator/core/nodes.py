@@ -117,15 +117,20 @@ def _count_brake_limit(state: State) -> int:
 
 
 def silent_nodes(draft: Draft) -> list[str]:
-    """Return the nodes the brake counts: silent now, too long unseen, or fallen silent within its window."""
+    """Return the nodes the brake counts: silent now, too long unseen, or fallen silent within its window.
+
+    One that left in order is none of them, however long it is away: hosts are rebooted one after the other, and a real
+    failure meanwhile is to be recovered. Nothing is bound to it, so its conviction would set nothing free.
+    """
     window = draft.state.config.brake.window
     margin = BRAKE_MARGIN_S if window else 0.0
     found = []
     for node in draft.state.derived.fallen:
-        ends = max(node.silent_at, node.convicted_at) + window + margin
-        if node.state in SILENT or unseen_too_long(draft, node):
+        fell_at = max(0.0 if node.left_in_order else node.silent_at, node.convicted_at)
+        ends = fell_at + window + margin
+        if not node.left_in_order and (node.state in SILENT or unseen_too_long(draft, node)):
             found.append(node.name)
-        elif (node.silent_at or node.convicted_at) and ends > draft.now:
+        elif fell_at and ends > draft.now:
             draft.look_again(ends)
             found.append(node.name)
     return sorted(found)

@@ -181,6 +181,7 @@ class NodeRecord(Struct):
     off_confirmed_by: str = ""
     quiet_until: float = 0.0  # no new attempt before
     silent_at: float = 0.0  # last time it fell silent (for the brake)
+    left_in_order: bool = False  # in maintenance, with nothing bound to it and a goodbye: that silence is no failure
     convicted_at: float = 0.0  # last time it was found Lost or ordered off (for the brake)
     failures: list[float] = field(default_factory=list)  # when it was convicted or found off, within a day
     flaps: bool = False  # it failed too often: no VM is placed on it
