@@ -24,7 +24,7 @@ from agent.deeds import PICTURE_S_MAX, Screenshot
 from agent.guest_probing import GuestProber
 from agent.host import Identity, node_facts, read_bmc
 from agent.host_stop import announced_s
-from agent.hypervisor import GuestChannel, Hypervisor
+from agent.hypervisor import GuestChannel, Hypervisor, MoveChecker
 from agent.hypervisor_identity import HypervisorIdentity
 from agent.joining import Enrolment
 from agent.keeper import Keeper
@@ -32,6 +32,7 @@ from agent.keeper_types import (
     AnswerPeer,
     Call,
     CallReturned,
+    CheckMove,
     CheckXml,
     CloseLink,
     Effect,
@@ -41,6 +42,7 @@ from agent.keeper_types import (
     LoadRead,
     LookAgainAt,
     LookNow,
+    MoveLooked,
     Note,
     OfferToPeer,
     OpenRelay,
@@ -88,6 +90,7 @@ class Hands(Struct, frozen=True):
     access: Access
     storage: StorageWatch
     guests: GuestChannel
+    moves: MoveChecker
 
 
 class Daemon:
@@ -119,6 +122,7 @@ class Daemon:
         self._sampler = Sampler()
         self._stopping_s = announced_s(Path(config.run_dir))
         self._guests = GuestProber(hands.guests)
+        self._moves = hands.moves
         self._checks = NodeChecks(
             Path(config.checks_dir), config.checks_every_s, config.checks_taint, self._look_at_host
         )
@@ -272,12 +276,16 @@ class Daemon:
                 _note(event, uuid, detail, warning=warning)
             case OpenRelay():
                 self._link.open_relay(effect)
-            case Call() | TellPeer() | Probe() | ProbeGuest() | OfferToPeer() | CheckXml() | PictureGuest():
+            case (
+                Call() | TellPeer() | Probe() | ProbeGuest() | OfferToPeer() | CheckXml() | PictureGuest() | CheckMove()
+            ):
                 self._errand(self._do(effect))
             case Persist() | LookAgainAt() | RaiseWall() | Permit() | Forbid() | LetGo():
                 raise AssertionError(f"a {type(effect).__name__} is performed elsewhere")
 
-    async def _do(self, effect: Call | TellPeer | Probe | ProbeGuest | OfferToPeer | CheckXml | PictureGuest) -> None:
+    async def _do(
+        self, effect: Call | TellPeer | Probe | ProbeGuest | OfferToPeer | CheckXml | PictureGuest | CheckMove
+    ) -> None:
         match effect:
             case ProbeGuest():
                 self._put(await self._guests.ask(effect))
@@ -296,6 +304,8 @@ class Daemon:
             case PictureGuest(request=request, uuid=uuid):
                 result = await self.hypervisor.do(uuid, Screenshot(), PICTURE_S_MAX)
                 self._put(PictureTaken(request, uuid, result.picture, result.message))
+            case CheckMove(question=question):
+                self._put(MoveLooked(await self._moves.check(question)))
 
     # --- the node's facts
 

@@ -8,7 +8,7 @@ from agent.deeds import AnyDeed
 from agent.records import AnyLedgerRecord
 from agent.wall import Forbid, LetGo, Permit, RaiseWall
 from fleet.guest_health import GuestProbe, ProbeKind
-from fleet.messages import FromAgent, ProbeAddress, ReleasedNotice, ReleasedReceipt
+from fleet.messages import CheckArrival, CheckDeparture, FromAgent, ProbeAddress, ReleasedNotice, ReleasedReceipt
 
 
 class Persist(Struct, frozen=True):
@@ -101,6 +101,12 @@ class CheckXml(Struct, frozen=True):
     xml: str
 
 
+class CheckMove(Struct, frozen=True):
+    """Look whether a move would succeed, beginning nothing; MoveLooked follows, or nothing."""
+
+    question: CheckArrival | CheckDeparture
+
+
 class LookNow(Struct, frozen=True):
     """Read everything anew; DomainsListed follows (complete or not), within 2 s."""
 
@@ -133,6 +139,7 @@ Effect = (
     | OpenRelay
     | CheckXml
     | PictureGuest
+    | CheckMove
     | LookNow
     | LookAgainAt
     | Note

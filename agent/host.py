@@ -154,11 +154,15 @@ def read_devices(text: str) -> list[str]:
     return [line.partition(":")[0].strip() for line in text.splitlines()[2:]]
 
 
+def interfaces_here() -> tuple[str, ...] | None:
+    """Return the host's network devices without those of guests; None where there are too many to be told."""
+    return host_devices(read_devices(NET_DEVICES.read_text(encoding="utf-8", errors="replace")))
+
+
 def _offers(hypervisor: HypervisorFacts, mounts: tuple[str, ...]) -> HostOffers | None:
     if hypervisor.offers is None:
         return None
-    devices = host_devices(read_devices(NET_DEVICES.read_text(encoding="utf-8", errors="replace")))
-    return structs.replace(hypervisor.offers, interfaces=devices, mounts=bounded(mounts))
+    return structs.replace(hypervisor.offers, interfaces=interfaces_here(), mounts=bounded(mounts))
 
 
 def _storage_condition(storages: tuple[StorageReach, ...]) -> tuple[Condition, ...]:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from agent.deeds import AnyDeed
 from agent.keeper_types import DefinitionRead, DomainChanged, DomainsListed, MigrationMoved, PidGone
+from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
 from fleet.model import Definition, HostOffers
 
 HypervisorFact = DomainsListed | DomainChanged | DefinitionRead | PidGone | MigrationMoved
@@ -55,6 +56,14 @@ class GuestChannel(Protocol):
 
     def address(self, uuid: str) -> str:
         """Return the guest's address as others reach it. Raises Unaskable."""
+        ...
+
+
+class MoveChecker(Protocol):
+    """Looks whether moves would succeed; begins nothing, and never raises."""
+
+    async def check(self, question: CheckArrival | CheckDeparture) -> MoveChecked:
+        """Say what this host has for a copy, or whether the way from here is open."""
         ...
 
 

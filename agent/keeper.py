@@ -18,6 +18,7 @@ from agent.inventory import Ended
 from agent.isolated import Isolated
 from agent.keeper_types import (
     CallReturned,
+    CheckMove,
     CheckXml,
     DefinitionRead,
     DomainChanged,
@@ -33,6 +34,7 @@ from agent.keeper_types import (
     LookAgainAt,
     MessageReceived,
     MigrationMoved,
+    MoveLooked,
     PeerAnswered,
     PeerNoticeReceived,
     PictureGuest,
@@ -52,7 +54,9 @@ from agent.works import Works
 from fleet.messages import (
     BeatAnswer,
     Challenge,
+    CheckArrival,
     CheckDefinition,
+    CheckDeparture,
     DefinitionChecked,
     FromAggregator,
     GuestPictured,
@@ -166,14 +170,16 @@ class Keeper:
                 self._conversation.goodbye(reason)
             case Tick():
                 pass
-            case PeerNoticeReceived() | PeerAnswered() | ProbeReturned() | XmlChecked() | PictureTaken():
+            case PeerNoticeReceived() | PeerAnswered() | ProbeReturned() | XmlChecked() | PictureTaken() | MoveLooked():
                 self._take_answer(fact)
             case RelayOffered():
                 self._relaying.offered(fact)
             case _:
                 self._see(fact)
 
-    def _take_answer(self, fact: PeerNoticeReceived | PeerAnswered | ProbeReturned | XmlChecked | PictureTaken) -> None:
+    def _take_answer(
+        self, fact: PeerNoticeReceived | PeerAnswered | ProbeReturned | XmlChecked | PictureTaken | MoveLooked
+    ) -> None:
         match fact:
             case PeerNoticeReceived():
                 self._works.bench.arrivals.noticed(fact)
@@ -188,6 +194,8 @@ class Keeper:
                 promise = self._desk.promise(uuid)
                 run = promise.run if promise is not None else 0
                 self._conversation.send(GuestPictured(uuid, run, png, request, message))
+            case MoveLooked(answer=answer):
+                self._conversation.send(answer)
 
     def _see(self, fact: Fact) -> None:
         """Take in what the hypervisor and the node show."""
@@ -232,6 +240,8 @@ class Keeper:
                 self._desk.out.append(CheckXml(check_id, xml))
             case TakePicture(request=request, uuid=uuid):
                 self._desk.out.append(PictureGuest(request, uuid))
+            case CheckArrival() | CheckDeparture():
+                self._desk.out.append(CheckMove(message))
             case Refusal():
                 self._conversation.refused(message)
             case Challenge():

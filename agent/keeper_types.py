@@ -51,6 +51,7 @@ from agent.deeds import (
 from agent.effects import (
     AnswerPeer,
     Call,
+    CheckMove,
     CheckXml,
     CloseLink,
     Effect,
@@ -83,6 +84,7 @@ from agent.records import (
 from fleet.guest_health import ProbeKind
 from fleet.messages import (
     FromAggregator,
+    MoveChecked,
     ProbeResult,
     RelayOffer,
     ReleasedNotice,
@@ -112,6 +114,7 @@ __all__ = [
     "AskState",
     "Call",
     "CallReturned",
+    "CheckMove",
     "CheckXml",
     "CloseLink",
     "Create",
@@ -301,6 +304,12 @@ class PictureTaken(Struct, frozen=True):
     message: str = ""
 
 
+class MoveLooked(Struct, frozen=True):
+    """End of a CheckMove."""
+
+    answer: MoveChecked
+
+
 class GuestProbed(Struct, frozen=True):
     """The answer to a ProbeGuest. good: None where the guest could not be asked, which says nothing of it."""
 
@@ -349,6 +358,7 @@ Fact = (
     | ProbeReturned
     | XmlChecked
     | PictureTaken
+    | MoveLooked
     | FactsRead
     | LoadRead
     | GuestProbed

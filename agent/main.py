@@ -21,6 +21,7 @@ from agent.ledger import Ledger, LedgerError
 from agent.libvirt_driver import Connection
 from agent.libvirt_guest import LibvirtGuests
 from agent.libvirt_pool import start_event_thread
+from agent.move_checks import MoveChecks, Ways
 from agent.places import Places
 from agent.storage import StorageWatch
 from agent.watcher import LibvirtHypervisor
@@ -75,7 +76,8 @@ def main() -> int:
             hypervisor = LibvirtHypervisor(config.libvirt_uri, clock, Places(config.node), storage.mount_is_lost)
             ledger = Ledger(Path(config.state_dir), Path(config.run_dir), identity.boot_id)
             access = CertifiedAccess(config.identity_dir) if config.secure else OpenAccess(token)
-            hands = Hands(hypervisor, clock, access, storage, LibvirtGuests(config.libvirt_uri))
+            moves = MoveChecks(Ways(config.libvirt_uri, Places(config.node), config.migration_tls))
+            hands = Hands(hypervisor, clock, access, storage, LibvirtGuests(config.libvirt_uri), moves)
             await Daemon(config, identity, ledger, hands).run(service)
         except LedgerError as error:
             raise ServiceError(str(error)) from None

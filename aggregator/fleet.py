@@ -32,6 +32,7 @@ from aggregator.settings import Settings
 from aggregator.store.protocol import Store, StoreError
 from aggregator.store.sqlite import SqliteStore
 from fleet.identity import IdentityError, Role, read_request
+from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
 from fleet.service import ServiceError
 
 STOP_S_MAX = 5.0
@@ -96,7 +97,12 @@ class Fleet:
         return await self.loop.submit(fact, check)
 
     async def check_definition(self, xml: str, timeout_s: float = 5.0) -> DefinitionVerdict:
-        return await self.intake.checks.ask(xml, timeout_s)
+        return await self.intake.questions.definitions.ask(xml, timeout_s)
+
+    async def ask_move(
+        self, node: str, question: CheckArrival | CheckDeparture, timeout_s: float = 8.0
+    ) -> MoveChecked | None:
+        return await self.intake.questions.moves.ask(node, question, timeout_s)
 
     async def take_picture(self, uuid: str) -> bytes:
         vm = self.state.vms.get(self.state.names.get(uuid, ""))

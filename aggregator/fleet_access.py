@@ -14,6 +14,7 @@ from msgspec import Struct
 from aggregator.core.events import Event
 from aggregator.core.state import HistoryLine, State
 from aggregator.core.whatif import Readiness
+from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
 
 HISTORY_LINES_MAX = 5000
 
@@ -89,6 +90,11 @@ class FleetAccess(Protocol):
 
     async def kept_picture(self, incident: str) -> bytes:
         """Return the PNG that is kept beside an incident. NoPictureError."""
+
+    async def ask_move(
+        self, node: str, question: CheckArrival | CheckDeparture, timeout_s: float = 8.0
+    ) -> MoveChecked | None:
+        """Ask a node's agent about a move that has not begun; None if it cannot be asked or does not answer."""
 
     async def history(self, query: HistoryQuery) -> Sequence[HistoryLine]:
         """Return lines of history, oldest first, at most HISTORY_LINES_MAX; also from before this life."""

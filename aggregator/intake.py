@@ -33,9 +33,9 @@ from aggregator.core.freshness import AnswersSent
 from aggregator.core.identity import identity_refused
 from aggregator.core.state import State
 from aggregator.core.welcome import answer_hello, kept_told, members_of
-from aggregator.definition_checks import DefinitionChecks, Send
 from aggregator.leadership_proof import is_believed
 from aggregator.plausible import fault_of
+from aggregator.questions import Questions
 from fleet import messages as msg
 from fleet.messages import FRAME_BYTES_MAX, FromAgent, Hello, Refusal
 from fleet.model import Leadership, SessionKey
@@ -91,8 +91,8 @@ class Intake:
         self._sessions: dict[str, _Session] = {}
         self._strangers = 0
         self._serving: set[asyncio.Task[object]] = set()
-        self.checks = DefinitionChecks(self._checkers)
         self._pictured = pictured
+        self.questions = Questions(lambda: desk.state, self.standing, lambda: self._sessions)
 
     def make_app(self) -> web.Application:
         """Return the application to listen with."""
@@ -287,10 +287,10 @@ class Intake:
                         definitions=message.definitions,
                     )
                 )
-            case msg.DefinitionChecked():
-                self.checks.answered(node, message)
             case msg.GuestPictured():
                 self._pictured(node, message)
+            case msg.DefinitionChecked() | msg.MoveChecked():
+                self.questions.answered(node, message)
             case msg.Goodbye():
                 self._check_session(session, message.session)
                 raise ConnectionEndedError("goodbye", message.reason[:200], by_it=True)
@@ -384,12 +384,6 @@ class Intake:
     def _check_session(session: _Session, named: SessionKey) -> None:
         if named != session.key:
             raise BadFrameError("session", f"a frame names session {named.number}, this one is {session.key.number}")
-
-    def _checkers(self) -> list[tuple[str, Send]]:
-        """Return the agents that may be asked about a definition: Up ones, by name."""
-        nodes = self._desk.state.nodes
-        up = [name for name in sorted(self._sessions) if name in nodes and nodes[name].state == "Up"]
-        return [(name, connection.send) for name in up if (connection := self.standing(name)) is not None]
 
 
 async def _receive(connection: Connection, seconds_max: float) -> FromAgent:

@@ -10,8 +10,11 @@ from msgspec import Struct
 
 from fleet.model import (
     Definition,
+    Disk,
+    Finding,
     Leadership,
     LedgerState,
+    Needs,
     NodeFacts,
     NodeLoad,
     OrderOutcome,
@@ -172,6 +175,19 @@ class GuestPictured(Message, frozen=True):
     message: str = ""
 
 
+class MoveChecked(Message, frozen=True):
+    """Answer to CheckArrival and CheckDeparture: what was found; nothing of what could not be told.
+
+    dirty_bytes_per_s: what the guest writes to its memory; link_bytes_per_s: what the host's network device could
+    take on the way to the other host, by its own word. -1: not measured, not known.
+    """
+
+    check_id: str
+    findings: tuple[Finding, ...] = ()
+    dirty_bytes_per_s: int = -1
+    link_bytes_per_s: int = -1
+
+
 class KeptVm(Struct, frozen=True):
     """What a node's ledger keeps of a VM for the aggregator (StartVm.kept), at the epoch and run it was promised."""
 
@@ -307,6 +323,34 @@ class TakePicture(Message, frozen=True):
     uuid: str
 
 
+class CheckArrival(Message, frozen=True):
+    """Would a copy of this VM come to run on this host? Nothing is begun. Without XML only the host itself is asked.
+
+    xml, needs, disks: as the VM's node told them last, so that the paths can be compared with what they are here.
+    """
+
+    check_id: str
+    uuid: str = ""
+    xml: str = ""
+    needs: Needs = Needs()
+    disks: tuple[Disk, ...] = ()
+    memory_bytes: int = 0
+
+
+class CheckDeparture(Message, frozen=True):
+    """Is the way from here to that host open? Its libvirt is called as a migration would call it; nothing is begun.
+
+    measure_s: for so long what the guest writes is measured, never while it moves; 0: not at all.
+    """
+
+    check_id: str
+    uuid: str = ""
+    peer_uri: str = ""
+    migration_address: str = ""
+    agent_port: int = 0
+    measure_s: int = 0
+
+
 class Refusal(Message, frozen=True):
     """The aggregator does not take this agent: why, and what a person can do."""
 
@@ -365,10 +409,10 @@ FromAgent = (
     | ProbeReport
     | DefinitionChecked
     | GuestPictured
+    | MoveChecked
     | VmsKept
     | Goodbye
 )
-FromAggregator = (
-    Welcome | BeatAnswer | Order | ProbeRequest | OfferRelay | CheckDefinition | TakePicture | Challenge | Refusal
-)
+Question = ProbeRequest | OfferRelay | CheckDefinition | CheckArrival | CheckDeparture | TakePicture
+FromAggregator = Welcome | BeatAnswer | Order | Question | Challenge | Refusal
 BetweenAgents = ReleasedNotice | ReleasedReceipt | RelayOffer

@@ -139,6 +139,14 @@ class Blocker(Struct, frozen=True):
     message: str
 
 
+class Finding(Struct, frozen=True):
+    """What one check of a move says. check: its name; message: why not, or what was found."""
+
+    check: str
+    ok: bool
+    message: str = ""
+
+
 class VmReport(Struct, frozen=True):
     """What one agent says about one VM on its node.
 

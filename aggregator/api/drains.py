@@ -8,6 +8,7 @@ from aiohttp import web
 from msgspec import structs
 
 from aggregator.api.calls import Call, answer, only, truth, word
+from aggregator.api.foretelling import foretell
 from aggregator.api.lists import one
 from aggregator.api.nodes import node_record
 from aggregator.api.problems import bad_request, conflict, not_found, refused
@@ -33,7 +34,9 @@ async def drain(call: Call) -> web.StreamResponse:
     deadline_s = _deadline(options.get("deadlineSeconds"), call.fleet.state)
     record = node_record(call.fleet.state, call.name)
     if truth(options, "dryRun") or call.dry_run:
-        return answer(plain_drain(planned_drain(call.fleet.state, record.name, force=force, deadline_s=deadline_s)))
+        foretold = await foretell(call.fleet, [record.name], force=force)
+        plan = planned_drain(call.fleet.state, record.name, force=force, deadline_s=deadline_s, foretold=foretold)
+        return answer(plain_drain(plan))
 
     def make(state: State, now: float) -> Event | None:
         node = node_record(state, call.name)
@@ -62,7 +65,11 @@ async def drain_in_turn(call: Call) -> web.StreamResponse:
         raise refused(f"{len(nodes)} nodes have these labels; drain at most {JOB_NODES_MAX} at once")
     turns = in_turn(nodes)
     if truth(options, "dryRun") or call.dry_run:
-        plans = [planned_drain(call.fleet.state, n.name, force=force, deadline_s=deadline_s) for n, _ in turns]
+        foretold = await foretell(call.fleet, [node.name for node, _ in turns], force=force)
+        plans = [
+            planned_drain(call.fleet.state, node.name, force=force, deadline_s=deadline_s, foretold=foretold)
+            for node, _ in turns
+        ]
         return answer({"items": [plain_drain(plan) for plan in plans]})
     job = f"drain-{call.fleet.state.position}"
     for node, _ in turns:  # all or none

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
 from aiohttp import web
 
 from aggregator.api.calls import Call, answer, only, word
@@ -19,6 +22,13 @@ from aggregator.core.events import (
 from aggregator.core.fold_moves import ENDED
 from aggregator.core.lookups import takes_vms
 from aggregator.core.migratable import why_not_migratable
+from aggregator.core.preflight import (
+    arrival_question,
+    departure_question,
+    migration_check,
+    target_of,
+    way_check,
+)
 from aggregator.core.seats import migration_targets
 from aggregator.core.state import MigrationRecord, State, VmRecord
 from aggregator.core.views_node import not_ready
@@ -88,7 +98,58 @@ async def cancel_migration(call: Call) -> web.StreamResponse:
     return answer(one(state, "migrations", call.name))
 
 
+async def check_migration(call: Call) -> web.StreamResponse:
+    """Say what every check says of a VM's move, and how it would go; nothing is begun."""
+    options = await call.options()
+    only(options, "to")
+    record = living_vm(call.fleet.state, call.name)
+    target = node_record(call.fleet.state, word(options, "to")).name if word(options, "to") else ""
+    target = target or target_of(call.fleet.state, record)
+    to = call.fleet.state.nodes.get(target)
+    moves = to is not None and record.run_open and target != record.owner
+    arrival, departure = await asyncio.gather(
+        call.fleet.ask_move(target, arrival_question(record)) if moves else _nothing(),
+        call.fleet.ask_move(record.owner, departure_question(record, to)) if record.run_open else _nothing(),
+    )
+    record = living_vm(call.fleet.state, call.name)
+    return answer(msgspec.to_builtins(migration_check(call.fleet.state, record, target, arrival, departure)))
+
+
+async def check_way(call: Call) -> web.StreamResponse:
+    """Say whether anything could move from this node to another right now; nothing is begun."""
+    options = await call.options()
+    only(options, "to")
+    source, target = node_record(call.fleet.state, call.name), node_record(call.fleet.state, word(options, "to"))
+    if source is target:
+        raise conflict(f"{source.name} is both ends; name another node")
+    arrival, departure = await asyncio.gather(
+        call.fleet.ask_move(target.name, arrival_question(None)),
+        call.fleet.ask_move(source.name, departure_question(None, target)),
+    )
+    return answer(msgspec.to_builtins(way_check(call.fleet.state, source, target, arrival, departure)))
+
+
+async def _nothing() -> None:
+    """Nobody is asked."""
+
+
 ROUTES = [
+    Route(
+        "POST",
+        "/api/v1/vms/{name}:checkMigration",
+        check_migration,
+        "what every check says of a move",
+        "MigrateOrder",
+        "MigrationCheck",
+    ),
+    Route(
+        "POST",
+        "/api/v1/nodes/{name}:checkMigration",
+        check_way,
+        "whether the way to another node is open",
+        "MigrateOrder",
+        "MigrationCheck",
+    ),
     Route("POST", "/api/v1/vms/{name}:migrate", migrate, "move a running VM", "MigrateOrder", "Migration"),
     Route("POST", "/api/v1/migrations/{name}:cancel", cancel_migration, "call a migration off", "", "Migration"),
 ]

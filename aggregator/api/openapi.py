@@ -15,6 +15,7 @@ from aggregator.api.router import WRITES, Route
 from aggregator.core.explain import Explanation
 from aggregator.core.objects import MigrationPolicy, Node, VirtualMachine
 from aggregator.core.policy import ClusterConfig, write_config
+from aggregator.core.preflight import MigrationCheck
 from aggregator.core.views import EventView, Incident, Migration
 from aggregator.core.views_drain import Drain
 from aggregator.core.whatif import Readiness, WhatIf
@@ -145,7 +146,7 @@ class Problem(Struct):
 _TYPES = (
     VirtualMachine, Node, MigrationPolicy, Migration, Drain, Incident, EventView, Explanation, VerbOrder, MigrateOrder,
     DrainOrder, DrainsOrder, Uncordon, TaintOrder, FenceOrder, GoneOrder, DisarmOrder, ArmOrder, Apply, Applied,
-    Token, List, Problem, WhatIf, Readiness,
+    Token, List, Problem, WhatIf, Readiness, MigrationCheck,
 )  # fmt: skip
 
 

@@ -110,17 +110,28 @@ def rescue_order(
     )
 
 
+def moves_at_once(state: State) -> int:
+    """Return how many migrations leave a node at once, as the limits allow."""
+    return max(1, min(state.config.migration.outbound_per_node_max, state.config.migration.cluster_max))
+
+
 def move_eta_s(state: State, vm: VmRecord, source: str) -> float | None:
     """Return how long a move of this VM off that node takes, in seconds; None where nothing is known of the link.
 
-    Its memory over what its migrations may take, what its node's link gives with as many at once as the limits
-    allow, or what went through last from there: the least of these that are known. What it writes meanwhile is
-    not in it.
+    Its memory over what gets through, with as many at once as the limits allow. What it writes meanwhile is not in it.
     """
-    record = state.nodes.get(source)
-    link = parse_bytes(record.spec.migration_bandwidth or 0) if record is not None else 0
-    at_once = max(1, min(state.config.migration.outbound_per_node_max, state.config.migration.cluster_max))
-    seen = [m.far.rate_bytes_per_s for m in state.migrations.values() if m.source == source and m.far is not None]
-    rates = [drive_of(state, vm).bandwidth_bytes_per_s, link // at_once, seen[-1] if seen else 0]
-    known = [rate for rate in rates if rate > 0]
-    return vm.memory_bytes / min(known) if known else None
+    rate = rate_known(state, vm, (source,), at_once=moves_at_once(state))
+    return vm.memory_bytes / rate if rate else None
+
+
+def rate_known(state: State, vm: VmRecord, ends: tuple[str, ...], *, at_once: int, device: int = 0) -> int:
+    """Return how many bytes per second of a move get through, 0 where nothing is known.
+
+    The least of what its migrations may take, what each end's link gives to so many at once, and what went through
+    last from its source, the first of the ends. device: what the source's network device takes by its own word.
+    """
+    links = [parse_bytes(state.nodes[name].spec.migration_bandwidth or 0) for name in ends if name in state.nodes]
+    seen = [m.far.rate_bytes_per_s for m in state.migrations.values() if m.source == ends[0] and m.far is not None]
+    rates = [drive_of(state, vm).bandwidth_bytes_per_s, seen[-1] if seen else 0]
+    rates += [link // at_once for link in (*links, device)]
+    return min((rate for rate in rates if rate > 0), default=0)

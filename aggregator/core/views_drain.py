@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 from msgspec import field
 
 from aggregator.core.drain import why_waiting
 from aggregator.core.eviction import eviction_method, no_target_words, way_out
-from aggregator.core.migration_drive import move_eta_s
+from aggregator.core.forecast import Forecast
+from aggregator.core.migration_drive import move_eta_s, moves_at_once
 from aggregator.core.moments import rfc3339
 from aggregator.core.objects import API_VERSION, ApiStruct, Metadata
 from aggregator.core.seats import place_moves, stays_in_maintenance
@@ -33,7 +34,8 @@ class PlannedMove(ApiStruct, frozen=True, kw_only=True):
 
     to: where it would go now, if it migrates. wave: with which others at once, from 1, as the limits
     allow; 0 if it does not.
-    etaSeconds: of its own move, null where nothing is known of the link.
+    etaSeconds: of its own move, null where nothing is known of the link. forecast: of a dry run, which measures what
+    the guest writes.
     """
 
     vm: str
@@ -42,6 +44,7 @@ class PlannedMove(ApiStruct, frozen=True, kw_only=True):
     reason: str = ""
     wave: int = 0
     eta_seconds: float | None = None
+    forecast: Forecast | None = None
 
 
 class DrainStatus(ApiStruct, frozen=True, kw_only=True):
@@ -97,9 +100,11 @@ def drain_view(state: State, record: DrainRecord) -> Drain:
     )
 
 
-def planned_drain(state: State, node: str, *, force: bool, deadline_s: float = 0.0) -> Drain:
-    """Return the drain that would begin now (dry run)."""
-    plan = drain_plan(state, node, force=force)
+def planned_drain(
+    state: State, node: str, *, force: bool, deadline_s: float = 0.0, foretold: Mapping[str, Forecast] | None = None
+) -> Drain:
+    """Return the drain that would begin now (dry run). foretold: how the moves of some VMs would go, by name."""
+    plan = drain_plan(state, node, force=force, foretold=foretold)
     return Drain(
         metadata=Metadata(name=node),
         status=DrainStatus(
@@ -113,7 +118,9 @@ def planned_drain(state: State, node: str, *, force: bool, deadline_s: float = 0
     )
 
 
-def drain_plan(state: State, node: str, *, force: bool) -> tuple[PlannedMove, ...]:
+def drain_plan(
+    state: State, node: str, *, force: bool, foretold: Mapping[str, Forecast] | None = None
+) -> tuple[PlannedMove, ...]:
     """Return what a drain does to each VM on a node (product.md, eviction), and where those that migrate would go."""
     records = [record for record in vms_on(state, node) if not stays_in_maintenance(record)]
     steps = {record.name: _planned(state, record, force=force) for record in records}
@@ -124,13 +131,14 @@ def drain_plan(state: State, node: str, *, force: bool) -> tuple[PlannedMove, ..
         else:
             why = no_target_words(verdict.rejected)
             steps[record.name] = PlannedMove(vm=record.name, method="Stay", reason=why)
-    return _in_waves(state, node, steps)
+    return _in_waves(state, node, steps, foretold or {})
 
 
-def _in_waves(state: State, node: str, steps: dict[str, PlannedMove]) -> tuple[PlannedMove, ...]:
+def _in_waves(
+    state: State, node: str, steps: dict[str, PlannedMove], foretold: Mapping[str, Forecast]
+) -> tuple[PlannedMove, ...]:
     """Return the steps with the wave each belongs to: as many migrations at once as the limits allow."""
-    limits = state.config.migration
-    at_once = max(1, min(limits.cluster_max, limits.outbound_per_node_max))
+    at_once = moves_at_once(state)
     found, number = [], 0
     for name, step in steps.items():
         if step.method != "LiveMigrate":
@@ -138,7 +146,10 @@ def _in_waves(state: State, node: str, steps: dict[str, PlannedMove]) -> tuple[P
             continue
         eta = move_eta_s(state, state.vms[name], node)
         rounded = None if eta is None else round(eta, 1)
-        found.append(msgspec.structs.replace(step, wave=number // at_once + 1, eta_seconds=rounded))
+        told = foretold.get(name)
+        if told is not None:
+            rounded = told.seconds
+        found.append(msgspec.structs.replace(step, wave=number // at_once + 1, eta_seconds=rounded, forecast=told))
         number += 1
     return tuple(found)
 

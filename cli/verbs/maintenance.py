@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.client import path_of
-from cli.document import Document, Json, documents, duration, name_of, number, text
+from cli.document import Document, Json, documents, duration, look, name_of, number, text
 from cli.errors import Failure, WrongUsage
 from cli.options import node_argument, selector_option, timeout_option, wait_option
 from cli.progress import seconds_of, wait_for
@@ -143,8 +143,10 @@ def plan_lines(node: str, found: Document) -> list[str]:
         target = text(step, "to") or text(step, "target")
         reason = text(step, "reason")
         eta, wave = number(step, "etaSeconds"), text(step, "wave")
-        when = f"wave {wave}" + (f", about {duration(eta)}" if eta else "") if target and wave else ""
-        why = "; ".join(part for part in (when, reason) if part)
+        about = f", about {duration(eta)}" if eta and not look(step, "forecast") else ""
+        when = f"wave {wave}{about}" if target and wave else ""
+        told = text(step, "forecast.words")
+        why = "; ".join(part for part in (when, told, reason) if part)
         where = f" to {target}" if target else ""
         lines.append(f"  {text(step, 'vm')}: {what}{where}" + (f" ({why})" if why else ""))
     for item in documents(found, "status.blocked"):

@@ -6,10 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from cli.document import documents, text
+from cli.client import path_of
+from cli.document import documents, look, number, text
 from cli.errors import Failure
 from lab.scene import Scene
 from tests.laboratory.scenes import SceneMaker
+
+LINK_BYTES_PER_S = 10 * 1024 * 1024
+CHECKS = (
+    "LiveMigratable",
+    "NodeReady",
+    "Placement",
+    "QEMUVersion",
+    "Call",
+    "MigrationNetwork",
+    "Libvirt",
+    "Ports",
+    "Memory",
+    "MachineType",
+    "Storage",
+    "Definition",
+)
 
 
 def live_migratable(fleet: Scene, name: str) -> tuple[str, str]:
@@ -33,4 +50,31 @@ def test_a_disk_that_was_plugged_in_from_its_host_forbids_the_move(scene: SceneM
     fleet.wait(lambda: live_migratable(fleet, "v1") == ("False", "DisksNotLiveMigratable"), "the disk to be seen")
     with pytest.raises(Failure, match="disk vdb is local to this node"):
         fleet.verb("vms", "v1", "migrate", {"to": "h2"})
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_move_is_checked_at_both_ends_and_its_course_foretold(scene: SceneMaker) -> None:
+    """Real libvirt, TLS and dirty-rate measurement: an idle guest converges, one that outruns the link does not."""
+    fleet = scene("v1", "v2", hosts=2)
+    fleet.apply("v1", host="h1")
+    fleet.apply("v2", host="h1", memory_mib=256, dirty_mib_per_s=40)
+    for node in ("h1", "h2"):
+        fleet.client.patch(path_of("nodes", node), {"spec": {"migrationBandwidth": LINK_BYTES_PER_S}})
+    found = fleet.verb("vms", "v1", "checkMigration", {"to": "h2"})
+    told = {text(c, "name"): text(c, "status") for c in documents(found, "checks")}
+    assert told == dict.fromkeys(CHECKS, "True"), found
+    assert text(found, "forecast.verdict") == "Converges"
+    found = fleet.verb("vms", "v2", "checkMigration", {"to": "h2"})
+    assert text(found, "forecast.verdict") == "NeedsAutoConverge", found
+    assert number(found, "forecast.dirtyBytesPerS") > LINK_BYTES_PER_S
+    plan = documents(fleet.verb("nodes", "h1", "drain", {"dryRun": True}), "status.plan")
+    assert {text(s, "vm"): text(s, "forecast.verdict") for s in plan} == {"v1": "Converges", "v2": "NeedsAutoConverge"}
+    way = fleet.verb("nodes", "h2", "checkMigration", {"to": "h1"})
+    assert look(way, "possible") is True, way
+    fleet.laboratory.cut("h2", "migration")
+    found = fleet.verb("vms", "v1", "checkMigration", {"to": "h2"})
+    against = {text(c, "name") for c in documents(found, "checks") if text(c, "status") == "False"}
+    assert against == {"Call", "MigrationNetwork"}, found
     assert fleet.faults() == []

@@ -10,6 +10,7 @@ from agent.keeper_types import DefinitionRead, DomainChanged, DomainsListed, Pid
 from agent.workers import happens_within
 from fleet.clock import Clock
 from fleet.domain_xml import DomainXmlError, parse_domain
+from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
 from fleet.model import Definition, EndReason, QemuState
 
 
@@ -116,3 +117,11 @@ class FakeGuests:
         if uuid in self.unknown:
             raise Unaskable("nobody knows the guest's address")
         return "127.0.0.1"
+
+
+class FakeMoveChecks:
+    """Finds nothing against any move, and guests that write nothing."""
+
+    async def check(self, question: CheckArrival | CheckDeparture) -> MoveChecked:
+        is_measured = isinstance(question, CheckDeparture) and question.measure_s > 0
+        return MoveChecked(question.check_id, dirty_bytes_per_s=0 if is_measured else -1)

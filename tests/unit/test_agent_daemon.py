@@ -33,7 +33,7 @@ from fleet.messages import DestroyVm, ProbeAddress, ReleasedNotice, StartVm
 from fleet.model import BmcIdentity, EndReason, Leadership, LedgerState, OrderOutcome, Plane, QemuState
 from fleet.service import Service, ServiceError
 from tests.agent_bench import TOKEN, BenchAggregator, listen_here
-from tests.unit.fake_hypervisor import FakeGuests, FakeHypervisor
+from tests.unit.fake_hypervisor import FakeGuests, FakeHypervisor, FakeMoveChecks
 
 UUID = "63625264-6470-54cf-8fdc-96cebe67af84"
 VM = (UUID, "web-1")
@@ -67,7 +67,7 @@ class Agent:
         self.service = Service("test")
         self.hypervisor.go.set()
         ledger = Ledger(self.directory / "state", self.directory / "run", "boot-1")
-        hands = Hands(self.hypervisor, CLOCK, OpenAccess(self.token), StorageWatch(), FakeGuests())
+        hands = Hands(self.hypervisor, CLOCK, OpenAccess(self.token), StorageWatch(), FakeGuests(), FakeMoveChecks())
         self.daemon = Daemon(self.config, Identity("boot-1", "machine"), ledger, hands)
         self.task = asyncio.create_task(self.daemon.run(self.service))
 

@@ -13,10 +13,13 @@ from fleet.codec import BETWEEN_AGENTS, FROM_AGENT, FROM_AGGREGATOR, Codec
 from fleet.messages import (
     PROTOCOL_MAX,
     PROTOCOL_MIN,
+    CheckArrival,
+    CheckDeparture,
     FromAgent,
     FromAggregator,
     FullState,
     GuestPictured,
+    MoveChecked,
     SetIsolation,
     TakePicture,
     VmsKept,
@@ -39,7 +42,7 @@ DECODERS = {
     FROM_AGGREGATOR: msgspec.msgpack.Decoder(previous.FromAggregator),
     BETWEEN_AGENTS: msgspec.msgpack.Decoder(previous.BetweenAgents),
 }
-SINCE = (VmsKept, GuestPictured, TakePicture)
+SINCE = (VmsKept, GuestPictured, TakePicture, MoveChecked, CheckArrival, CheckDeparture)
 """Kinds of messages that the previous protocol does not know; they are sent to whom asks for them."""
 ALL = [
     (codec, message)

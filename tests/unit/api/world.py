@@ -14,6 +14,7 @@ from aggregator.core.state import HistoryLine, State
 from aggregator.core.whatif import Readiness, answer_all, ask_all
 from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NoPictureError, NotServingError
 from fleet.identity import IdentityError
+from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
 from tests.unit.core.fleet import Fleet
 
 TOKEN = "the-admin-token"
@@ -31,6 +32,8 @@ class World:
         self.reported = True  # a standing report has been made
         self.checked: list[str] = []
         self.pictures: dict[str, bytes] = {}  # by VM's uuid or incident
+        self.asked: list[tuple[str, CheckArrival | CheckDeparture]] = []
+        self.answers: dict[tuple[str, type], MoveChecked] = {}  # what a node says of a move
         self.before_fold: list[Callable[[], object]] = []  # run once each, between a write's check and its fold
         self.durable: int | None = None  # the journal lags behind the state; None: it does not
         self._changed = asyncio.Event()
@@ -91,6 +94,12 @@ class World:
         if of not in self.pictures:
             raise NoPictureError("its screen is dark")
         return self.pictures[of]
+
+    async def ask_move(
+        self, node: str, question: CheckArrival | CheckDeparture, timeout_s: float = 8.0
+    ) -> MoveChecked | None:
+        self.asked.append((node, question))
+        return self.answers.get((node, type(question)))
 
     async def history(self, query: HistoryQuery) -> Sequence[HistoryLine]:
         found = [

@@ -41,7 +41,7 @@ from fleet.identity import (
 )
 from fleet.service import Service
 from fleet.tls import client_context
-from tests.unit.fake_hypervisor import FakeGuests, FakeHypervisor
+from tests.unit.fake_hypervisor import FakeGuests, FakeHypervisor, FakeMoveChecks
 from tests.unit.shell.agent_speaker import PATIENCE_S, AgentSpeaker
 
 CLOCK = SystemClock()
@@ -193,7 +193,7 @@ class Agent:
         hypervisor.go.set()
         self.access = CertifiedAccess(self.dir / "identity")
         ledger = Ledger(self.dir / "state", self.dir / "run", f"boot-{self.name}")
-        hands = Hands(hypervisor, CLOCK, self.access, StorageWatch(), FakeGuests())
+        hands = Hands(hypervisor, CLOCK, self.access, StorageWatch(), FakeGuests(), FakeMoveChecks())
         self.service = Service("test")
         self.daemon = Daemon(self.config, Machine(f"boot-{self.name}", f"machine-{self.name}"), ledger, hands)
         self.task = asyncio.create_task(self.daemon.run(self.service))

@@ -24,7 +24,7 @@ from aggregator.core.events import NodeState
 from fleet.clock import SystemClock
 from fleet.sealing import NONCE_CHARACTERS, Claim
 from fleet.service import Service
-from tests.unit.fake_hypervisor import FakeGuests, FakeHypervisor
+from tests.unit.fake_hypervisor import FakeGuests, FakeHypervisor, FakeMoveChecks
 from tests.unit.shell.agent_speaker import PATIENCE_S, enrol
 from tests.unit.shell.conftest import Opener
 
@@ -77,7 +77,7 @@ class Agent:
         hypervisor = FakeHypervisor(clock)
         hypervisor.go.set()
         ledger = Ledger(directory / name, directory / f"{name}-run", f"boot-{name}")
-        hands = Hands(hypervisor, clock, OpenAccess(f"token-of-{name}"), StorageWatch(), FakeGuests())
+        hands = Hands(hypervisor, clock, OpenAccess(f"token-of-{name}"), StorageWatch(), FakeGuests(), FakeMoveChecks())
         self.service = Service("test")
         self.daemon = Daemon(config, Identity(f"boot-{name}", f"machine-{name}"), ledger, hands)
         self.task = asyncio.create_task(self.daemon.run(self.service))
