@@ -19,6 +19,7 @@ from aiohttp import web
 from aggregator.authority import Authority
 from aggregator.callers import Caller, by_token, certified, fault_of_caller, readmission
 from aggregator.connection import BadFrameError, Connection, ConnectionEndedError
+from aggregator.core.arrival_check import arrival_checked
 from aggregator.core.events import (
     BeatHeard,
     Event,
@@ -290,7 +291,8 @@ class Intake:
             case msg.GuestPictured():
                 self._pictured(node, message)
             case msg.DefinitionChecked() | msg.MoveChecked():
-                self.questions.answered(node, message)
+                if not self.questions.answered(node, message) and isinstance(message, msg.MoveChecked):
+                    self._offer(arrival_checked(message, node, now))  # the core has asked
             case msg.Goodbye():
                 self._check_session(session, message.session)
                 raise ConnectionEndedError("goodbye", message.reason[:200], by_it=True)

@@ -13,6 +13,7 @@ from msgspec import structs
 from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
 
 QUESTIONS_MAX = 256
+ASKED_HERE = "ask-"  # begins the ids of these questions
 Send = Callable[[CheckArrival | CheckDeparture], bool]
 
 
@@ -30,7 +31,7 @@ class MoveQuestions:
         if send is None or len(self._asked) >= QUESTIONS_MAX:
             return None
         self._count += 1
-        check_id = f"ask-{self._count}"
+        check_id = f"{ASKED_HERE}{self._count}"
         answer: asyncio.Future[MoveChecked] = asyncio.get_running_loop().create_future()
         self._asked[check_id] = (node, answer)
         try:
@@ -43,8 +44,9 @@ class MoveQuestions:
         finally:
             self._asked.pop(check_id, None)
 
-    def answered(self, node: str, checked: MoveChecked) -> None:
-        """Take an answer; one that nobody waits for, or of another node, is nothing."""
+    def answered(self, node: str, checked: MoveChecked) -> bool:
+        """Take an answer; nobody waits for one of another node, or too late. Return whether it was asked here."""
         asked = self._asked.get(checked.check_id)
         if asked is not None and asked[0] == node and not asked[1].done():
             asked[1].set_result(checked)
+        return checked.check_id.startswith(ASKED_HERE)

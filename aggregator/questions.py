@@ -37,12 +37,12 @@ class Questions:
         self.definitions = DefinitionChecks(self._checkers)
         self.moves = MoveQuestions(self._door)
 
-    def answered(self, node: str, message: DefinitionChecked | MoveChecked) -> None:
-        """Take an answer to whoever waits for it."""
+    def answered(self, node: str, message: DefinitionChecked | MoveChecked) -> bool:
+        """Take an answer to whoever waits for it; return whether it was asked here."""
         if isinstance(message, DefinitionChecked):
             self.definitions.answered(node, message)
-        else:
-            self.moves.answered(node, message)
+            return True
+        return self.moves.answered(node, message)
 
     def _checkers(self) -> list[tuple[str, AskDefinition]]:
         """Return the agents that may be asked about a definition: Up ones, by name."""

@@ -21,6 +21,7 @@ from agent.keeper_types import (
     AnyLedgerRecord,
     Call,
     CallReturned,
+    CheckMove,
     CloseLink,
     DefinitionRead,
     DomainChanged,
@@ -295,7 +296,7 @@ class SimulatedAgent(Process):
                 self._look()
             case LookAgainAt(at_s=at_s):
                 self._look_again(at_s)
-            case Probe() | TellPeer() | OfferToPeer() | OpenRelay():
+            case Probe() | TellPeer() | OfferToPeer() | OpenRelay() | CheckMove():
                 self.peers.do(effect)
             case AnswerPeer():
                 self.peers.answer(effect)

@@ -22,6 +22,7 @@ from aggregator.core.actions import (
     AskFence,
     AskReference,
     CloseSession,
+    SendArrivalCheck,
     SendOrder,
     SendProbe,
     SendRelayOffer,
@@ -341,14 +342,13 @@ class SimulatedAggregator(Process):
                 else:
                     world.acted(self, f"{order.order_id} to {node}")
                     talk.connection.aggregator_sends(order)
-            case SendProbe(prober=prober, request=request):
-                talk = self.intake.standing(prober)
-                if talk is not None:
-                    talk.connection.aggregator_sends(request)
-            case SendRelayOffer(peer=peer, offer=offer):
-                talk = self.intake.standing(peer)
-                if talk is not None:
-                    talk.connection.aggregator_sends(offer)
+            case (
+                SendProbe(prober=node, request=message)
+                | SendRelayOffer(peer=node, offer=message)
+                | SendArrivalCheck(node=node, question=message)
+            ):
+                if (talk := self.intake.standing(node)) is not None:
+                    talk.connection.aggregator_sends(message)
             case CloseSession(node=node):
                 self.intake.close(node)
             case AskFence():

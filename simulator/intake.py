@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from aggregator.core import events as ev
+from aggregator.core.arrival_check import arrival_checked
 from aggregator.core.events import Event
 from aggregator.core.freshness import AnswersSent
 from aggregator.core.health import picture_fact
@@ -27,6 +28,7 @@ from fleet.messages import (
     GuestPictured,
     Hello,
     MigrationProgress,
+    MoveChecked,
     OrderReport,
     ProbeReport,
     Refusal,
@@ -227,6 +229,8 @@ class Intake:
                 fact(ev.MigrationProgressed(at=at, node=node, uuid=uuid, order_id=order_id, far=message))
             case ProbeReport() | GuestPictured():
                 self._shown(node, at, message)
+            case MoveChecked():
+                fact(arrival_checked(message, node, at))
             case Goodbye():
                 talk.connection.aggregator_closes()
                 self._end(talk, "goodbye", by_it=True)

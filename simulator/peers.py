@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from agent.keeper_types import (
     AnswerPeer,
+    CheckMove,
+    MoveLooked,
     OfferToPeer,
     OpenRelay,
     PeerAnswered,
@@ -19,14 +21,15 @@ from agent.keeper_types import (
     RelayOffered,
     TellPeer,
 )
-from fleet.messages import ProbeAddress, ProbeResult, RelayOffer, ReleasedNotice, ReleasedReceipt
-from fleet.model import Plane
+from fleet.messages import MoveChecked, ProbeAddress, ProbeResult, RelayOffer, ReleasedNotice, ReleasedReceipt
+from fleet.model import Finding, Plane
 from simulator.process import Process
 
 if TYPE_CHECKING:
     from simulator.agent import SimulatedAgent
 
 PEER_TIMEOUT_S = 1.0
+LOOK_S = 0.02
 
 
 def plane_of(address: str) -> Plane:
@@ -46,7 +49,7 @@ class Peers:
         """A new life begins: nobody waits for us."""
         self._requests.clear()
 
-    def do(self, effect: Probe | TellPeer | OfferToPeer | OpenRelay) -> None:
+    def do(self, effect: Probe | TellPeer | OfferToPeer | OpenRelay | CheckMove) -> None:
         """Perform what the keeper wants of others."""
         match effect:
             case Probe():
@@ -55,8 +58,18 @@ class Peers:
                 self._tell(effect, list(effect.addresses))
             case OfferToPeer():
                 self._offer(effect)
+            case CheckMove(question=question):
+                self._look(question.check_id)
             case OpenRelay(peer=peer, address=address):
                 self._open_relay(peer, plane_of(address))
+
+    def _look(self, check_id: str) -> None:
+        """Find what this host has for a copy; a libvirtd that is silent says nothing in time."""
+        host = self._agent.host
+        if host.hypervisor.answers:
+            storage = Finding("Storage", ok=not host.storage_gone, message="the storage is lost" * host.storage_gone)
+            fact = MoveLooked(MoveChecked(check_id, (storage,)))
+            self._agent.later(LOOK_S, lambda: self._agent.give(fact))
 
     def answer(self, effect: AnswerPeer) -> None:
         """Send the reply to a notice."""

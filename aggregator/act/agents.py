@@ -12,7 +12,14 @@ from typing import Protocol
 import structlog
 
 from aggregator.connection import Connection
-from aggregator.core.actions import ACTION_AGE_S_MAX, CloseSession, SendOrder, SendProbe, SendRelayOffer
+from aggregator.core.actions import (
+    ACTION_AGE_S_MAX,
+    CloseSession,
+    SendArrivalCheck,
+    SendOrder,
+    SendProbe,
+    SendRelayOffer,
+)
 from aggregator.core.events import Event, OrderDropped
 from fleet.model import SessionKey
 
@@ -63,6 +70,12 @@ class AgentsHand:
         connection = self._switchboard.standing(action.prober)
         if connection is None or not connection.send(action.request):
             _log.info("probe not sent", node=action.prober, target=action.request.target)
+
+    def send_arrival_check(self, action: SendArrivalCheck) -> None:
+        """Ask the target of a migration; if that cannot be done, nobody answers, and the core goes on without."""
+        connection = self._switchboard.standing(action.node)
+        if connection is None or not connection.send(action.question):
+            _log.info("arrival check not sent", node=action.node, migration=action.question.check_id)
 
     def send_relay_offer(self, action: SendRelayOffer) -> None:
         """Have a peer offer itself as relay; if that cannot be done, the core asks again."""

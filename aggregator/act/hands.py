@@ -5,7 +5,16 @@ from __future__ import annotations
 from aggregator.act.agents import AgentsHand
 from aggregator.act.fence import FenceHand
 from aggregator.act.reference import ReferenceHand
-from aggregator.core.actions import Action, AskFence, AskReference, CloseSession, SendOrder, SendProbe, SendRelayOffer
+from aggregator.core.actions import (
+    Action,
+    AskFence,
+    AskReference,
+    CloseSession,
+    SendArrivalCheck,
+    SendOrder,
+    SendProbe,
+    SendRelayOffer,
+)
 
 
 class AllHands:
@@ -20,6 +29,8 @@ class AllHands:
                 self._agents.send_order(action)
             case SendProbe():
                 self._agents.send_probe(action)
+            case SendArrivalCheck():
+                self._agents.send_arrival_check(action)
             case SendRelayOffer():
                 self._agents.send_relay_offer(action)
             case CloseSession():

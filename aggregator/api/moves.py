@@ -14,6 +14,7 @@ from aggregator.api.problems import conflict, not_found
 from aggregator.api.router import Route
 from aggregator.api.vm_state import living_vm
 from aggregator.api.writes import commit
+from aggregator.core.arrival_check import arrival_question
 from aggregator.core.events import (
     Event,
     MigrationCancelRequested,
@@ -23,7 +24,6 @@ from aggregator.core.fold_moves import ENDED
 from aggregator.core.lookups import takes_vms
 from aggregator.core.migratable import why_not_migratable
 from aggregator.core.preflight import (
-    arrival_question,
     departure_question,
     migration_check,
     target_of,

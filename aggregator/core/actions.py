@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from aggregator.core.objects import FencingRung
-from fleet.messages import OfferRelay, Order, ProbeRequest
+from fleet.messages import CheckArrival, OfferRelay, Order, ProbeRequest
 
 ACTION_AGE_S_MAX = 1.0
 
@@ -39,6 +39,13 @@ class SendRelayOffer(Action, frozen=True, kw_only=True):
 
     peer: str
     offer: OfferRelay
+
+
+class SendArrivalCheck(Action, frozen=True, kw_only=True):
+    """Ask the target of a migration whether the copy would come to run there; loss is harmless."""
+
+    node: str
+    question: CheckArrival
 
 
 class AskFence(Action, frozen=True, kw_only=True):

@@ -1,8 +1,17 @@
-"""Facts about what hypervisors are given. aggregator.core.events is the one name for them."""
+"""Facts about hypervisors: what they are given, what they say beforehand. aggregator.core.events is their one name."""
 
 from __future__ import annotations
 
 from aggregator.core.words import Event
+from fleet.model import Finding
+
+
+class ArrivalChecked(Event, frozen=True, kw_only=True):
+    """The target of a migration has said whether the copy would come to run there."""
+
+    node: str
+    migration: str
+    findings: tuple[Finding, ...] = ()
 
 
 class HypervisorCertified(Event, frozen=True, kw_only=True):

@@ -106,6 +106,12 @@ def _vm_eviction_changed(state: State, event: ev.VmEvictionChanged) -> None:
         vm.eviction.blocked = event.blocked
 
 
+def _arrival_checked(state: State, event: ev.ArrivalChecked) -> None:
+    migration = state.migrations.get(event.migration)
+    if migration is not None and migration.phase is MigrationPhase.PREPARING and migration.target == event.node:
+        migration.arrival = event.findings
+
+
 def _migration_cancel_requested(state: State, event: ev.MigrationCancelRequested) -> None:
     migration = state.migrations[event.migration]
     migration.cancel_wanted = True
@@ -217,6 +223,7 @@ def _rescue_due(state: State, event: ev.RescueDue) -> None:
 
 
 HANDLERS: dict[type[Event], Callable[..., None]] = {
+    ev.ArrivalChecked: _arrival_checked,
     ev.MigrationQueued: _migration_queued,
     ev.MigrationRequested: _migration_requested,
     ev.MigrationChanged: _migration_changed,

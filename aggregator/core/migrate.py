@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 
 from aggregator.core.arming import acts
+from aggregator.core.arrival_check import ask_target, refusal
 from aggregator.core.choice import Choice
 from aggregator.core.copies import copy_is_the_vm, copy_runs, end_source, is_stuck_finished
 from aggregator.core.draft import Draft
@@ -221,6 +222,7 @@ def _prepare(draft: Draft, migration: MigrationRecord, vm: VmRecord, target: Nod
         probes=vm.probes_told,
     )
     draft.order(target, vm, receive, epoch=epoch, reason=f"{migration.name} comes here")
+    ask_target(draft, migration, vm, target)
 
 
 def handover_secret(state: State, migration: str) -> str:
@@ -242,6 +244,9 @@ def _preparing(draft: Draft, migration: MigrationRecord, vm: VmRecord) -> None:
         _step(draft, migration, MigrationPhase.DISCARDING, "the target did not take it")
     elif source is None or target is None or not takes_vms(target):
         _step(draft, migration, MigrationPhase.DISCARDING, "one end is no longer there")
+    elif (refused := refusal(draft, migration, vm, target)) != "":
+        if refused is not None:
+            _step(draft, migration, MigrationPhase.DISCARDING, f"{target.name} refuses it: {refused}")
     elif migration.rescue:
         _prepared_rescue(draft, migration, vm, source, target)
     elif not gives_vms(source):

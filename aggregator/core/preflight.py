@@ -16,7 +16,7 @@ from aggregator.core.objects import ApiStruct
 from aggregator.core.seats import migration_targets, refusal_words
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.core.views_node import not_ready
-from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
+from fleet.messages import CheckDeparture, MoveChecked
 from fleet.model import Finding
 
 MEASURE_S = 1
@@ -48,21 +48,6 @@ class MigrationCheck(ApiStruct, frozen=True, kw_only=True):
 def target_of(state: State, vm: VmRecord) -> str:
     """Return where the VM would go by itself, empty where no node takes it."""
     return migration_targets(state, vm, vm.owner).node or ""
-
-
-def arrival_question(vm: VmRecord | None) -> CheckArrival:
-    """Return what the target is asked; check_id is filled in by who asks."""
-    if vm is None:
-        return CheckArrival("")
-    known = vm.definition
-    return CheckArrival(
-        "",
-        uuid=vm.uuid,
-        xml=known.xml if known is not None else "",
-        needs=known.needs if known is not None else CheckArrival("").needs,
-        disks=known.disks if known is not None else (),
-        memory_bytes=vm.memory_bytes,
-    )
 
 
 def departure_question(vm: VmRecord | None, target: NodeRecord | None) -> CheckDeparture:

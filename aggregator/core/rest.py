@@ -24,6 +24,7 @@ from fleet.model import QemuState, RunStrategy
 
 _CHANGES_NO_REST = frozenset(
     (
+        ev.ArrivalChecked,
         ev.BeatHeard,
         ev.BrakeChanged,
         ev.EvidenceSought,

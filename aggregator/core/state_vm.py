@@ -9,7 +9,7 @@ from aggregator.core.objects import MigrationPolicySpec, VmSpec
 from aggregator.core.words import MigrationPhase, RunOutcome, VmPhase, VmVerb
 from fleet.guest_health import GuestProbes
 from fleet.messages import KeptVm, MigrationProgress, Order
-from fleet.model import Definition, Disk, EndReason, Isolation, OrderOutcome, SessionKey, VmReport
+from fleet.model import Definition, Disk, EndReason, Finding, Isolation, OrderOutcome, SessionKey, VmReport
 
 
 class Binding(Struct):
@@ -190,6 +190,7 @@ class MigrationRecord(Struct):
     migrate_order: str = ""
     copy_ran: bool = False  # its agent says that the copy's CPUs may have run
     choice: Choice | None = None
+    arrival: tuple[Finding, ...] | None = None  # what its target found beforehand; None: it has not answered
 
 
 class MigrationPolicyRecord(Struct, frozen=True):
