@@ -31,6 +31,7 @@ from aggregator.readiness import StandingReadiness
 from aggregator.settings import Settings
 from aggregator.store.protocol import Store, StoreError
 from aggregator.store.sqlite import SqliteStore
+from aggregator.turns import judge_turns
 from fleet.identity import IdentityError, Role, read_request
 from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
 from fleet.service import ServiceError
@@ -60,6 +61,9 @@ class Fleet:
         self._reference = ReferenceHand(clock.now, loop.report)
         self._readiness = StandingReadiness(lambda: loop.state, clock.now)
         self._reporting = asyncio.create_task(self._readiness.run())
+        self._judging = asyncio.create_task(
+            judge_turns(lambda: loop.state, clock.now, loop.report, lambda: loop.leading)
+        )
         agents = AgentsHand(self.intake, clock.now, loop.report, lambda: loop.leading)
         self.turning = asyncio.create_task(loop.run(first, AllHands(agents, self._fence, self._reference)))
 
@@ -131,6 +135,7 @@ class Fleet:
     async def close(self) -> None:
         """End the loop after its turn, then hands, agents and store. ServiceError says why the loop had failed."""
         self._reporting.cancel()
+        self._judging.cancel()
         self.loop.stop()
         await asyncio.wait({self.turning}, timeout=STOP_S_MAX)
         ended = self.turning.done()

@@ -84,6 +84,7 @@ async def drain_in_turn(call: Call) -> web.StreamResponse:
             job=job,
             domain=domain,
             turn=turn,
+            keeps_spare=True,
         )
         await commit(call, _requested(wanted))
     return answer({"items": [one(call.fleet.state, "drains", node.name) for node, _ in turns]})

@@ -23,6 +23,8 @@ from aggregator.core.lookups import binding_to, bound_to, can_order
 from aggregator.core.seats import stays_in_maintenance
 from aggregator.core.state import DrainRecord, NodeRecord, State, VmRecord
 
+VERDICT_FRESH_S = 30.0  # what was thought of a fleet that may have changed since
+
 
 def decide_drains(draft: Draft) -> None:
     """Move every drain on that is not over."""
@@ -56,6 +58,17 @@ def decide_host_stops(draft: Draft) -> None:
 
 def why_waiting(state: State, drain: DrainRecord) -> str:
     """Return what a drain of a job waits for, empty when its turn has come."""
+    if why := why_not_its_turn(state, drain):
+        return why
+    if not drain.keeps_spare:
+        return ""
+    if drain.judged_at <= state.now - VERDICT_FRESH_S:
+        return "whether another node could be lost while it is empty is being thought through"
+    return drain.judged_why
+
+
+def why_not_its_turn(state: State, drain: DrainRecord) -> str:
+    """Return which nodes a drain of a job waits for, empty if for none."""
     for other in state.drains.values():
         node = state.nodes.get(other.node)
         if other.job != drain.job or other.domain == drain.domain or node is None:

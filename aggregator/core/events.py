@@ -8,6 +8,7 @@ reading history. `at` is fleet time: Unix seconds that never go backwards within
 from aggregator.core.facts import *  # noqa: F403 (this module is the one name for all events)
 from aggregator.core.facts_guests import *  # noqa: F403
 from aggregator.core.facts_hypervisor import *  # noqa: F403
+from aggregator.core.facts_moves import *  # noqa: F403
 from aggregator.core.facts_rebuild import *  # noqa: F403
 from aggregator.core.transitions import *  # noqa: F403
 from aggregator.core.words import *  # noqa: F403

@@ -340,6 +340,7 @@ class DrainRequested(Event, frozen=True, kw_only=True):
     """A person empties a node. deadline_s: 0 means none.
 
     job: of several drains that go one failure domain after another; domain: this node's; turn: its place among them.
+    keeps_spare: it begins only where another node could be lost meanwhile (TurnJudged).
     """
 
     node: str
@@ -349,6 +350,7 @@ class DrainRequested(Event, frozen=True, kw_only=True):
     job: str = ""
     domain: str = ""
     turn: int = 0
+    keeps_spare: bool = False
 
 
 class DrainPaused(Event, frozen=True, kw_only=True):

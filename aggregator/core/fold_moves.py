@@ -135,9 +135,16 @@ def _drain_requested(state: State, event: ev.DrainRequested) -> None:
         job=event.job,
         domain=event.domain,
         turn=event.turn,
+        keeps_spare=event.keeps_spare,
     )
     if not event.job:
         _begin_drain(state, drain, event.at)
+
+
+def _turn_judged(state: State, event: ev.TurnJudged) -> None:
+    for drain in state.drains.values():
+        if (drain.job, drain.domain, drain.state) == (event.job, event.domain, "Waiting"):
+            drain.judged_at, drain.judged_why = event.at, event.why_not
 
 
 def _begin_drain(state: State, drain: DrainRecord, at: float) -> None:
@@ -224,6 +231,7 @@ def _rescue_due(state: State, event: ev.RescueDue) -> None:
 
 HANDLERS: dict[type[Event], Callable[..., None]] = {
     ev.ArrivalChecked: _arrival_checked,
+    ev.TurnJudged: _turn_judged,
     ev.MigrationQueued: _migration_queued,
     ev.MigrationRequested: _migration_requested,
     ev.MigrationChanged: _migration_changed,

@@ -26,6 +26,7 @@ from aggregator.core.state import (
 OBSERVATIONS_KEPT = 50  # of a full incident's first lines; after them what was seen goes before what was decided
 _SILENT_KINDS = (
     ev.ArrivalChecked,
+    ev.TurnJudged,
     ev.BeatHeard,
     ev.MigrationProgressed,
     ev.VmsReported,

@@ -41,6 +41,7 @@ _CHANGES_NO_REST = frozenset(
         ev.SelfDoubted,
         ev.StorageAsked,
         ev.StorageOutageChanged,
+        ev.TurnJudged,
     )
 )
 _CHANGES_ITS_SUBJECT = frozenset(

@@ -215,6 +215,9 @@ class DrainRecord(Struct):
     job: str = ""  # of drains that go one failure domain after another
     domain: str = ""
     turn: int = 0
+    keeps_spare: bool = False  # it begins only where another node could be lost meanwhile
+    judged_at: float = 0.0  # when that was thought through last
+    judged_why: str = ""  # why it could not; empty: it could
     vms: tuple[str, ...] = ()  # on the node when it began
     blocked: dict[str, str] = {}
     retry_at: dict[str, float] = field(default_factory=dict)

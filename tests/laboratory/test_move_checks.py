@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.core.labels import HOSTNAME
 from cli.client import path_of
 from cli.document import documents, look, number, text
 from cli.errors import Failure
@@ -50,6 +51,19 @@ def test_a_disk_that_was_plugged_in_from_its_host_forbids_the_move(scene: SceneM
     fleet.wait(lambda: live_migratable(fleet, "v1") == ("False", "DisksNotLiveMigratable"), "the disk to be seen")
     with pytest.raises(Failure, match="disk vdb is local to this node"):
         fleet.verb("vms", "v1", "migrate", {"to": "h2"})
+    assert fleet.faults() == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_turn_begins_once_the_loss_of_another_host_was_thought_through(scene: SceneMaker) -> None:
+    """Three hosts with room: the drain in turn begins by itself, and its guest arrives."""
+    fleet = scene("v1")
+    fleet.apply("v1", host="h1")
+    fleet.client.post(path_of("drains"), {"labelSelector": f"{HOSTNAME}=h1"})
+    fleet.wait(lambda: text(fleet.get("drains", "h1"), "status.phase") == "Done", "the turn to come and end")
+    fleet.wait(lambda: fleet.all_count_once() and "h1" not in fleet.where().values(), "the guest to count elsewhere")
+    assert fleet.starts("v1") == 1
     assert fleet.faults() == []
 
 

@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from aggregator.core.events import Event
 from aggregator.core.state import HistoryLine, State
+from aggregator.core.turns import answer_turns, ask_turns
 from aggregator.core.whatif import Readiness, answer_all, ask_all
 from aggregator.fleet_access import DefinitionVerdict, HistoryQuery, NoPictureError, NotServingError
 from fleet.identity import IdentityError
@@ -124,5 +125,8 @@ class World:
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
+        questions = ask_turns(self.state, self.now())
+        for verdict in answer_turns(questions, self.now()) if questions is not None else ():
+            self.core.settle(verdict)
         self.core.run(seconds)
         self.tell()
