@@ -175,7 +175,7 @@ def _walk(draft: Draft, node: NodeRecord, attempt: FenceAttempt) -> None:
         _give_up(draft, node, attempt)
     elif why := _why_no_more(draft, node, attempt, carried_out=carried_out):
         _give_up(draft, node, attempt, why)
-    elif not may_convict(draft) and (attempt.living or not _not_shown_silent(draft, node)):
+    elif not may_convict(draft) and (_is_known_to_answer(attempt) or not _not_shown_silent(draft, node)):
         # else a new life of the aggregator, or a doubt: asked again before anybody is switched off
         ask(draft, node, following, "off", "fencing", OFF_TIMEOUT_S)
 
@@ -228,7 +228,12 @@ def _why_no_more(draft: Draft, node: NodeRecord, attempt: FenceAttempt, *, carri
         return "it beats again"
     if draft.state.brake_closed:
         return BRAKE_WORDS
-    return ("" if attempt.living else _heard_words(draft, node)) or _held(draft.state, node)
+    return ("" if _is_known_to_answer(attempt) else _heard_words(draft, node)) or _held(draft.state, node)
+
+
+def _is_known_to_answer(attempt: FenceAttempt) -> bool:
+    """Return whether that peers get answers is nothing new; living: in a journal of before there is no other word."""
+    return attempt.answering or attempt.living
 
 
 def _heard_words(draft: Draft, node: NodeRecord) -> str:

@@ -70,7 +70,12 @@ def enter(node: NodeRecord, to: NodeState, at: float, reason: str) -> None:
         node.suspicion = Suspicion(since=at)
     if to is NodeState.FENCING:
         node.attempts += 1
-        node.attempt = FenceAttempt(number=node.attempts, since=at, living=came_from is NodeState.UP)
+        node.attempt = FenceAttempt(
+            number=node.attempts,
+            since=at,
+            living=came_from is NodeState.UP,
+            answering=came_from in (NodeState.UP, NodeState.AGENT_LOST),
+        )
 
 
 def set_taints(node: NodeRecord, at: float) -> None:

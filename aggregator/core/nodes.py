@@ -46,14 +46,21 @@ STEPS: dict[NodeState, tuple[NodeState, ...]] = {
         NodeState.LOST,
         NodeState.FENCED,
     ),
-    NodeState.AGENT_LOST: (NodeState.UP, NodeState.UNSEEN, NodeState.LOST, NodeState.FENCED),
+    NodeState.AGENT_LOST: (
+        NodeState.UP,
+        NodeState.UNSEEN,
+        NodeState.LOST,
+        NodeState.FENCED,
+        NodeState.FENCING,
+    ),
     NodeState.LOST: (NodeState.UP, NodeState.FENCING, NodeState.FENCED),
     NodeState.FENCING: (NodeState.FENCED, NodeState.LOST),
     NodeState.FENCED: (NodeState.UP,),
 }
 """The table; UNSEEN is entered only by a start of the aggregator, FENCED from anywhere by proof.
 
-A node that is Up is fenced only for QEMUs that do not end there (storage_loss.py).
+A node that is Up is fenced only for QEMUs that do not end there (storage_loss.py), one that is AgentLost only for VMs
+that it keeps down after its rescue (rescue.py).
 """
 
 

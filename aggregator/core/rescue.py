@@ -2,7 +2,9 @@
 
 After `rescueAfter` the node is tainted virtward/agent-lost:NoExecute, one node at a time, and what does not
 tolerate that is live-migrated, if it can be and its eviction strategy wants it. The rest runs on, and says why.
-Nothing is fenced for it. An agent that wakes finds its VMs in other hands. Pure.
+Nothing that may run is fenced for it. When nothing is left there that may run, and the node still keeps a VM down, as
+by a start that was never answered, it is fenced (agentLost: leave does not). An agent that wakes finds its VMs in other
+hands. Pure.
 """
 
 from __future__ import annotations
@@ -11,13 +13,18 @@ from aggregator.core.arming import acts, why_held
 from aggregator.core.draft import Draft
 from aggregator.core.events import NodeState, RescueDue
 from aggregator.core.eviction import MOVED_LIVE, eviction_of, last_failure, queue_moves
+from aggregator.core.fencing import why_not_shot, would_move
 from aggregator.core.fold_moves import ENDED
-from aggregator.core.nodes import may_convict
+from aggregator.core.lookups import bound_to
+from aggregator.core.nodes import may_convict, step
 from aggregator.core.rescuable import cannot_be_rescued
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.core.taint_eviction import leaving_now, say_why
+from fleet.model import QemuState
 
 PRIORITY_RESCUE = 1000
+RESCUE_THEN_FENCE = "rescueThenFence"
+REMAINS_S = 30.0  # what is left on a node so long after its rescue began is what remains
 
 
 def decide_rescues(draft: Draft) -> None:
@@ -35,6 +42,7 @@ def decide_rescues(draft: Draft) -> None:
                 draft.add(RescueDue(at=draft.now, node=node.name, reason=why, cause=node.fact))
             return
         _advance(draft, node)
+        _free_what_remains(draft, node)
         if draft.transitions or _is_under_way(state, node):
             return  # the next node waits; one of which nothing can leave now holds nobody up
 
@@ -46,6 +54,27 @@ def _advance(draft: Draft, node: NodeRecord) -> None:
     reason = f"the agent on {node.name} is gone"
     whys |= queue_moves(draft, node.name, moving, reason, priority=PRIORITY_RESCUE, rescue=True)
     say_why(draft, leaving, whys)
+
+
+def _free_what_remains(draft: Draft, node: NodeRecord) -> None:
+    """Fence the node for VMs that it keeps down, once nothing is left there that may run."""
+    state = draft.state
+    if draft.transitions or state.config.agent_lost != RESCUE_THEN_FENCE:
+        return
+    down = would_move(state, node)
+    if not down or any(_may_run_there(vm, node) for vm in bound_to(state, node.name)):
+        return
+    if draft.due(node.rescue_since + REMAINS_S) and not why_not_shot(draft, node):
+        why = f"its agent is gone, nothing is known to run there, and {', '.join(down)} would start elsewhere"
+        step(draft, node, NodeState.FENCING, why)
+
+
+def _may_run_there(vm: VmRecord, node: NodeRecord) -> bool:
+    """Return whether the VM may run on the node for all that is known; a start that was never confirmed does not."""
+    seen = vm.reports.get(node.name)
+    if vm.migration or (seen is not None and seen.report.state is not QemuState.GONE):
+        return True
+    return seen is None and vm.owner == node.name and vm.run_open and vm.run_reached_running
 
 
 def _is_under_way(state: State, node: NodeRecord) -> bool:

@@ -80,6 +80,7 @@ class FenceAttempt(Struct):
     notes: list[str] = field(default_factory=list)
     living: bool = False  # the node beats: it is fenced for QEMUs that do not end there
     may_act_until: float = 0.0  # until then an order of this attempt could still act
+    answering: bool = False  # peers get answers from its host, which was known when it began
 
 
 class RungReadiness(Struct):
