@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from aggregator.core.labels import HOSTNAME
 from cli.client import path_of
-from cli.document import documents, look, number, text
+from cli.document import documents, look, name_of, number, text
 from cli.errors import Failure
 from lab.scene import Scene
 from tests.laboratory.scenes import SceneMaker
@@ -91,4 +92,33 @@ def test_a_move_is_checked_at_both_ends_and_its_course_foretold(scene: SceneMake
     found = fleet.verb("vms", "v1", "checkMigration", {"to": "h2"})
     against = {text(c, "name") for c in documents(found, "checks") if text(c, "status") == "False"}
     assert against == {"Call", "MigrationNetwork"}, found
+    assert fleet.faults() == []
+
+
+TAKE_PORTS = """
+import socket, time
+taken = [socket.create_server(("0.0.0.0", port)) for port in range(49152, 49216)]
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_target_without_a_free_port_refuses_before_libvirt_has_begun(scene: SceneMaker) -> None:
+    """Every port of the range is taken on h2: the move fails in words, and the guest does not notice."""
+    fleet = scene("v1", hosts=2)
+    fleet.apply("v1", host="h1")
+    h2 = fleet.laboratory.host("h2")
+    h2.spawn("ports", [sys.executable, "-c", TAKE_PORTS], h2.dir / "ports.log")
+
+    def has_none() -> bool:
+        found = fleet.verb("vms", "v1", "checkMigration", {"to": "h2"})
+        return "Ports" in {text(c, "name") for c in documents(found, "checks") if text(c, "status") == "False"}
+
+    fleet.wait(has_none, "the ports to be taken")
+    made = name_of(fleet.verb("vms", "v1", "migrate", {"to": "h2"}))
+    fleet.wait(lambda: text(fleet.get("migrations", made), "status.phase") == "Failed", "the move to be refused")
+    assert "h2 refuses it: Ports: 0 of 64 ports" in text(fleet.get("migrations", made), "status.reason")
+    fleet.wait(lambda: fleet.phase("v1") == "Running" and fleet.all_count_once(), "the guest to count on")
+    assert (fleet.where(), fleet.starts("v1")) == ({"v1": "h1"}, 1)
     assert fleet.faults() == []
