@@ -97,14 +97,18 @@ def test_a_previous_aggregator_is_answered_in_its_protocol_and_told_nothing_new(
 
 @pytest.mark.parametrize("name", PLAYED)
 def test_a_fleet_of_both_plays_the_same_story(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Every frame is read and written by the previous protocol: what it does not carry is not needed."""
+    """Every frame is read and written by the previous protocol: what it does not carry is not needed.
+
+    Kinds that it does not know pass as they are: both ends say that they speak the present one.
+    """
     agent_sends, aggregator_sends = Connection.agent_sends, Connection.aggregator_sends
 
     def up(self: Connection, message: FromAgent) -> None:
-        agent_sends(self, through_a_previous_peer(FROM_AGENT, message))
+        agent_sends(self, message if isinstance(message, SINCE) else through_a_previous_peer(FROM_AGENT, message))
 
     def down(self: Connection, message: FromAggregator) -> None:
-        aggregator_sends(self, through_a_previous_peer(FROM_AGGREGATOR, message))
+        known = not isinstance(message, SINCE)
+        aggregator_sends(self, through_a_previous_peer(FROM_AGGREGATOR, message) if known else message)
 
     monkeypatch.setattr(Connection, "agent_sends", up)
     monkeypatch.setattr(Connection, "aggregator_sends", down)
