@@ -17,6 +17,7 @@ from aggregator.breach_files import BreachFiles
 from aggregator.clock import FleetClock
 from aggregator.core.events import Event
 from aggregator.core.journal_form import FORM_VERSION
+from aggregator.core.preflight import ClosedWay
 from aggregator.core.state import HistoryLine, State
 from aggregator.core.whatif import Readiness
 from aggregator.fact_queue import Check
@@ -32,6 +33,7 @@ from aggregator.settings import Settings
 from aggregator.store.protocol import Store, StoreError
 from aggregator.store.sqlite import SqliteStore
 from aggregator.turns import judge_turns
+from aggregator.way_watch import WayWatch
 from fleet.identity import IdentityError, Role, read_request
 from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
 from fleet.service import ServiceError
@@ -64,6 +66,8 @@ class Fleet:
         self._judging = asyncio.create_task(
             judge_turns(lambda: loop.state, clock.now, loop.report, lambda: loop.leading)
         )
+        self._ways = WayWatch(lambda: loop.state, clock.now, lambda: loop.leading, self.intake.questions.moves.ask)
+        self._watching = asyncio.create_task(self._ways.run())
         agents = AgentsHand(self.intake, clock.now, loop.report, lambda: loop.leading)
         self.turning = asyncio.create_task(loop.run(first, AllHands(agents, self._fence, self._reference)))
 
@@ -96,6 +100,10 @@ class Fleet:
     @property
     def readiness(self) -> Readiness | None:
         return self._readiness.report
+
+    @property
+    def closed_ways(self) -> Sequence[ClosedWay]:
+        return self._ways.closed
 
     async def submit(self, fact: Event, check: Check | None = None) -> int:
         return await self.loop.submit(fact, check)
@@ -136,6 +144,7 @@ class Fleet:
         """End the loop after its turn, then hands, agents and store. ServiceError says why the loop had failed."""
         self._reporting.cancel()
         self._judging.cancel()
+        self._watching.cancel()
         self.loop.stop()
         await asyncio.wait({self.turning}, timeout=STOP_S_MAX)
         ended = self.turning.done()

@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from aggregator.core.events import Event
+from aggregator.core.preflight import ClosedWay
 from aggregator.core.state import HistoryLine, State
 from aggregator.core.whatif import Readiness
 from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
@@ -70,6 +71,10 @@ class FleetAccess(Protocol):
     @property
     def readiness(self) -> Readiness | None:
         """The newest standing report on the loss of each part of the fleet; None until the first one is made."""
+
+    @property
+    def closed_ways(self) -> Sequence[ClosedWay]:
+        """The ways between nodes that were found closed in the background; empty where none was, or not yet."""
 
     def now(self) -> float:
         """Fleet time: Unix seconds that never go backwards. A fact's `at`."""

@@ -16,6 +16,7 @@ from aggregator.api.problems import Problem, refused
 from aggregator.api.router import Route
 from aggregator.api.writes import commit
 from aggregator.core.events import ConfigChanged, Event
+from aggregator.core.moments import rfc3339
 from aggregator.core.policy import read_config, write_config
 from aggregator.core.state import State
 from aggregator.core.views_fleet import fleet_view
@@ -35,7 +36,12 @@ async def get_status(call: Call) -> web.StreamResponse:
     shown = fleet_view(call.fleet.state, call.fleet.now())
     report = call.fleet.readiness
     uncovered = None if report is None else [f"{part.kind} {part.name}" for part in report.uncovered]
-    return answer({"version": own_version(), "ready": call.fleet.leader_ready, **shown, "uncoveredLosses": uncovered})
+    ways = [
+        {"source": way.source, "target": way.target, "why": way.why, "since": rfc3339(way.since)}
+        for way in call.fleet.closed_ways
+    ]
+    known = {"uncoveredLosses": uncovered, "closedWays": ways}
+    return answer({"version": own_version(), "ready": call.fleet.leader_ready, **shown, **known})
 
 
 async def get_config(call: Call) -> web.StreamResponse:

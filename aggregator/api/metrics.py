@@ -56,6 +56,8 @@ class FleetCollector(Collector):
         broken = "Decisions that an invariant forbade and that were not carried out"
         yield CounterMetricFamily("virtward_invariants_broken", broken, value=state.breaches)
         yield from _of_losses(self._fleet.readiness)
+        ways = "Ways between two nodes that no guest could take when it was asked about last"
+        yield GaugeMetricFamily("virtward_migration_ways_closed", ways, value=len(self._fleet.closed_ways))
         yield from _of_nodes(state, now)
         yield from _of_trouble(state)
 

@@ -45,6 +45,15 @@ class MigrationCheck(ApiStruct, frozen=True, kw_only=True):
     forecast: Forecast | None = None
 
 
+class ClosedWay(ApiStruct, frozen=True, kw_only=True):
+    """A way between two nodes that no guest could take when it was asked about last. since: fleet time."""
+
+    source: str
+    target: str
+    why: str
+    since: float
+
+
 def target_of(state: State, vm: VmRecord) -> str:
     """Return where the VM would go by itself, empty where no node takes it."""
     return migration_targets(state, vm, vm.owner).node or ""

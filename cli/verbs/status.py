@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cli.session import Session
 
 LOSSES_SHOWN_MAX = 8
+WAYS_SHOWN_MAX = 8
 
 
 @click.command()
@@ -42,6 +43,9 @@ def status_lines(api: str, found: Document) -> list[str]:
         ),
         _line("migrations", ", ".join(strings(found, "migrations")) or "none"),
     ]
+    ways = documents(found, "closedWays")
+    lines += [_line("ways", f"{len(ways)} closed: no guest could move there now")] if ways else []
+    lines += [f"  {text(w, 'source')} to {text(w, 'target')}: {text(w, 'why')}" for w in ways[:WAYS_SHOWN_MAX]]
     lines.append(_line("rebalance", text(found, "rebalance", "?")))
     lines.append(_line("losses", _losses(found)))
     drains = documents(found, "drains")

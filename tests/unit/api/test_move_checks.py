@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aggregator.core.preflight import ClosedWay
 from fleet.messages import CheckArrival, CheckDeparture, MoveChecked
 from fleet.model import Finding
 from tests.unit.api.conftest import Api
@@ -45,3 +46,10 @@ async def test_a_planned_drain_says_how_its_moves_would_go(api: Api, world: Worl
     plan = await api("POST", f"/api/v1/nodes/{node}:drain", {"dryRun": True})
     assert plan.body["status"]["plan"][0]["forecast"]["downtimeMs"] >= 250
     assert plan.body["status"]["etaSeconds"] is not None
+
+
+async def test_the_status_names_ways_that_are_closed(api: Api, world: World) -> None:
+    assert (await api("GET", "/api/v1/status")).body["closedWays"] == []
+    world.closed = (ClosedWay(source="n1", target="n2", why="Call: no answer", since=world.now()),)
+    (way,) = (await api("GET", "/api/v1/status")).body["closedWays"]
+    assert (way["source"], way["target"], way["why"]) == ("n1", "n2", "Call: no answer")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from aggregator.core.events import Event
+from aggregator.core.preflight import ClosedWay
 from aggregator.core.state import HistoryLine, State
 from aggregator.core.turns import answer_turns, ask_turns
 from aggregator.core.whatif import Readiness, answer_all, ask_all
@@ -33,6 +34,7 @@ class World:
         self.reported = True  # a standing report has been made
         self.checked: list[str] = []
         self.pictures: dict[str, bytes] = {}  # by VM's uuid or incident
+        self.closed: tuple[ClosedWay, ...] = ()
         self.asked: list[tuple[str, CheckArrival | CheckDeparture]] = []
         self.answers: dict[tuple[str, type], MoveChecked] = {}  # what a node says of a move
         self.before_fold: list[Callable[[], object]] = []  # run once each, between a write's check and its fold
@@ -66,6 +68,10 @@ class World:
     @property
     def readiness(self) -> Readiness | None:
         return answer_all(ask_all(self.state, self.now())) if self.reported else None
+
+    @property
+    def closed_ways(self) -> Sequence[ClosedWay]:
+        return self.closed
 
     def now(self) -> float:
         return self.core.now
