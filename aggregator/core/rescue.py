@@ -62,7 +62,8 @@ def _free_what_remains(draft: Draft, node: NodeRecord) -> None:
     if draft.transitions or state.config.agent_lost != RESCUE_THEN_FENCE:
         return
     down = would_move(state, node)
-    if not down or any(_may_run_there(vm, node) for vm in bound_to(state, node.name)):
+    strangers = any(report.state is not QemuState.GONE for report in state.foreign.get(node.name, {}).values())
+    if not down or strangers or any(_may_run_there(vm, node) for vm in bound_to(state, node.name)):
         return
     if draft.due(node.rescue_since + REMAINS_S) and not why_not_shot(draft, node):
         why = f"its agent is gone, nothing is known to run there, and {', '.join(down)} would start elsewhere"

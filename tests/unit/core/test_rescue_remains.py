@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aggregator.core.events import NodeState
 from aggregator.core.objects import VmSpec
-from fleet.model import EvictionStrategy
+from fleet.model import EvictionStrategy, QemuState, VmReport
 from tests.unit.core.fleet import LABORATORY, Fleet
 
 RESCUE_S, REMAINS_S = 30, 30
@@ -51,6 +51,14 @@ def test_nothing_is_fenced_while_a_vm_may_run_there() -> None:
     fleet.run(300)
     assert (fleet.asked("off"), fleet.node("n1").state) == ([], NodeState.AGENT_LOST)
     assert fleet.vm("stays").owner == "n1"
+
+
+def test_nothing_is_fenced_while_a_guest_of_somebody_else_runs_there() -> None:
+    """It is none of ours to restart, and the host lives."""
+    fleet = with_an_unanswered_start()
+    fleet.state.foreign["n1"] = {"uuid-s": VmReport("uuid-s", "s", QemuState.RUNNING)}
+    fleet.run(300)
+    assert (fleet.asked("off"), fleet.node("n1").state) == ([], NodeState.AGENT_LOST)
 
 
 def test_nothing_is_fenced_where_the_owner_wants_it_left() -> None:
