@@ -55,8 +55,8 @@ class ClosedWay(ApiStruct, frozen=True, kw_only=True):
 
 
 def target_of(state: State, vm: VmRecord) -> str:
-    """Return where the VM would go by itself, empty where no node takes it."""
-    return migration_targets(state, vm, vm.owner).node or ""
+    """Return where the VM would go by itself, empty where no node takes it, or it does not run."""
+    return (migration_targets(state, vm, vm.owner).node or "") if vm.run_open and vm.owner else ""
 
 
 def departure_question(vm: VmRecord | None, target: NodeRecord | None) -> CheckDeparture:
@@ -122,7 +122,7 @@ def _of_vm(state: State, vm: VmRecord, target: str) -> Iterator[CheckResult]:
         refused = refusal_words(state, vm, live=True) if vm.run_open else {}
         for node, rules in sorted(refused.items()):
             yield CheckResult(name="Placement", status=NO, message=f"{node}: {_rules(rules)}")
-        if not refused:
+        if vm.run_open and not refused:
             yield CheckResult(name="Placement", status=NO, message="there is no other node")
         return
     yield from _of_target(state, to)

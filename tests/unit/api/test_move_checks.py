@@ -35,6 +35,15 @@ async def test_a_move_is_checked_at_both_ends_and_nothing_is_begun(api: Api, wor
     assert (same.status, same.detail) == (409, f"{node} is both ends; name another node")
 
 
+async def test_a_vm_that_does_not_run_has_nowhere_to_move(api: Api, world: World) -> None:
+    await running(api, world)
+    await api("POST", "/api/v1/vms/web-1:stop")
+    world.run(60)
+    found = (await api("POST", "/api/v1/vms/web-1:checkMigration", {})).body
+    assert (found["possible"], "forecast" in found, world.asked) == (False, False, [])
+    assert [(c["name"], c["message"]) for c in found["checks"]] == [("LiveMigratable", "it does not run (NotRunning)")]
+
+
 async def test_a_planned_drain_says_how_its_moves_would_go(api: Api, world: World) -> None:
     node = await running(api, world)
     world.answers[node, CheckDeparture] = MoveChecked("", dirty_bytes_per_s=1 << 40, link_bytes_per_s=1 << 20)
