@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from fleet.message import *  # noqa: F403
+from fleet.message import Message
 from fleet.model import (
     Definition,
-    Disk,
-    Finding,
     Leadership,
     LedgerState,
-    Needs,
     NodeFacts,
     NodeLoad,
     OrderOutcome,
@@ -23,6 +22,8 @@ from fleet.model import (
     SessionKey,
     VmReport,
 )
+from fleet.move_messages import *  # noqa: F403
+from fleet.move_messages import CheckArrival, CheckDeparture, MoveChecked
 from fleet.order_bodies import *  # noqa: F403 (one name for all that travels)
 from fleet.order_bodies import OrderBody
 
@@ -33,10 +34,6 @@ PICTURE_BYTES_MAX = 1024 * 1024
 VMS_PER_NODE_MAX = 2000
 MEMBERS_TOLD_MAX = 500  # of a larger fleet agents are not told who belongs to it
 KEPT_BYTES_MAX = 12 * 1024  # of one VM in a ledger (StartVm.kept)
-
-
-class Message(Struct, frozen=True, tag_field="t", tag=str.lower):
-    """Base of all messages; the tag `t` is the lower-cased type name."""
 
 
 # --- agent to aggregator -------------------------------------------------------------------
@@ -175,19 +172,6 @@ class GuestPictured(Message, frozen=True):
     message: str = ""
 
 
-class MoveChecked(Message, frozen=True):
-    """Answer to CheckArrival and CheckDeparture: what was found; nothing of what could not be told.
-
-    dirty_bytes_per_s: what the guest writes to its memory; link_bytes_per_s: what the host's network device could
-    take on the way to the other host, by its own word. -1: not measured, not known.
-    """
-
-    check_id: str
-    findings: tuple[Finding, ...] = ()
-    dirty_bytes_per_s: int = -1
-    link_bytes_per_s: int = -1
-
-
 class KeptVm(Struct, frozen=True):
     """What a node's ledger keeps of a VM for the aggregator (StartVm.kept), at the epoch and run it was promised."""
 
@@ -321,34 +305,6 @@ class TakePicture(Message, frozen=True):
 
     request: str
     uuid: str
-
-
-class CheckArrival(Message, frozen=True):
-    """Would a copy of this VM come to run on this host? Nothing is begun. Without XML only the host itself is asked.
-
-    xml, needs, disks: as the VM's node told them last, so that the paths can be compared with what they are here.
-    """
-
-    check_id: str
-    uuid: str = ""
-    xml: str = ""
-    needs: Needs = Needs()
-    disks: tuple[Disk, ...] = ()
-    memory_bytes: int = 0
-
-
-class CheckDeparture(Message, frozen=True):
-    """Is the way from here to that host open? Its libvirt is called as a migration would call it; nothing is begun.
-
-    measure_s: for so long what the guest writes is measured, never while it moves; 0: not at all.
-    """
-
-    check_id: str
-    uuid: str = ""
-    peer_uri: str = ""
-    migration_address: str = ""
-    agent_port: int = 0
-    measure_s: int = 0
 
 
 class Refusal(Message, frozen=True):
