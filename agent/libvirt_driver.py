@@ -48,11 +48,14 @@ from fleet.model import HostOffers
 CPUS_MAX = 256  # different CPUs that are remembered
 MARK_PREFIX, MARK_URI = "virtward", "urn:virtward:1"  # agent/hooks/qemu.d/virtward looks for the prefix
 ERROR_NAMES = {v: k.removeprefix("VIR_ERR_") for k, v in vars(libvirt).items() if k.startswith("VIR_ERR_")}
+# A saved image counts as nothing: starts boot anew, whether there is one or not.
 KEEP_STATE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
 )
+KEEPS_TPM_SINCE = 8_009_000  # older libvirts refuse the flag
 XML_FLAGS = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
 
@@ -336,7 +339,8 @@ class Connection:
                 domain.resume()
                 _keep(conn, domain)
             case Undefine():
-                domain.undefineFlags(KEEP_STATE_FLAGS)
+                keep_tpm = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_TPM if conn.getLibVersion() >= KEEPS_TPM_SINCE else 0
+                domain.undefineFlags(KEEP_STATE_FLAGS | keep_tpm)
             case Migrate() | SetDowntime() | AbortJob():
                 move(domain, deed)
         return Result(ok=True)

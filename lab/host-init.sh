@@ -16,6 +16,9 @@ mount --bind "$D/etc-hosts" /etc/hosts
 mount --bind "$D/var-lib-libvirt" /var/lib/libvirt
 mount --bind "$D/cache-libvirt" /var/cache/libvirt
 mount --bind "$D/log-libvirt" /var/log/libvirt
+# Each host signs the keys of its emulated TPMs itself.
+mount -t tmpfs -o mode=700 tmpfs /var/lib/swtpm-localca
+mount -t tmpfs -o mode=711 tmpfs /var/log/swtpm
 # A /run of its own, and in it what this shell must reach too.
 mount -t tmpfs -o mode=755 tmpfs /mnt
 mkdir -p /mnt/lock /mnt/libvirt /mnt/virtward /mnt/virtward-lab

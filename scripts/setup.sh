@@ -77,11 +77,11 @@ make_qemu_account() {
             --shell /usr/sbin/nologin --comment "Libvirt Qemu,,," libvirt-qemu
 }
 
-# Over these each host of a laboratory mounts its own: the folders of libvirt-daemon-system, and the file that Debian's
+# Over these each host of a laboratory mounts its own: the folders of libvirt-daemon-system and swtpm, and the file that Debian's
 # installer writes, but no package.
 ensure_mount_points() {
     local folder
-    for folder in /var/cache/libvirt /var/lib/libvirt /var/log/libvirt; do
+    for folder in /var/cache/libvirt /var/lib/libvirt /var/log/libvirt /var/lib/swtpm-localca /var/log/swtpm; do
         [ -d "$folder" ] || mkdir -p "$folder" || fail "the folder $folder is missing and only root can make it"
     done
     [ -e /etc/hosts ] || printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' >/etc/hosts ||

@@ -117,10 +117,12 @@ def disks_are_there(state: State, event: ev.StartDecided, _decided: Decided) -> 
 
 
 def copy_disks_are_there(state: State, event: ev.MigrationChanged, _decided: Decided) -> str:
-    """S16, for the copy of a migration."""
+    """S16, for the copy of a migration. What else keeps a cold VM at home, such as TPM state, travels in the stream."""
     vm = state.vms.get(event.vm)
-    home = pinned_to(vm) if vm is not None and event.phase is MigrationPhase.PREPARING else ""
-    return f"{event.vm} is copied to {event.target}, but a disk of it lies on {home}" if home else ""
+    if vm is None or vm.definition is None or event.phase is not MigrationPhase.PREPARING:
+        return ""
+    local = [disk.target for disk in vm.definition.disks if not disk.shared]
+    return f"{event.vm} is copied to {event.target}, but disk {local[0]} of it lies on {vm.home}" if local else ""
 
 
 def _words(why: dict[str, str]) -> str:

@@ -101,18 +101,41 @@ def test_a_disk_that_a_bound_vm_writes_has_no_second_writer() -> None:
     assert fleet.vm("b").rejected == {}
 
 
+def tell(fleet: Fleet, node: str, definition: Definition) -> None:
+    """Let a node's agent report a definition."""
+    session = fleet.node(node).session
+    assert session is not None
+    fleet.settle(
+        ev.VmsReported(at=fleet.now, node=node, session=session, generation=2, vms=(), definitions=(definition,))
+    )
+
+
+def test_a_vm_with_a_tpm_moves_live_and_is_restarted_at_home_only() -> None:
+    """An emulated TPM's state travels with the guest; nothing brings it to a start elsewhere."""
+    fleet = Fleet()
+    fleet.apply("v", ON_N1)
+    fleet.run(10)
+    fleet.apply("v")
+    with_tpm = Definition("uuid-v", "v", "<domain><devices><tpm/></devices></domain>", "h")
+    tell(fleet, "n1", with_tpm)
+    fleet.settle(ev.MigrationRequested(at=fleet.now, vm="v", target="n2"))
+    fleet.run(10)
+    assert fleet.state.migrations["mig-1"].phase is MigrationPhase.SUCCEEDED
+    assert (fleet.vm("v").owner, fleet.state.disarmed) == ("n2", {})
+    tell(fleet, "n2", with_tpm)
+    fleet.kill_power("n2")
+    fleet.run(60)
+    assert fleet.vm("v").phase is VmPhase.RECOVERING
+    assert fleet.vm("v").rejected["n1"] == ("DiskIsLocal",)
+
+
 def test_a_vm_with_a_local_disk_starts_where_its_disk_is_and_nowhere_else() -> None:
     """S16: the same path on another node is another disk. Nobody is fenced for it, and it returns with its node."""
     fleet = Fleet()
     fleet.apply("v", ON_N1)
     fleet.run(10)
     fleet.apply("v")
-    session = fleet.node("n1").session
-    assert session is not None
-    local = Definition("uuid-v", "v", "<domain/>", "h", (Disk("vda", "file:n1:/srv/v.img"),))
-    fleet.settle(
-        ev.VmsReported(at=fleet.now, node="n1", session=session, generation=2, vms=(), definitions=(local,)),
-    )
+    tell(fleet, "n1", Definition("uuid-v", "v", "<domain/>", "h", (Disk("vda", "file:n1:/srv/v.img"),)))
     fleet.silent.add("n1")
     fleet.run(60)
     assert fleet.asked("off") == []
