@@ -117,11 +117,15 @@ def disks_are_there(state: State, event: ev.StartDecided, _decided: Decided) -> 
 
 
 def copy_disks_are_there(state: State, event: ev.MigrationChanged, _decided: Decided) -> str:
-    """S16, for the copy of a migration. What else keeps a cold VM at home, such as TPM state, travels in the stream."""
+    """S16, for the copy of a migration.
+
+    What else keeps a cold VM at home does not: TPM state travels in the stream, and of what is only read (an ISO in
+    its drive) libvirt says before anything moves whether the other host has it.
+    """
     vm = state.vms.get(event.vm)
     if vm is None or vm.definition is None or event.phase is not MigrationPhase.PREPARING:
         return ""
-    local = [disk.target for disk in vm.definition.disks if not disk.shared]
+    local = [disk.target for disk in vm.definition.disks if disk.writable and not disk.shared]
     return f"{event.vm} is copied to {event.target}, but disk {local[0]} of it lies on {vm.home}" if local else ""
 
 

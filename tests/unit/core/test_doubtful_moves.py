@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aggregator.core import events as ev
 from aggregator.core.events import MigrationPhase, NodeState, RunOutcome, VmPhase, VmVerb
 from aggregator.core.objects import VmSpec
@@ -110,19 +112,26 @@ def tell(fleet: Fleet, node: str, definition: Definition) -> None:
     )
 
 
-def test_a_vm_with_a_tpm_moves_live_and_is_restarted_at_home_only() -> None:
+@pytest.mark.parametrize(
+    "definition",
+    [
+        Definition("uuid-v", "v", "<domain><devices><tpm/></devices></domain>", "h"),
+        Definition("uuid-v", "v", "<domain/>", "h", (Disk("sda", "file:n1:/srv/debian.iso", writable=False),)),
+    ],
+    ids=["tpm", "iso"],
+)
+def test_what_keeps_a_cold_vm_at_home_lets_it_move_live(definition: Definition) -> None:
     """An emulated TPM's state travels with the guest; nothing brings it to a start elsewhere."""
     fleet = Fleet()
     fleet.apply("v", ON_N1)
     fleet.run(10)
     fleet.apply("v")
-    with_tpm = Definition("uuid-v", "v", "<domain><devices><tpm/></devices></domain>", "h")
-    tell(fleet, "n1", with_tpm)
+    tell(fleet, "n1", definition)
     fleet.settle(ev.MigrationRequested(at=fleet.now, vm="v", target="n2"))
     fleet.run(10)
     assert fleet.state.migrations["mig-1"].phase is MigrationPhase.SUCCEEDED
     assert (fleet.vm("v").owner, fleet.state.disarmed) == ("n2", {})
-    tell(fleet, "n2", with_tpm)
+    tell(fleet, "n2", definition)
     fleet.kill_power("n2")
     fleet.run(60)
     assert fleet.vm("v").phase is VmPhase.RECOVERING
