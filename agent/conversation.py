@@ -42,7 +42,6 @@ from fleet.model import (
     Definition,
     Leadership,
     LedgerState,
-    Needs,
     NodeFacts,
     NodeLoad,
     OrderOutcome,
@@ -82,7 +81,7 @@ class Conversation:
         self._heard_s = 0.0
         self.beat_s = 0.0  # when the next one is due
         self._told: dict[str, VmReport] = {}
-        self._definitions_told: dict[str, tuple[str, Needs]] = {}
+        self._definitions_told: dict[str, Definition] = {}  # without their XML
         self._facts_told: NodeFacts | None = None
         self._asked_what_is_kept = False
 
@@ -308,7 +307,8 @@ class Conversation:
         portions: list[list[Definition]] = [[]]
         room = self.desk.settings.frame_xml_bytes_max
         for uuid, definition in sorted(self.desk.inventory.definitions.items()):
-            if self._definitions_told.get(uuid) == (definition.hash, definition.needs):
+            told = structs.replace(definition, xml="")
+            if self._definitions_told.get(uuid) == told:
                 continue
             size = len(definition.xml)
             if size > room and portions[-1]:
@@ -316,7 +316,7 @@ class Conversation:
                 room = self.desk.settings.frame_xml_bytes_max
             room -= size
             portions[-1].append(definition)
-            self._definitions_told[uuid] = definition.hash, definition.needs
+            self._definitions_told[uuid] = told
         return tuple(portions[0]), [tuple(portion) for portion in portions[1:]]
 
     def tell_definitions(self) -> None:

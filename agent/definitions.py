@@ -25,7 +25,7 @@ from agent.places import Places
 from agent.sysfs import identified, read_devices
 from agent.workers import CrowdedError, StuckError, Workers
 from fleet.domain_xml import Domain, DomainXmlError, disks_in, parse_domain, parse_tree
-from fleet.model import Blocker, Definition, Needs
+from fleet.model import Blocker, Definition, Disk, Needs
 from fleet.storage import network_storage, servers_of
 
 READ_TIMEOUT_S = 2.0
@@ -47,6 +47,8 @@ class Known(Struct, frozen=True):
     needs: Needs
     ports: frozenset[int] = frozenset()  # of the servers its writable disks lie on
     guest_agent: str = ""  # Connected | Disconnected; empty: it has no channel, or does not run
+    disks: tuple[Disk, ...] = ()
+    nvram: str = ""  # as in Definition
 
 
 class Understood(Struct, frozen=True):
@@ -171,9 +173,13 @@ class Definitions:
             live.needs,
             ports,
             live.guest_agent,
+            *kept_on(domain),
         )
         self._texts[uuid] = texts
-        definition = Definition(uuid, domain.name, texts.stored, domain.hash, domain.disks, needs=live.needs)
+        known = self.known[uuid]
+        definition = Definition(
+            uuid, domain.name, texts.stored, domain.hash, known.disks, needs=live.needs, nvram=known.nvram
+        )
         if old != self.known[uuid]:
             self._facts(DefinitionRead(definition))
             self._changed(uuid)
@@ -200,6 +206,14 @@ def guest_agent_of(live: Element) -> str:
         if target.get("name") == GUEST_AGENT_CHANNEL:
             return "Connected" if target.get("state") == "connected" else "Disconnected"
     return ""
+
+
+def kept_on(domain: Domain) -> tuple[tuple[Disk, ...], str]:
+    """Return what a start elsewhere needs to reach, and the NVRAM that it would leave behind, as in Definition."""
+    nvram = domain.nvram
+    if nvram is None:
+        return domain.disks, ""
+    return ((*domain.disks, nvram), "") if nvram.shared else (domain.disks, nvram.identity)
 
 
 def ports_of(domain: Domain) -> frozenset[int]:

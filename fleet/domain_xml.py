@@ -22,6 +22,7 @@ from fleet.units import DIGITS_MAX, libvirt_bytes
 XML_BYTES_MAX = 1024 * 1024
 DEPTH_MAX = 64
 DISKS_MAX = 256
+NVRAM_DIR = "/var/lib/libvirt/qemu/nvram"  # where libvirt keeps what no XML gives a place
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -40,7 +41,10 @@ Resolver = Callable[[str], Place]  # an absolute path of a file or block device 
 
 
 class Domain(Struct, frozen=True):
-    """What virtward needs to know of a domain. uuid is empty where libvirt has not given one yet."""
+    """What virtward needs to know of a domain. uuid is empty where libvirt has not given one yet.
+
+    nvram: what keeps the variables of its firmware, in the shape of a disk; None: it has none.
+    """
 
     name: str
     uuid: str
@@ -52,6 +56,7 @@ class Domain(Struct, frozen=True):
     has_tpm: bool = False
     machine: str = ""
     needs: Needs = Needs()
+    nvram: Disk | None = None
 
 
 def unresolved(path: str) -> Place:
@@ -85,6 +90,7 @@ def parse_domain(xml: str, resolve: Resolver = unresolved) -> Domain:
         has_tpm=root.find("devices/tpm") is not None,
         machine=machine.get("machine", "") if machine is not None else "",
         needs=needs_of(root, memory_bytes),
+        nvram=nvram_in(root, name, resolve),
     )
 
 
@@ -95,6 +101,23 @@ def disks_in(root: ET.Element, resolve: Resolver) -> tuple[Disk, ...]:
         raise DomainXmlError(f"domain/devices: {len(disks)} disks are more than {DISKS_MAX}")
     found = (_disk(element, resolve) for element in disks)
     return tuple(disk for disk in found if disk is not None)
+
+
+def nvram_in(root: ET.Element, name: str, resolve: Resolver = unresolved) -> Disk | None:
+    """Return what keeps the variables of a domain's UEFI, in the shape of a disk; None where nothing does."""
+    element, loader = root.find("os/nvram"), root.find("os/loader")
+    is_flash = loader is not None and loader.get("type") == "pflash"
+    if (element is None and not is_flash and root.find("os[@firmware='efi']") is None) or (
+        loader is not None and loader.get("stateless") == "yes"
+    ):
+        return None
+    source = element.find("source") if element is not None else None
+    if element is not None and source is not None:
+        place = _identify(element.get("type", "file"), source, resolve, "domain/os/nvram")
+    else:
+        path = (element.text or "").strip() if element is not None else ""
+        place = resolve(path or f"{NVRAM_DIR}/{name}_VARS.fd")
+    return Disk("nvram", place.identity, shared=place.shared)
 
 
 def parse_tree(xml: str) -> ET.Element:

@@ -201,7 +201,10 @@ class Needs(Struct, frozen=True):
 
 
 class Definition(Struct, frozen=True):
-    """A VM's XML as libvirt completed it on the node that owns it, and the disks in it."""
+    """A VM's XML as libvirt completed it on the node that owns it, and the disks in it.
+
+    disks: also the NVRAM, where others reach it too; nvram: its identity where only this node does, else empty.
+    """
 
     uuid: str
     name: str
@@ -210,6 +213,7 @@ class Definition(Struct, frozen=True):
     disks: tuple[Disk, ...] = ()
     chain_changing: bool = False  # a block job or snapshot is altering the disk chain
     needs: Needs = Needs()
+    nvram: str = ""
 
 
 class Condition(Struct, frozen=True):

@@ -15,11 +15,12 @@ from msgspec import Struct
 from aggregator.api.problems import refused
 from aggregator.core.objects import VirtualMachine, VmSpec
 from aggregator.core.secrets import restore_xml
-from fleet.domain_xml import Domain, DomainXmlError, parse_domain, parse_tree
+from fleet.domain_xml import NVRAM_DIR, Domain, DomainXmlError, nvram_in, parse_domain, parse_tree
 from fleet.model import Disk
 from fleet.units import parse_bytes, parse_cpu_m
 
 PARSED_MAX = 4096
+_OWN_TPM = "devices/tpm/backend[@type='emulator']"
 _BYPASSES = (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy"))
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -120,6 +121,24 @@ def disks_in(xml: str) -> tuple[Disk, ...]:
         return parse_domain(xml).disks
     except DomainXmlError:
         return ()
+
+
+def left_behind(spec: VmSpec, xml: str, name: str) -> list[str]:
+    """Return a sentence for each state that its host keeps for a VM and that a start elsewhere would not find."""
+    root = parse_tree(xml)
+    found = []
+    if root.find(_OWN_TPM) is not None and not spec.host_state:
+        found.append(
+            "the state of its TPM stays on its host, so it is never started elsewhere; say spec.hostState: Require "
+            "(so it is meant) or Recreate (elsewhere it starts with a new one)"
+        )
+    nvram = nvram_in(root, name)
+    if nvram is not None and nvram.identity.startswith(f"path:{NVRAM_DIR}/") and not spec.host_state:
+        found.append(
+            f"its NVRAM stays on its host (in {NVRAM_DIR}), so elsewhere it starts with an older or a new one; name "
+            "one on shared storage in <nvram>, or say spec.hostState: Require (not started elsewhere) or Recreate"
+        )
+    return found
 
 
 def bypasses(xml: str) -> list[str]:

@@ -21,7 +21,7 @@ from aggregator.core.moments import rfc3339, span
 from aggregator.core.seats import refusals
 from aggregator.core.state import Binding, HistoryLine, NodeRecord, State, VmRecord
 from aggregator.core.views_node import not_ready
-from aggregator.core.views_vm import fencing_problem, hold_text, reason_of, unprotected
+from aggregator.core.views_vm import fencing_problem, hold_text, nvram_words, reason_of, unprotected
 
 STEPS_MAX = 40
 
@@ -56,6 +56,8 @@ def explain_vm(state: State, record: VmRecord, history: Sequence[HistoryLine]) -
     unsafe, sentence = unprotected(state, record)
     if unsafe and record.run_open:
         waits.append(f"It is not protected: {sentence}.")
+    elif record.run_open and (left := nvram_words(record)):
+        waits.append(f"It is protected, but {left}.")
     if record.run_open and not record.migration and (against := obstacles(state, record)):
         waits.append("It cannot be live-migrated:")
         waits.extend(f"  {blocker.message} ({blocker.reason})" for blocker in against)

@@ -111,12 +111,13 @@ def pinned_to(vm: VmRecord) -> str:
     """Return the only node on which the VM may start again, empty if there are others (S16).
 
     A disk that only its last node reaches is another disk elsewhere, even at the same path; so are a
-    device of the host and, unless it may be created anew, TPM state.
+    device of the host and, unless it may be created anew, TPM state; and an NVRAM that is required.
     """
     if vm.definition is None:
         return ""
     xml = vm.definition.xml
     tied = "<hostdev" in xml or ("<tpm" in xml and vm.spec.host_state != "Recreate")
+    tied = tied or (bool(vm.definition.nvram) and vm.spec.host_state == "Require")
     return vm.home if tied or not all(disk.shared for disk in vm.definition.disks) else ""
 
 

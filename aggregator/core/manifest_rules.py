@@ -72,7 +72,8 @@ def check_vm(vm: VirtualMachine) -> None:
     _requests(spec)
     if spec.termination_grace_period_seconds is not None:
         _at_least(spec.termination_grace_period_seconds, 0, "spec.terminationGracePeriodSeconds")
-    _one_of(spec.host_state, ("Require", "Recreate"), "spec.hostState")
+    if spec.host_state:
+        _one_of(spec.host_state, ("Require", "Recreate"), "spec.hostState")
     if spec.boot_policy is not None:
         _one_of(spec.boot_policy, ("LastOwner",), "spec.bootPolicy")
     if spec.migration is not None:

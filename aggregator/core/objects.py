@@ -202,7 +202,7 @@ class VmSpec(ApiStruct, frozen=True, kw_only=True):
     resources: Resources | None = None
     termination_grace_period_seconds: int | None = None
     isolation_policy: IsolationPolicy = IsolationPolicy.KEEP
-    host_state: str = "Require"  # | Recreate
+    host_state: str = ""  # Require | Recreate; empty: its TPM's state is required, its NVRAM is not
     boot_policy: str | None = None  # LastOwner
     migration: MigrationSettings | None = None
     liveness_probe: Probe | None = None

@@ -115,7 +115,7 @@ def _starts_in_flight(state: State) -> dict[str, int]:
 
 def _start(draft: Draft, vm: VmRecord, node: NodeRecord, choice: Choice | None) -> None:
     epoch, run = vm.epoch_top + 1, vm.run + 1
-    reason = "; ".join([start_reason(vm), *dependency_notes(draft.state, draft.now, vm)])
+    reason = "; ".join([start_reason(vm), *dependency_notes(draft.state, draft.now, vm), *_left_behind(vm, node)])
     draft.add(
         StartDecided(
             at=draft.now,
@@ -133,6 +133,14 @@ def _start(draft: Draft, vm: VmRecord, node: NodeRecord, choice: Choice | None) 
     isolation, probes = isolation_of(draft.state, vm), probes_of(vm)
     body = StartVm(xml=xml, run=run, isolation=isolation, probes=probes, kept=pack(vm))
     draft.order(node, vm, body, epoch=epoch, reason=reason)
+
+
+def _left_behind(vm: VmRecord, node: NodeRecord) -> list[str]:
+    """Return what the VM does not find on its new node, for people; a disk never."""
+    if vm.definition is None or vm.home in ("", node.name):
+        return []
+    left = [f"its NVRAM stays on {vm.home}"] if vm.definition.nvram else []
+    return left + ([f"the state of its TPM stays on {vm.home}"] if "<tpm" in vm.definition.xml else [])
 
 
 def start_reason(vm: VmRecord) -> str:

@@ -190,7 +190,13 @@ def _protected(state: State, record: VmRecord) -> ApiCondition:
     reason, message = unprotected(state, record)
     if reason:
         return ApiCondition(type="Protected", status="False", reason=reason, message=message)
-    return ApiCondition(type="Protected", status="True", reason="Recoverable")
+    return ApiCondition(type="Protected", status="True", reason="Recoverable", message=nvram_words(record))
+
+
+def nvram_words(record: VmRecord) -> str:
+    """Return what becomes of the variables of the VM's firmware when it starts elsewhere; empty if they come along."""
+    local = record.definition.nvram if record.definition else ""
+    return f"its NVRAM ({local}) stays on its host: elsewhere it starts with an older or a new one" if local else ""
 
 
 def unprotected(state: State, record: VmRecord) -> tuple[str, str]:
@@ -208,6 +214,8 @@ def unprotected(state: State, record: VmRecord) -> tuple[str, str]:
         return "HostDevice", pinned
     if "<tpm" in xml and record.spec.host_state != "Recreate":
         return "TpmState", "its TPM state stays on its host; hostState: Recreate would start it without"
+    if record.definition and record.definition.nvram and record.spec.host_state == "Require":
+        return "NvramState", f"its NVRAM ({record.definition.nvram}) is only on its host, and hostState is Require"
     return _unprotected_by_nodes(state, record)
 
 

@@ -17,7 +17,7 @@ from aggregator.core.state import State, VmRecord
 from aggregator.core.views_vm import BACK_BY_ITSELF, fencing_problem, is_fenceable, unprotected
 from aggregator.placement.types import PlacementVm, Verdict
 
-STAYS = ("ObserveMode", "RunStrategy", "LocalDisk", "HostDevice", "TpmState")
+STAYS = ("ObserveMode", "RunStrategy", "LocalDisk", "HostDevice", "TpmState", "NvramState")
 """Reasons of the condition Protected that keep a VM down wherever there is room."""
 READINGS_S = 1.3  # a fence device that says off is asked again a second later, and answers in 0.15 s (measured)
 OFF_S = 2.3  # of an off order, and of reading it (measured with IPMI)

@@ -6,6 +6,7 @@ import pytest
 
 from agent.places import Mount, mount_of, place_in, read_mounts
 from fleet.domain_xml import XML_BYTES_MAX, DomainXmlError, Place, parse_domain
+from fleet.model import Disk
 
 UUID = "63625264-6470-54cf-8fdc-96cebe67af84"
 
@@ -146,3 +147,32 @@ def test_a_file_is_its_export_or_the_nodes_own(path: str, identity: str, *, shar
 def test_without_mounts_a_file_is_the_nodes_own() -> None:
     assert place_in("/a", None, "kvm2") == Place("file:kvm2:/a", shared=False)
     assert mount_of("/a", [Mount("/srv", "/", "nfs4", "s:/e")]) is None
+
+
+NVRAM = "/var/lib/libvirt/qemu/nvram/web-1_VARS.fd"
+
+
+@pytest.mark.parametrize(
+    ("system", "identity"),
+    [
+        ("<os><type>hvm</type></os>", None),
+        ("<os firmware='bios'/>", None),
+        ("<os><loader readonly='yes' type='rom'>/bios.bin</loader></os>", None),
+        ("<os firmware='efi'><loader stateless='yes'/></os>", None),
+        ("<os firmware='efi'/>", NVRAM),
+        ("<os><loader readonly='yes' type='pflash'>/OVMF.fd</loader></os>", NVRAM),
+        ("<os firmware='efi'><nvram template='/VARS.fd'/></os>", NVRAM),
+        ("<os><nvram template='/VARS.fd'>/srv/a.fd</nvram></os>", "/srv/a.fd"),
+        ("<os><nvram type='file'><source file='/nfs/a.fd'/></nvram></os>", "/nfs/a.fd"),
+    ],
+)
+def test_the_nvram_is_where_libvirt_keeps_it(system: str, identity: str | None) -> None:
+    nvram = parse_domain(a_domain().replace("<vcpu>", system + "<vcpu>"), lambda path: Place(path, shared=False)).nvram
+    assert (nvram.identity if nvram else None) == identity
+
+
+def test_an_nvram_of_the_network_is_shared_as_a_disk_is() -> None:
+    source = "<source protocol='nbd' name='a-vars'><host name='10.0.0.9'/></source>"
+    system = f"<os><nvram type='network'>{source}</nvram></os>"
+    nvram = parse_domain(a_domain().replace("<vcpu>", system + "<vcpu>")).nvram
+    assert nvram == Disk("nvram", "nbd://10.0.0.9:10809/a-vars", shared=True)

@@ -46,7 +46,7 @@ from fleet.messages import (
     Refusal,
     Welcome,
 )
-from fleet.model import Definition, Leadership, LedgerState, NodeFacts, Plane, QemuState
+from fleet.model import Definition, Disk, Leadership, LedgerState, NodeFacts, Plane, QemuState
 from tests.unit.keeper_harness import (
     LEADER,
     UUID,
@@ -294,6 +294,10 @@ def test_changed_definitions_are_told_ahead_of_the_next_beat() -> None:
     (delta,) = sent_of(node.step(DefinitionRead(Definition(UUID, "web-1", "<domain/>", "h2"))), Delta)
     assert [definition.hash for definition in delta.definitions] == ["h2"]
     assert sent_of(node.step(DefinitionRead(Definition(UUID, "web-1", "<domain/>", "h2"))), Delta) == []
+    mounted = Definition(UUID, "web-1", "<domain/>", "h2", (Disk("vda", "nfs://s:/e/a", shared=True),))
+    for same_xml in (mounted, structs.replace(mounted, nvram="file:n:/a_VARS.fd")):
+        (delta,) = sent_of(node.step(DefinitionRead(same_xml)), Delta)
+        assert delta.definitions == (same_xml,)
 
 
 def test_many_large_definitions_travel_in_portions() -> None:

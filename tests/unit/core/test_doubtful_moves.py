@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from aggregator.core import events as ev
 from aggregator.core.events import MigrationPhase, NodeState, RunOutcome, VmPhase, VmVerb
 from aggregator.core.objects import VmSpec
+from aggregator.core.views_vm import conditions_of
 from fleet.model import Definition, Disk
 from tests.unit.core.fleet import GIB, Fleet
 
@@ -136,6 +138,23 @@ def test_what_keeps_a_cold_vm_at_home_lets_it_move_live(definition: Definition) 
     fleet.run(60)
     assert fleet.vm("v").phase is VmPhase.RECOVERING
     assert fleet.vm("v").rejected["n1"] == ("DiskIsLocal",)
+
+
+@pytest.mark.parametrize(("host_state", "comes_back"), [("", True), ("Recreate", True), ("Require", False)])
+def test_a_local_nvram_is_left_behind_unless_it_is_required(host_state: str, *, comes_back: bool) -> None:
+    fleet = Fleet()
+    fleet.apply("v", structs.replace(ON_N1, host_state=host_state))
+    fleet.run(10)
+    fleet.apply("v", VmSpec(host_state=host_state))
+    tell(fleet, "n1", Definition("uuid-v", "v", "<domain/>", "h", nvram="file:n1:/v_VARS.fd"))
+    protected = next(c for c in conditions_of(fleet.state, fleet.vm("v")) if c.type == "Protected")
+    assert (protected.status, protected.reason) == (("True", "Recoverable") if comes_back else ("False", "NvramState"))
+    assert "file:n1:/v_VARS.fd" in protected.message
+    fleet.kill_power("n1")
+    fleet.run(60)
+    assert (fleet.vm("v").phase is VmPhase.RUNNING) == comes_back
+    starts = [e.reason for e in fleet.happened if isinstance(e, ev.StartDecided)]
+    assert starts[1:] == (["its last run failed, its run strategy is Always; its NVRAM stays on n1"] * comes_back)
 
 
 def test_a_vm_with_a_local_disk_starts_where_its_disk_is_and_nowhere_else() -> None:
