@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 from msgspec import Struct, field
 
-from aggregator.api.definition import Edge, bypasses, disks_in, left_behind
+from aggregator.api.definition import Edge, bypasses, deaf_probes, disks_in, left_behind
 from aggregator.core.labels import HOSTNAME
 from aggregator.core.linting import lint
 from aggregator.core.objects import VmSpec
@@ -41,9 +41,9 @@ def compare(state: State, edges: Sequence[Edge], node_names: Iterable[str]) -> F
     for edge in edges:
         found.warnings.extend(f"VM {edge.name}: {sentence}" for sentence in bypasses(edge.xml))
         found.warnings.extend(f"VM {edge.name}: {sentence}" for sentence in _not_acted_on(edge.written.spec))
-        found.warnings.extend(
-            f"VM {edge.name}: {sentence}" for sentence in left_behind(edge.written.spec, edge.xml, edge.name)
-        )
+        spec = edge.written.spec
+        told = (*left_behind(spec, edge.xml, edge.name), *deaf_probes(spec, edge.xml))
+        found.warnings.extend(f"VM {edge.name}: {sentence}" for sentence in told)
         found.warnings.extend(
             f"VM {edge.name}: {path} asks for node {node!r}, which nobody knows; it waits until there is one"
             for path, node in _nodes_asked(edge)

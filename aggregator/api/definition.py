@@ -20,6 +20,7 @@ from fleet.model import Disk
 from fleet.units import parse_bytes, parse_cpu_m
 
 PARSED_MAX = 4096
+GUEST_AGENT_CHANNEL = "org.qemu.guest_agent.0"
 _OWN_TPM = "devices/tpm/backend[@type='emulator']"
 _BYPASSES = (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy"))
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -139,6 +140,19 @@ def left_behind(spec: VmSpec, xml: str, name: str) -> list[str]:
             "one on shared storage in <nvram>, or say spec.hostState: Require (not started elsewhere) or Recreate"
         )
     return found
+
+
+def deaf_probes(spec: VmSpec, xml: str) -> list[str]:
+    """Return a sentence for each probe that asks a guest agent which the XML gives no channel."""
+    if parse_tree(xml).find(f"devices/channel/target[@name='{GUEST_AGENT_CHANNEL}']") is not None:
+        return []
+    probes = (("livenessProbe", spec.liveness_probe), ("readinessProbe", spec.readiness_probe))
+    return [
+        f"spec.{name}.guestAgentPing asks the guest agent, and spec.domainXML has no channel {GUEST_AGENT_CHANNEL}, so "
+        "it never answers; add the channel, or probe by tcpSocket or httpGet"
+        for name, probe in probes
+        if probe is not None and probe.guest_agent_ping is not None
+    ]
 
 
 def bypasses(xml: str) -> list[str]:
