@@ -35,7 +35,7 @@ def blocker_words(blockers: Iterable[Blocker]) -> str:
 def _all(root: Element, disks: Iterable[Disk], *, snapshots: bool) -> Iterator[Blocker]:
     yield from _devices(root)
     for disk in disks:
-        if disk.writable and not disk.shared:
+        if not disk.shared and (disk.writable or disk.is_backing):
             yield Blocker("DisksNotLiveMigratable", f"disk {_short(disk.target)} is local to this node")
     for element in root.iterfind("devices/disk"):
         yield from _disk(element)

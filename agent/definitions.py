@@ -16,6 +16,7 @@ import structlog
 from msgspec import Struct, structs
 
 from agent.blockers import blockers_of
+from agent.chains import below
 from agent.hypervisor import Facts
 from agent.inotify import DirectoryWatch
 from agent.keeper_types import DefinitionRead
@@ -24,7 +25,7 @@ from agent.libvirt_pool import LibvirtDownError
 from agent.places import Places
 from agent.sysfs import identified, read_devices
 from agent.workers import CrowdedError, StuckError, Workers
-from fleet.domain_xml import Domain, DomainXmlError, disks_in, parse_domain, parse_tree
+from fleet.domain_xml import Domain, DomainXmlError, Resolver, backings_in, disks_in, parse_domain, parse_tree
 from fleet.model import Blocker, Definition, Disk, Needs
 from fleet.storage import network_storage, servers_of
 
@@ -49,6 +50,7 @@ class Known(Struct, frozen=True):
     guest_agent: str = ""  # Connected | Disconnected; empty: it has no channel, or does not run
     disks: tuple[Disk, ...] = ()
     nvram: str = ""  # as in Definition
+    kept: tuple[int, int] = (0, 0)  # snapshots, checkpoints
 
 
 class Understood(Struct, frozen=True):
@@ -57,6 +59,7 @@ class Understood(Struct, frozen=True):
     needs: Needs
     guest_agent: str
     blockers: tuple[Blocker, ...]
+    chain: tuple[Disk, ...] = ()  # what its disks are overlays of
 
 
 class Definitions:
@@ -173,12 +176,21 @@ class Definitions:
             live.needs,
             ports,
             live.guest_agent,
-            *kept_on(domain),
+            *kept_on(domain, live.chain),
+            (texts.snapshots, texts.checkpoints),
         )
         self._texts[uuid] = texts
         known = self.known[uuid]
         definition = Definition(
-            uuid, domain.name, texts.stored, domain.hash, known.disks, needs=live.needs, nvram=known.nvram
+            uuid,
+            domain.name,
+            texts.stored,
+            domain.hash,
+            known.disks,
+            needs=live.needs,
+            nvram=known.nvram,
+            snapshots=texts.snapshots,
+            checkpoints=texts.checkpoints,
         )
         if old != self.known[uuid]:
             self._facts(DefinitionRead(definition))
@@ -197,7 +209,9 @@ class Definitions:
             guest_cpu, guest_agent = self._connection.guest_cpu(root), guest_agent_of(root)
             disks += disks_in(root, self._places.resolve)  # those that were plugged in, and are not stored
         needs = structs.replace(written, devices=devices, guest_cpu=guest_cpu)
-        return domain, Understood(needs, guest_agent, blockers_of(root, disks, snapshots=texts.snapshots))
+        chain = chain_of(root, self._places.resolve)
+        blockers = blockers_of(root, (*disks, *chain), snapshots=texts.snapshots > 0)
+        return domain, Understood(needs, guest_agent, blockers, chain)
 
 
 def guest_agent_of(live: Element) -> str:
@@ -208,12 +222,25 @@ def guest_agent_of(live: Element) -> str:
     return ""
 
 
-def kept_on(domain: Domain) -> tuple[tuple[Disk, ...], str]:
+def kept_on(domain: Domain, chain: tuple[Disk, ...]) -> tuple[tuple[Disk, ...], str]:
     """Return what a start elsewhere needs to reach, and the NVRAM that it would leave behind, as in Definition."""
-    nvram = domain.nvram
+    disks, nvram = (*domain.disks, *chain), domain.nvram
     if nvram is None:
-        return domain.disks, ""
-    return ((*domain.disks, nvram), "") if nvram.shared else (domain.disks, nvram.identity)
+        return disks, ""
+    return ((*disks, nvram), "") if nvram.shared else (disks, nvram.identity)
+
+
+def chain_of(root: Element, resolve: Resolver) -> tuple[Disk, ...]:
+    """Return what lies under the domain's disks: by its XML, else by the images themselves."""
+    told = backings_in(root, resolve)
+    known = {disk.target.partition("[")[0] for disk in told}
+    found = list(told)
+    for element in root.iterfind("devices/disk[@type='file']"):
+        source, target = element.find("source"), element.find("target")
+        name = target.get("dev", "") if target is not None else ""
+        if source is not None and name not in known and element.find("driver[@type='qcow2']") is not None:
+            found += below(name, source.get("file", ""), resolve)
+    return tuple(found)
 
 
 def ports_of(domain: Domain) -> frozenset[int]:

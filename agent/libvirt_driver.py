@@ -40,6 +40,7 @@ from agent.hypervisor import HypervisorFacts, Result
 from agent.libvirt_moves import Job, job_of, move, state_word
 from agent.libvirt_pool import LibvirtDownError, Pool, is_alive, open_connection
 from agent.libvirt_screen import screenshot
+from agent.libvirt_undefine import undefine
 from agent.offers import bounded, read_capabilities, read_domain_capabilities, read_features, read_host_cpu
 from agent.sysfs import with_stock
 from fleet.domain_xml import DomainXmlError, parse_domain, parse_tree
@@ -48,14 +49,6 @@ from fleet.model import HostOffers
 CPUS_MAX = 256  # different CPUs that are remembered
 MARK_PREFIX, MARK_URI = "virtward", "urn:virtward:1"  # agent/hooks/qemu.d/virtward looks for the prefix
 ERROR_NAMES = {v: k.removeprefix("VIR_ERR_") for k, v in vars(libvirt).items() if k.startswith("VIR_ERR_")}
-# A saved image counts as nothing: starts boot anew, whether there is one or not.
-KEEP_STATE_FLAGS = (
-    libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
-    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-)
-KEEPS_TPM_SINCE = 8_009_000  # older libvirts refuse the flag
 XML_FLAGS = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
 
@@ -79,17 +72,20 @@ class RawDomain(Struct, frozen=True):
 class DomainTexts(Struct, frozen=True):
     """A domain's XML. stored: with its secrets, another node starts the VM from it. live: empty if it does not run.
 
-    snapshots: libvirt keeps some of it, which no XML of it says.
+    snapshots, checkpoints: how many libvirt knows of, which no XML of it says.
     """
 
     stored: str
     live: str
-    snapshots: bool = False
+    snapshots: int = 0
+    checkpoints: int = 0
 
 
-def _texts(domain: Any, *, snapshots: bool) -> DomainTexts:  # noqa: ANN401 - libvirt-python ships no types
+def _texts(domain: Any, *, kept: bool = True) -> DomainTexts:  # noqa: ANN401 - libvirt-python ships no types
+    """kept: whether there may be snapshots or checkpoints."""
     live = str(domain.XMLDesc(0)) if domain.isActive() else ""
-    return DomainTexts(str(domain.XMLDesc(XML_FLAGS)), live, snapshots)
+    counts = (domain.snapshotNum(0), len(domain.listAllCheckpoints())) if kept else (0, 0)
+    return DomainTexts(str(domain.XMLDesc(XML_FLAGS)), live, *counts)
 
 
 class LibvirtEvent(Struct, frozen=True):
@@ -212,7 +208,7 @@ class Connection:
         try:
             with self._pool.borrow() as conn:
                 domain = conn.lookupByUUIDString(uuid)
-                return _texts(domain, snapshots=domain.snapshotNum(0) > 0)
+                return _texts(domain)
         except libvirt.libvirtError as error:
             if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
@@ -222,11 +218,12 @@ class Connection:
     def read_all_texts(self) -> dict[str, DomainTexts]:
         """Return the same of all domains, by uuid, over one connection; one that goes away meanwhile is left out."""
         with self._pool.borrow() as conn:
-            kept = {d.UUIDString() for d in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT)}
+            flags = (libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT, libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT)
+            kept = {d.UUIDString() for flag in flags for d in conn.listAllDomains(flag)}
             found = {}
             for domain in conn.listAllDomains():
                 uuid = domain.UUIDString()
-                texts = _or_none(functools.partial(_texts, domain, snapshots=uuid in kept))
+                texts = _or_none(functools.partial(_texts, domain, kept=uuid in kept))
                 if texts is not None:
                     found[uuid] = texts
             return found
@@ -339,8 +336,7 @@ class Connection:
                 domain.resume()
                 _keep(conn, domain)
             case Undefine():
-                keep_tpm = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_TPM if conn.getLibVersion() >= KEEPS_TPM_SINCE else 0
-                domain.undefineFlags(KEEP_STATE_FLAGS | keep_tpm)
+                undefine(conn, domain)
             case Migrate() | SetDowntime() | AbortJob():
                 move(domain, deed)
         return Result(ok=True)

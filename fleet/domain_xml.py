@@ -103,6 +103,20 @@ def disks_in(root: ET.Element, resolve: Resolver) -> tuple[Disk, ...]:
     return tuple(disk for disk in found if disk is not None)
 
 
+def backings_in(root: ET.Element, resolve: Resolver) -> tuple[Disk, ...]:
+    """Return what lies under the disks of a domain, as far as its XML says: vda[1], vda[2], … Raises DomainXmlError."""
+    found = []
+    for element in root.findall("devices/disk"):
+        target = element.find("target")
+        name = target.get("dev", "") if target is not None else ""
+        under, depth = element.find("backingStore"), 1
+        while under is not None and (source := under.find("source")) is not None and source.attrib:
+            place = _identify(under.get("type", "file"), source, resolve, f"domain/devices/disk {name}[{depth}]")
+            found.append(Disk(f"{name}[{depth}]", place.identity, writable=False, shared=place.shared))
+            under, depth = under.find("backingStore"), depth + 1
+    return tuple(found)
+
+
 def nvram_in(root: ET.Element, name: str, resolve: Resolver = unresolved) -> Disk | None:
     """Return what keeps the variables of a domain's UEFI, in the shape of a disk; None where nothing does."""
     element, loader = root.find("os/nvram"), root.find("os/loader")

@@ -131,6 +131,11 @@ class Disk(Struct, frozen=True):
     shareable: bool = False
     shared: bool = False  # the same identity may be reached from other nodes
 
+    @property
+    def is_backing(self) -> bool:
+        """Whether it lies under another one, which is an overlay: called vda[1], vda[2], … as libvirt does."""
+        return self.target.endswith("]")
+
 
 class Blocker(Struct, frozen=True):
     """One thing that forbids a VM's live migration. reason: a word, KubeVirt's where it has one; message: a clause."""
@@ -203,7 +208,8 @@ class Needs(Struct, frozen=True):
 class Definition(Struct, frozen=True):
     """A VM's XML as libvirt completed it on the node that owns it, and the disks in it.
 
-    disks: also the NVRAM, where others reach it too; nvram: its identity where only this node does, else empty.
+    disks: also what lies under overlays (Disk.is_backing), and the NVRAM where others reach it too.
+    nvram: its identity where only this node reaches it, else empty. snapshots, checkpoints: how many libvirt knows of.
     """
 
     uuid: str
@@ -214,6 +220,8 @@ class Definition(Struct, frozen=True):
     chain_changing: bool = False  # a block job or snapshot is altering the disk chain
     needs: Needs = Needs()
     nvram: str = ""
+    snapshots: int = 0
+    checkpoints: int = 0
 
 
 class Condition(Struct, frozen=True):

@@ -15,13 +15,14 @@ from aggregator.core.events import NodeState, VmPhase
 from aggregator.core.explain_placement import chosen_text, elsewhere_text, smallest_change
 from aggregator.core.fencing import power_on_limit_words
 from aggregator.core.flapping import flap_words
+from aggregator.core.host_state import stays_words
 from aggregator.core.lookups import CONVICTED, open_orders, survives_loss, wants_run
 from aggregator.core.migratable import obstacles
 from aggregator.core.moments import rfc3339, span
 from aggregator.core.seats import refusals
 from aggregator.core.state import Binding, HistoryLine, NodeRecord, State, VmRecord
 from aggregator.core.views_node import not_ready
-from aggregator.core.views_vm import fencing_problem, hold_text, nvram_words, reason_of, unprotected
+from aggregator.core.views_vm import fencing_problem, hold_text, reason_of, unprotected
 
 STEPS_MAX = 40
 
@@ -56,7 +57,7 @@ def explain_vm(state: State, record: VmRecord, history: Sequence[HistoryLine]) -
     unsafe, sentence = unprotected(state, record)
     if unsafe and record.run_open:
         waits.append(f"It is not protected: {sentence}.")
-    elif record.run_open and (left := nvram_words(record)):
+    elif record.run_open and (left := stays_words(record)):
         waits.append(f"It is protected, but {left}.")
     if record.run_open and not record.migration and (against := obstacles(state, record)):
         waits.append("It cannot be live-migrated:")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aggregator.core import events as ev
+from aggregator.core.disk_users import users_of
 from aggregator.core.events import MigrationPhase, Transition
 from aggregator.core.lookups import pinned_to
 from aggregator.core.seating import seat_table, vm_seat
 from aggregator.core.seats import candidate
-from aggregator.core.state import State, VmRecord
+from aggregator.core.state import State
 from aggregator.placement.place import reasons
 
 Decided = Sequence[Transition]
@@ -86,23 +87,14 @@ def copy_fits(state: State, event: ev.MigrationChanged, _decided: Decided) -> st
 
 
 def disks_are_free(state: State, event: ev.StartDecided, decided: Decided) -> str:
-    """S15: nobody else that may run writes a disk of it, nor does one that is started in the same look."""
+    """S15: nobody else that may run, or is started in the same look, uses a disk of it where one of them writes it."""
     vm = state.vms.get(event.vm)
-    mine = _written(vm) if vm is not None else set()
-    if not mine:
+    if vm is None or not (vm.disks or vm.definition):
         return ""
     beginning = {other.vm for other in decided if isinstance(other, ev.StartDecided)}
-    for other in state.vms.values():
-        if other.name != event.vm and (other.bindings or other.name in beginning):
-            shared = mine & _written(other)
-            if shared:
-                return f"{event.vm} is started though {other.name} writes {', '.join(sorted(shared))}"
-    return ""
-
-
-def _written(vm: VmRecord) -> set[str]:
-    disks = vm.disks + (vm.definition.disks if vm.definition is not None else ())
-    return {disk.identity for disk in disks if disk.writable and not disk.shareable}
+    others = (o for o in state.vms.values() if o.name != event.vm and (o.bindings or o.name in beginning))
+    clash = next(users_of(others).clashes(vm), None)
+    return f"{event.vm} is started though of {clash[0].identity} {clash[1]}" if clash else ""
 
 
 def disks_are_there(state: State, event: ev.StartDecided, _decided: Decided) -> str:

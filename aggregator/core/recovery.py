@@ -11,6 +11,7 @@ from __future__ import annotations
 from aggregator.core.arming import acts, why_vm_held
 from aggregator.core.choice import Choice
 from aggregator.core.dependencies import dependency_notes, is_postponed
+from aggregator.core.disk_users import users_of
 from aggregator.core.draft import Draft
 from aggregator.core.events import (
     MigrationPhase,
@@ -21,6 +22,7 @@ from aggregator.core.events import (
     VmVerb,
 )
 from aggregator.core.health import HUNG, probes_of, wants_picture
+from aggregator.core.host_state import left_behind
 from aggregator.core.isolation import grace_of, isolation_of
 from aggregator.core.kept import pack
 from aggregator.core.lookups import (
@@ -36,7 +38,7 @@ from aggregator.core.seats import choice_of, place_vms
 from aggregator.core.state import NodeRecord, State, VmRecord
 from aggregator.core.tolerating import tolerated_until
 from fleet.messages import DestroyVm, OrderBody, PauseVm, ShutdownVm, StartVm, UnpauseVm
-from fleet.model import Disk, QemuState, RunStrategy
+from fleet.model import QemuState, RunStrategy
 
 
 def decide_starts(draft: Draft) -> None:
@@ -71,25 +73,18 @@ def _refuse(draft: Draft, vm: VmRecord, rejected: dict[str, tuple[str, ...]], re
 
 def _with_free_disks(draft: Draft, waiting: list[VmRecord]) -> list[VmRecord]:
     """Return the VMs whose disks nobody else writes (S15). A VM writes its disks as long as it is bound."""
-    writer = {disk.identity: vm.name for vm in draft.state.vms.values() if vm.bindings for disk in _written(vm)}
+    users = users_of(vm for vm in draft.state.vms.values() if vm.bindings)
     free = []
     for vm in waiting:
         clashes: dict[str, tuple[str, ...]] = {
-            f"disk {disk.target} ({disk.identity})": (f"DiskInUse: VM {writer[disk.identity]} writes it",)
-            for disk in _written(vm)
-            if disk.identity in writer
+            f"disk {disk.target} ({disk.identity})": (f"DiskInUse: {why}",) for disk, why in users.clashes(vm)
         }
         if clashes:
             _refuse(draft, vm, clashes, "a disk has one writer")
             continue
-        writer |= {disk.identity: vm.name for disk in _written(vm)}
+        users.add(vm)
         free.append(vm)
     return free
-
-
-def _written(vm: VmRecord) -> list[Disk]:
-    disks = vm.disks + (vm.definition.disks if vm.definition is not None else ())
-    return [disk for disk in disks if disk.writable and not disk.shareable]
 
 
 def _may_start(draft: Draft, vm: VmRecord) -> bool:
@@ -115,7 +110,7 @@ def _starts_in_flight(state: State) -> dict[str, int]:
 
 def _start(draft: Draft, vm: VmRecord, node: NodeRecord, choice: Choice | None) -> None:
     epoch, run = vm.epoch_top + 1, vm.run + 1
-    reason = "; ".join([start_reason(vm), *dependency_notes(draft.state, draft.now, vm), *_left_behind(vm, node)])
+    reason = "; ".join([start_reason(vm), *dependency_notes(draft.state, draft.now, vm), *left_behind(vm, node.name)])
     draft.add(
         StartDecided(
             at=draft.now,
@@ -133,14 +128,6 @@ def _start(draft: Draft, vm: VmRecord, node: NodeRecord, choice: Choice | None) 
     isolation, probes = isolation_of(draft.state, vm), probes_of(vm)
     body = StartVm(xml=xml, run=run, isolation=isolation, probes=probes, kept=pack(vm))
     draft.order(node, vm, body, epoch=epoch, reason=reason)
-
-
-def _left_behind(vm: VmRecord, node: NodeRecord) -> list[str]:
-    """Return what the VM does not find on its new node, for people; a disk never."""
-    if vm.definition is None or vm.home in ("", node.name):
-        return []
-    left = [f"its NVRAM stays on {vm.home}"] if vm.definition.nvram else []
-    return left + ([f"the state of its TPM stays on {vm.home}"] if "<tpm" in vm.definition.xml else [])
 
 
 def start_reason(vm: VmRecord) -> str:

@@ -21,6 +21,7 @@ from aggregator.core.events import (
     VmRemoved,
 )
 from aggregator.core.health import HUNG
+from aggregator.core.host_state import record_words
 from aggregator.core.lookups import can_order, current_report, open_orders
 from aggregator.core.nodes import beats_again
 from aggregator.core.proofs import binding_proof
@@ -235,7 +236,8 @@ def _remove(draft: Draft, vm: VmRecord) -> None:
         if not draft.due(vm.retry_at):
             return
         if report.state is QemuState.GONE:
-            draft.order(node, vm, UndefineVm(reason="deleted"), epoch=vm.epoch_top, reason="it is deleted")
+            why = "; ".join(("it is deleted", *([f"{record} goes with it"] if (record := record_words(vm)) else [])))
+            draft.order(node, vm, UndefineVm(reason="deleted"), epoch=vm.epoch_top, reason=why)
     if not draft.transitions:
         draft.add(VmRemoved(at=draft.now, vm=vm.name, reason="deleted", cause=vm.fact))
 

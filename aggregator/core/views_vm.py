@@ -11,6 +11,7 @@ import msgspec
 from aggregator.core.events import NodeState, VmPhase
 from aggregator.core.fencing_device import POWER_OFF, places
 from aggregator.core.health import failed_words, why_spared
+from aggregator.core.host_state import stays_words
 from aggregator.core.lookups import current_report
 from aggregator.core.migratable import SILENT, obstacles, why_not_migratable
 from aggregator.core.moments import rfc3339, span
@@ -190,13 +191,7 @@ def _protected(state: State, record: VmRecord) -> ApiCondition:
     reason, message = unprotected(state, record)
     if reason:
         return ApiCondition(type="Protected", status="False", reason=reason, message=message)
-    return ApiCondition(type="Protected", status="True", reason="Recoverable", message=nvram_words(record))
-
-
-def nvram_words(record: VmRecord) -> str:
-    """Return what becomes of the variables of the VM's firmware when it starts elsewhere; empty if they come along."""
-    local = record.definition.nvram if record.definition else ""
-    return f"its NVRAM ({local}) stays on its host: elsewhere it starts with an older or a new one" if local else ""
+    return ApiCondition(type="Protected", status="True", reason="Recoverable", message=stays_words(record))
 
 
 def unprotected(state: State, record: VmRecord) -> tuple[str, str]:

@@ -67,8 +67,8 @@ def disk(identity: str, *, shareable: bool = False) -> Disk:
     return Disk("vda", identity, shareable=shareable, shared=True)
 
 
-def apply_with_disk(fleet: Fleet, name: str, one: Disk) -> None:
-    """Apply a VM that writes this disk."""
+def apply_with_disk(fleet: Fleet, name: str, *disks: Disk) -> None:
+    """Apply a VM with these disks."""
     fleet.settle(
         ev.VmApplied(
             at=fleet.now,
@@ -76,7 +76,7 @@ def apply_with_disk(fleet: Fleet, name: str, one: Disk) -> None:
             uuid=f"uuid-{name}",
             spec=VmSpec(),
             labels={},
-            disks=(one,),
+            disks=disks,
             cpu_m=1000,
             memory_bytes=GIB,
         )
@@ -175,6 +175,30 @@ def test_a_vm_with_a_local_disk_starts_where_its_disk_is_and_nowhere_else() -> N
     fleet.reboot("n1")
     fleet.run(5)
     assert (fleet.vm("v").owner, fleet.vm("v").phase) == ("n1", VmPhase.RUNNING)
+
+
+@pytest.mark.parametrize("first", ["clone", "golden"])
+def test_an_image_under_an_overlay_has_no_writer_while_the_overlay_is_used(first: str) -> None:
+    """Whoever writes the image destroys the overlay: the second one of the two waits until the first has ended."""
+    fleet = Fleet()
+    disks = {
+        "golden": (disk("nfs://s/golden"),),
+        "clone": (disk("nfs://s/clone"), Disk("vda[1]", "nfs://s/golden", writable=False, shared=True)),
+        "other": (disk("nfs://s/other"), Disk("vda[1]", "nfs://s/golden", writable=False, shared=True)),
+    }
+    second = "golden" if first == "clone" else "clone"
+    for name in (first, second):
+        apply_with_disk(fleet, name, *disks[name])
+        fleet.run(5)
+    assert (fleet.vm(first).phase, fleet.vm(second).phase) == (VmPhase.RUNNING, VmPhase.PENDING)
+    why = {"clone": "a disk of VM clone is an overlay of it", "golden": "VM golden writes it"}[first]
+    assert why in str(fleet.vm(second).rejected)
+    fleet.settle(ev.VmDeleteRequested(at=fleet.now, name=first))
+    fleet.run(10)
+    assert fleet.vm(second).phase is VmPhase.RUNNING
+    apply_with_disk(fleet, "other", *disks["other"])
+    fleet.run(5)
+    assert (fleet.vm("other").phase is VmPhase.RUNNING) == (second == "clone")  # two overlays of one image are fine
 
 
 def test_two_vms_of_one_disk_that_wait_together_are_not_started_together() -> None:
