@@ -30,6 +30,7 @@ from fleet.model import Blocker, Definition, Disk, Needs
 from fleet.storage import network_storage, servers_of
 
 READ_TIMEOUT_S = 2.0
+READ_ALL_TIMEOUT_S = 20.0  # hundreds of domains on a busy host; a libvirtd that stands still fails after 4 s
 COMPARE_EVERY_S = 10.0
 ANEW_EVERY_ROUNDS = 6
 GUEST_AGENT_CHANNEL = "org.qemu.guest_agent.0"
@@ -128,26 +129,32 @@ class Definitions:
             wanted, self._wanted = self._wanted, set()
             if self._all_wanted:
                 self._all_wanted = False
-                wanted |= await self._changed_uuids()
+                await self._read_changed(wanted)
             for uuid in sorted(wanted):
                 await self.read(uuid)
 
-    async def _changed_uuids(self) -> set[str]:
-        """Read all texts at once; return those that are not as they were when they were last understood.
+    async def _read_changed(self, wanted: set[str]) -> None:
+        """Read all texts at once, and take those that are not as they were when they were last understood.
 
         Now and then that is all of them: where a path leads, and which device has an address, changes without them.
         """
+        before = dict(self._texts)
         try:
-            texts = await self._workers.run(self._connection.read_all_texts, READ_TIMEOUT_S)
-        except (StuckError, CrowdedError, LibvirtDownError):
-            return set()
-        for uuid in self.known.keys() - texts.keys():
-            del self.known[uuid]
-            self._texts.pop(uuid, None)
+            texts = await self._workers.run(self._connection.read_all_texts, READ_ALL_TIMEOUT_S)
+        except (StuckError, CrowdedError, LibvirtDownError) as error:
+            log.warning("definitions not read", error=str(error))
+            return
+        for uuid in before.keys() - texts.keys():
+            if self._texts.get(uuid) is before[uuid]:
+                self.known.pop(uuid, None)
+                del self._texts[uuid]
         self._rounds += 1
-        if self._rounds % ANEW_EVERY_ROUNDS == 0:
-            return set(texts)
-        return {uuid for uuid, text in texts.items() if self._texts.get(uuid) != text}
+        anew = self._rounds % ANEW_EVERY_ROUNDS == 0
+        for uuid, text in sorted(texts.items()):
+            if self._texts.get(uuid) is not before.get(uuid):
+                continue  # read by itself meanwhile, so later than these
+            if uuid not in wanted and (anew or self._texts.get(uuid) != text):
+                await self._take(uuid, text)
 
     async def read(self, uuid: str) -> Definition | None:
         """Read one definition now and tell it if it is new; None if it cannot be read or is none."""
@@ -157,6 +164,14 @@ class Definitions:
                 self.known.pop(uuid, None)
                 self._texts.pop(uuid, None)
                 return None
+        except (StuckError, CrowdedError, LibvirtDownError) as error:
+            log.warning("definition not read", uuid=uuid, error=str(error))
+            return None
+        return await self._take(uuid, texts)
+
+    async def _take(self, uuid: str, texts: DomainTexts) -> Definition | None:
+        """Understand what was read of a definition and tell it if it is new; None if it is none."""
+        try:
             # in a thread too: a path on a file system whose server is dead is looked up for ever
             domain, live = await self._workers.run(lambda: self._understand(texts), READ_TIMEOUT_S)
         except (StuckError, CrowdedError, LibvirtDownError) as error:
